@@ -1,0 +1,111 @@
+"""Data sets in folders: `images/` and `labels/` (PNG class ids) with the same names, or `train/` and `val/` holding them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from dlv3deploy.core.classes import Classes, read_classes
+from dlv3deploy.core.errors import UserError
+from dlv3deploy.core.images import Frame, Mask, check_label, list_images, read_frame, read_label
+from dlv3deploy.core.progress import tracked
+
+FORM = "a data set has images/ and labels/ (PNG class ids, same names), or train/ and val/ that hold them"
+HELD_OUT = 10  # without a val/ folder, every tenth image is kept for validation
+
+Split = Literal["train", "val"]
+
+
+@dataclass(frozen=True)
+class Sample:
+    image: Path
+    label: Path
+
+    def read(self) -> tuple[Frame, Mask]:
+        """The frame and its label, checked to be of one view: sizes may differ, shapes of the view may not."""
+        return read_frame(self.image), read_label(self.label)
+
+
+@dataclass(frozen=True)
+class FolderDataset:
+    """Samples of one split, sorted by name."""
+
+    root: Path
+    split: Split
+    classes: Classes
+    samples: tuple[Sample, ...]
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def frames(self) -> Iterator[Frame]:
+        for sample in self.samples:
+            yield read_frame(sample.image)
+
+    def check(self) -> None:
+        """Read every image and label once; raise UserError naming the first that is damaged or holds unknown ids."""
+
+        def check_one(sample: Sample) -> None:
+            frame, label = sample.read()
+            check_label(label, self.classes, sample.label)
+            if frame.shape[:2] != label.shape:
+                raise UserError(
+                    f"{sample.image} is {frame.shape[1]}×{frame.shape[0]}, {sample.label} is {label.shape[1]}×{label.shape[0]}",
+                    "an image and its label have one size in training",
+                    "resize the label with nearest neighbours",
+                )
+
+        with ThreadPoolExecutor(4) as pool:
+            for _ in tracked(pool.map(check_one, self.samples), f"checking {self.split}", len(self)):
+                pass
+
+
+def open_dataset(root: Path, split: Split, classes: Classes | None = None) -> FolderDataset:
+    """The `train` or `val` samples below `root`.
+
+    Classes come from the argument or from `root/classes.json`. Without `train/` and `val/` folders every tenth image belongs to
+    `val`. Raises UserError when the folder has another form, an image lacks its label, or the classes are unknown.
+    """
+    if not root.is_dir():
+        raise UserError(str(root), "is no folder", FORM)
+    folder = root / split if (root / "train").is_dir() or (root / "val").is_dir() else root
+    samples = _samples(folder)
+    if folder == root:
+        held_out = [i % HELD_OUT == HELD_OUT - 1 for i in range(len(samples))]
+        if len(samples) < HELD_OUT and split == "val":
+            held_out = [False] * (len(samples) - 1) + [True]
+        samples = [s for s, held in zip(samples, held_out, strict=True) if held == (split == "val")]
+    if not samples:
+        raise UserError(str(folder), f"holds no image for {split}", FORM)
+    return FolderDataset(root, split, classes or dataset_classes(root), tuple(samples))
+
+
+def dataset_classes(root: Path) -> Classes:
+    """The classes that `root/classes.json` describes."""
+    path = root / "classes.json"
+    if not path.is_file():
+        raise UserError(str(root), "has no classes.json", "add one, or name the classes: --classes voc|camvid|cityscapes|FILE")
+    return read_classes(str(path))
+
+
+def pairs(images: Path, labels: Path) -> list[Sample]:
+    """Every image of one folder with the label of the same name in the other."""
+    found = [Sample(image, labels / f"{image.stem}.png") for image in list_images(images)]
+    missing = [s for s in found if not s.label.is_file()]
+    if missing:
+        raise UserError(
+            str(missing[0].image),
+            f"has no label {missing[0].label} ({len(missing)} of {len(found)} images lack theirs)",
+            "every image needs a PNG of class ids with the same name",
+        )
+    return found
+
+
+def _samples(folder: Path) -> list[Sample]:
+    for name in ("images", "labels"):
+        if not (folder / name).is_dir():
+            raise UserError(str(folder), f"has no {name}/ folder", FORM)
+    return pairs(folder / "images", folder / "labels")

@@ -1,0 +1,37 @@
+"""What goes wrong, and how the command line ends because of it.
+
+Dlv3Error
+├── UserError        exit 1: the input or the request cannot be served
+└── CheckFailed      exit 3: everything ran, and a check did not hold
+    └── StaleArtefact        the artefact was made from, or for, something else
+"""
+
+from __future__ import annotations
+
+
+class Dlv3Error(Exception):
+    """Base of every error that is shown as one line instead of a traceback."""
+
+    exit_code = 1
+
+
+class UserError(Dlv3Error):
+    """The request cannot be served: says what was given, the rule that it breaks and what would work."""
+
+    def __init__(self, given: str, rule: str, remedy: str) -> None:
+        self.given, self.rule, self.remedy = given, rule, remedy
+        super().__init__(f"{given}: {rule}; {remedy}")
+
+
+class CheckFailed(Dlv3Error):
+    """A result is there, and it is not good enough: a parity check, an accuracy gate."""
+
+    exit_code = 3
+
+
+class StaleArtefact(CheckFailed):
+    """An artefact differs in `field` from what it is used with: `found` against `expected`."""
+
+    def __init__(self, artefact: str, field: str, found: object, expected: object, remedy: str) -> None:
+        self.artefact, self.field, self.found, self.expected, self.remedy = artefact, field, found, expected, remedy
+        super().__init__(f"{artefact} is stale: {field} is {found}, this run has {expected}; {remedy}")

@@ -1,0 +1,197 @@
+"""ONNX files: reading them safely, what goes in and comes out, the spec inside, and their convolutions."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dlv3deploy.core.dilation import ValidTaps, Window
+from dlv3deploy.core.errors import UserError
+from dlv3deploy.core.files import require_file, write_bytes
+from dlv3deploy.core.spec import SPEC_KEY, ModelSpec
+
+if TYPE_CHECKING:
+    from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto
+
+MADE_BY = "make one with: dlv3deploy export"
+Shape = tuple[int | None, ...]
+
+
+def load_onnx(path: Path) -> ModelProto:
+    """The whole, valid model of a file. Raises UserError when it is missing, cut short or no ONNX."""
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    require_file(path, MADE_BY)
+    try:
+        model = onnx.load(str(path))
+        if not model.graph.node:
+            raise ValueError("it holds no graph")
+        onnx.checker.check_model(model)
+    except (DecodeError, ValueError, OSError, onnx.checker.ValidationError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(str(path), f"is no whole ONNX file ({reason})", MADE_BY) from error
+    return model
+
+
+def save_onnx(path: Path, model: ModelProto) -> None:
+    """Write the model; the old file stays until the new one is whole."""
+    write_bytes(path, model.SerializeToString())
+
+
+@dataclass(frozen=True)
+class Port:
+    """An input or output of a graph; a None in `shape` is a dimension that may change."""
+
+    name: str
+    shape: Shape
+    is_integer: bool
+
+
+def ports(model: ModelProto, where: str) -> tuple[Port, Port]:
+    """The one image input, N×3×H×W, and the one output. Raises UserError when the graph has another form."""
+    weights = {w.name for w in model.graph.initializer}
+    inputs = [i for i in model.graph.input if i.name not in weights]
+    if len(inputs) != 1 or len(model.graph.output) != 1:
+        raise UserError(
+            where,
+            f"has {len(inputs)} inputs and {len(model.graph.output)} outputs",
+            "a segmentation model here has one image in and one map out",
+        )
+    given, result = _port(inputs[0]), _port(model.graph.output[0])
+    if len(given.shape) != 4 or given.shape[1] not in (3, None) or given.is_integer:
+        raise UserError(where, f"takes {_text(given)}", "the input is a float N×3×H×W image")
+    if len(result.shape) not in (3, 4):
+        raise UserError(where, f"returns {_text(result)}", "the output is N×C×h×w scores or an N×H×W mask")
+    return given, result
+
+
+def _port(value: ValueInfoProto) -> Port:
+    from onnx import TensorProto
+
+    kind = value.type.tensor_type
+    shape = tuple(d.dim_value if d.HasField("dim_value") and d.dim_value > 0 else None for d in kind.shape.dim)
+    floats = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
+    return Port(value.name, shape, kind.elem_type not in floats)
+
+
+def _text(port: Port) -> str:
+    return f"{port.name} {'×'.join('?' if d is None else str(d) for d in port.shape)}{' integers' if port.is_integer else ''}"
+
+
+def embedded_spec(model: ModelProto, where: str) -> ModelSpec | None:
+    """The ModelSpec in the file's metadata, or None in a foreign one."""
+    for entry in model.metadata_props:
+        if entry.key == SPEC_KEY:
+            return ModelSpec.from_text(entry.value, where)
+    return None
+
+
+def embed_spec(model: ModelProto, spec: ModelSpec) -> None:
+    """Put `spec` into the model's metadata, in place of an older one."""
+    for entry in model.metadata_props:
+        if entry.key == SPEC_KEY:
+            entry.value = spec.to_text()
+            return
+    model.metadata_props.add(key=SPEC_KEY, value=spec.to_text())
+
+
+def simplified(model: ModelProto) -> ModelProto:
+    """The same function with constants folded and identities gone; metadata and names of inputs and outputs stay."""
+    import onnx
+    import onnxscript.optimizer
+
+    folded: ModelProto = onnxscript.optimizer.optimize(model)
+    if not folded.metadata_props:
+        onnx.helper.set_model_props(folded, {entry.key: entry.value for entry in model.metadata_props})
+    return folded
+
+
+def fix_input(model: ModelProto, shape: tuple[int, int, int, int]) -> ModelProto:
+    """A copy whose image input has this very shape, with the shapes of everything behind it inferred."""
+    import onnx
+
+    fixed = onnx.ModelProto()
+    fixed.CopyFrom(model)
+    given, _ = ports(model, "model")
+    value = next(i for i in fixed.graph.input if i.name == given.name)
+    for dimension, size in zip(value.type.tensor_type.shape.dim, shape, strict=True):
+        dimension.dim_value = size
+    del fixed.graph.value_info[:]
+    for result in fixed.graph.output:
+        for dimension in result.type.tensor_type.shape.dim:
+            dimension.Clear()
+    inferred: ModelProto = onnx.shape_inference.infer_shapes(fixed, data_prop=True)
+    return inferred
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """One Conv node at one input size. `valid_tap_share` is 0 to 1; `macs` counts multiply-accumulates, padding included."""
+
+    name: str
+    atrous_rate: tuple[int, int]
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    groups: int
+    input_shape: tuple[int, int, int]
+    output_shape: tuple[int, int, int]
+    valid_tap_share: float
+    macs: int
+
+    @property
+    def is_atrous(self) -> bool:
+        """A rate above 1 on a kernel above 1×1: a rate on a 1×1 convolution does nothing."""
+        return any(rate > 1 and size > 1 for rate, size in zip(self.atrous_rate, self.kernel, strict=True))
+
+
+def convolutions(model: ModelProto, height: int, width: int) -> list[Convolution]:
+    """Every convolution of the graph, in its order, for one image of height×width."""
+    fixed = fix_input(simplified(model), (1, 3, height, width))
+    shapes = tensor_shapes(fixed.graph)
+    weights = {w.name: tuple(w.dims) for w in fixed.graph.initializer}
+    weights |= {name: shape for name, shape in shapes.items() if name not in weights}
+    return [
+        _convolution(node, shapes[node.input[0]], weights[node.input[1]])
+        for node in fixed.graph.node
+        if node.op_type == "Conv" and len(shapes.get(node.input[0], ())) == 4
+    ]
+
+
+def tensor_shapes(graph: GraphProto) -> dict[str, tuple[int, ...]]:
+    """The shape of every tensor whose dimensions are all known."""
+    shapes = {}
+    for value in (*graph.input, *graph.value_info, *graph.output):
+        port = _port(value)
+        if None not in port.shape:
+            shapes[port.name] = tuple(d for d in port.shape if d is not None)
+    return shapes
+
+
+def attributes(node: NodeProto) -> dict[str, Any]:
+    from onnx.helper import get_attribute_value
+
+    return {a.name: get_attribute_value(a) for a in node.attribute}
+
+
+def _convolution(node: NodeProto, given: tuple[int, ...], weight: tuple[int, ...]) -> Convolution:
+    settings = attributes(node)
+    kernel, strides = weight[2:], settings.get("strides", [1, 1])
+    rates, pads = settings.get("dilations", [1, 1]), settings.get("pads", [0, 0, 0, 0])
+    rows, columns = (
+        Window(given[2 + axis], kernel[axis], rates[axis], strides[axis], pads[axis], pads[axis + 2]) for axis in (0, 1)
+    )
+    outputs = rows.outputs, columns.outputs
+    return Convolution(
+        name=node.name or node.output[0],
+        atrous_rate=(rates[0], rates[1]),
+        kernel=(kernel[0], kernel[1]),
+        stride=(strides[0], strides[1]),
+        groups=settings.get("group", 1),
+        input_shape=(given[1], given[2], given[3]),
+        output_shape=(weight[0], *outputs),
+        valid_tap_share=ValidTaps(rows, columns).share(),
+        macs=math.prod(weight) * math.prod(outputs),
+    )

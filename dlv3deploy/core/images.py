@@ -1,0 +1,119 @@
+"""Pictures on disk: frames (BGR, uint8, H×W×3) and label maps (class ids, uint8, H×W)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dlv3deploy.core.classes import Classes
+from dlv3deploy.core.errors import UserError
+from dlv3deploy.core.files import replacing
+
+Frame = NDArray[np.uint8]  # H×W×3, blue green red, as OpenCV has it
+Mask = NDArray[np.uint8]  # H×W class ids
+
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
+
+
+def read_frame(path: Path) -> Frame:
+    """The picture as H×W×3 BGR uint8, whatever it is stored as: grey, alpha and 16-bit files are converted.
+
+    Raises UserError when the file is missing, unreadable or cut short.
+    """
+    import cv2
+
+    try:
+        data = np.frombuffer(path.read_bytes(), np.uint8)
+    except OSError as error:
+        raise UserError(str(path), f"cannot be read ({error.strerror})", "check the path") from error
+    try:
+        frame = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+    except cv2.error:
+        frame = None
+    if frame is None or (cut := _cut_short(data)):
+        rule = "is cut short" if frame is not None and cut else "is not a readable picture"
+        raise UserError(str(path), rule, f"supply a whole {', '.join(sorted(IMAGE_SUFFIXES))} file")
+    return np.asarray(frame, np.uint8)
+
+
+def _cut_short(data: NDArray[np.uint8]) -> bool:
+    """Whether a JPEG or PNG lacks its end: OpenCV decodes what is there and paints the rest grey without a word."""
+    tail = data[-64:].tobytes()
+    if data[:3].tobytes() == b"\xff\xd8\xff":
+        return b"\xff\xd9" not in data[-4096:].tobytes()
+    if data[:8].tobytes() == b"\x89PNG\r\n\x1a\n":
+        return b"IEND" not in tail and b"IEND" not in data.tobytes()
+    return False
+
+
+def read_label(path: Path) -> Mask:
+    """The class ids of an 8-bit grey or palette PNG, H×W uint8. Raises UserError for anything else."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as image:
+            if image.mode not in ("L", "P", "1"):
+                raise UserError(
+                    str(path),
+                    f"holds {image.mode} pixels, not class ids",
+                    "labels are 8-bit grey or palette PNG files whose values are class ids",
+                )
+            return np.array(image, np.uint8)
+    except FileNotFoundError as error:
+        raise UserError(str(path), "does not exist", "every image needs a label of the same name") from error
+    except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
+        raise UserError(str(path), f"is not a readable label ({error})", "supply a whole PNG file") from error
+
+
+def check_label(label: Mask, classes: Classes, path: Path) -> None:
+    """Raise UserError when `label` holds an id that is neither a class nor ignored."""
+    present = np.flatnonzero(np.bincount(label.ravel(), minlength=256))
+    strange = [int(i) for i in present if i >= len(classes) and i != classes.ignore_index]
+    if strange:
+        raise UserError(
+            f"{path} holds label id{'s' * (len(strange) > 1)} {', '.join(map(str, strange[:8]))}",
+            f"ids are 0 to {len(classes) - 1}, or {classes.ignore_index} for ignored",
+            "mend the labels, or give --classes or --ignore-index that match them",
+        )
+
+
+def write_mask(path: Path, mask: Mask, classes: Classes) -> None:
+    """Write class ids as an indexed PNG in the classes' colours: values are ids, and viewers show colours."""
+    from PIL import Image
+
+    image = Image.fromarray(mask)
+    colours = [channel for colour in classes.palette for channel in colour]
+    image.putpalette(colours + [0] * (3 * 256 - len(colours)))  # a shorter palette would cut ids to fewer bits
+    with replacing(path) as partial:
+        image.save(partial, format="PNG")
+
+
+def write_frame(path: Path, frame: Frame) -> None:
+    """Write a BGR picture in the format that `path`'s suffix names."""
+    import cv2
+
+    done, data = cv2.imencode(path.suffix, frame)
+    if not done:
+        raise UserError(str(path), f"cannot be encoded as {path.suffix}", "use .png or .jpg")
+    with replacing(path) as partial:
+        partial.write_bytes(data.tobytes())
+
+
+def colours_of(classes: Classes) -> NDArray[np.uint8]:
+    """The palette as a 256×3 BGR table; ids without a class are black."""
+    table = np.zeros((256, 3), np.uint8)
+    table[: len(classes)] = np.array(classes.palette, np.uint8)[:, ::-1]
+    return table
+
+
+def list_images(folder: Path) -> list[Path]:
+    """The pictures of a folder, sorted by name, hidden files left out."""
+    return sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith("."))
+
+
+def image_facts(frame: NDArray[Any]) -> str:
+    """`640×480` (width first, as cameras are named)."""
+    return f"{frame.shape[1]}×{frame.shape[0]}"

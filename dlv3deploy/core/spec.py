@@ -1,0 +1,185 @@
+"""ModelSpec: what a model is, in a form that travels inside every file the model is stored in.
+
+It is the JSON text under `SPEC_KEY` in the header of a checkpoint (safetensors), in `metadata_props` of an ONNX file and in
+the manifest of an engine, so that no command has to be told twice how to feed a network.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal, get_args
+
+from dlv3deploy.core.classes import Classes
+from dlv3deploy.core.errors import UserError
+
+SPEC_KEY = "dlv3deploy.spec"
+SPEC_FORMAT = 1
+
+ResizeRule = Literal["stretch", "letterbox"]
+ColourOrder = Literal["rgb", "bgr"]
+OutputKind = Literal["scores", "logits", "mask"]
+Coordinates = Literal["half-pixel", "align-corners"]
+Triple = tuple[float, float, float]
+
+IMAGENET_MEAN: Triple = (123.675, 116.28, 103.53)  # 8-bit pixel units, red green blue
+IMAGENET_STD: Triple = (58.395, 57.12, 57.375)
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """The settings that, with the number of classes, rebuild the network (paper, sections 3.2 and 3.3)."""
+
+    backbone: str
+    output_stride: int = 16
+    aspp_rates: tuple[int, ...] = (6, 12, 18)
+    aspp_channels: int = 256
+    auxiliary: bool = False
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """How a frame becomes the network's input, a float32 N×3×height×width batch.
+
+    The frame is resized bilinearly (half-pixel centres) to height×width pixels, stretched or letterboxed; then every
+    channel is (pixel − mean) / std, with `mean` and `std` in 8-bit pixel units (0 to 255) in `colour_order`.
+    """
+
+    height: int
+    width: int
+    dynamic_size: bool = False
+    dynamic_batch: bool = False
+    resize: ResizeRule = "stretch"
+    colour_order: ColourOrder = "rgb"
+    mean: Triple = IMAGENET_MEAN
+    std: Triple = IMAGENET_STD
+
+
+@dataclass(frozen=True)
+class OutputSpec:
+    """What the network returns: `scores` (N×C×h×w at feature resolution), `logits` (N×C×H×W) or `mask` (N×H×W ids).
+
+    `coordinates` is the rule of the bilinear interpolation that takes scores to the input's size.
+    """
+
+    kind: OutputKind
+    coordinates: Coordinates = "half-pixel"
+
+
+@dataclass(frozen=True)
+class TrainingFacts:
+    """Where the weights come from: the data set's folder, the steps taken and the best validation figures."""
+
+    data: str
+    steps: int
+    miou: float | None = None
+    pixel_accuracy: float | None = None
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """Everything a later step must know about a model; `parents` maps what it was made from to its sha256."""
+
+    classes: Classes
+    input: InputSpec
+    output: OutputSpec
+    architecture: Architecture | None = None
+    training: TrainingFacts | None = None
+    parents: Mapping[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "format": SPEC_FORMAT,
+            "classes": self.classes.to_json(),
+            "input": asdict(self.input),
+            "output": asdict(self.output),
+            "architecture": asdict(self.architecture) if self.architecture else None,
+            "training": asdict(self.training) if self.training else None,
+            "parents": dict(self.parents),
+        }
+
+    def to_text(self) -> str:
+        return json.dumps(self.to_json(), ensure_ascii=False, separators=(",", ":"))
+
+    @classmethod
+    def from_text(cls, text: str, where: str) -> ModelSpec:
+        """The inverse of `to_text`. Raises UserError naming `where` when the text is no spec of this format."""
+        try:
+            data = json.loads(text)
+            if data["format"] != SPEC_FORMAT:
+                raise UserError(
+                    where,
+                    f"holds a model description of format {data['format']}, this version reads {SPEC_FORMAT}",
+                    "make the file again with this version",
+                )
+            return cls(
+                classes=Classes.from_json(data["classes"], where),
+                input=_input(data["input"]),
+                output=_output(data["output"]),
+                architecture=_architecture(data["architecture"]),
+                training=TrainingFacts(**data["training"]) if data["training"] else None,
+                parents={str(k): str(v) for k, v in data["parents"].items()},
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise UserError(
+                where, f"holds a damaged model description ({error})", "make the file again from the step before it"
+            ) from error
+
+    def at_size(self, height: int, width: int) -> ModelSpec:
+        return replace(self, input=replace(self.input, height=height, width=width))
+
+    def made_from(self, **parents: str) -> ModelSpec:
+        """This spec with the hashes of further parents noted."""
+        return replace(self, parents={**self.parents, **parents})
+
+
+def _input(data: dict[str, Any]) -> InputSpec:
+    spec = InputSpec(**{**data, "mean": triple(data["mean"]), "std": triple(data["std"])})
+    _require(spec.resize, ResizeRule)
+    _require(spec.colour_order, ColourOrder)
+    if min(spec.height, spec.width) < 1 or min(spec.std) <= 0:
+        raise ValueError(f"input {spec.height}×{spec.width}, std {spec.std}")
+    return spec
+
+
+def _output(data: dict[str, Any]) -> OutputSpec:
+    spec = OutputSpec(**data)
+    _require(spec.kind, OutputKind)
+    _require(spec.coordinates, Coordinates)
+    return spec
+
+
+def _architecture(data: dict[str, Any] | None) -> Architecture | None:
+    return Architecture(**{**data, "aspp_rates": tuple(int(r) for r in data["aspp_rates"])}) if data else None
+
+
+def _require(value: str, literal: Any) -> None:
+    if value not in get_args(literal):
+        raise ValueError(f"{value!r} is none of {', '.join(get_args(literal))}")
+
+
+def triple(values: Any) -> Triple:
+    """Three floats, from a list or from the `R,G,B` of the command line. Raises ValueError."""
+    parts = values.split(",") if isinstance(values, str) else list(values)
+    if len(parts) != 3:
+        raise ValueError(f"{values!r} is not three numbers")
+    return float(parts[0]), float(parts[1]), float(parts[2])
+
+
+def check_size(height: int, width: int, output_stride: int) -> None:
+    """Raise UserError unless both sides suit the network.
+
+    A side is a multiple of the output stride, or one more, as the paper's 513 = 32·16 + 1: then features lie on a regular
+    grid over the image, and interpolation back to the input's size shifts nothing at the far border.
+    """
+    for name, side in (("height", height), ("width", width)):
+        below = side // output_stride * output_stride
+        if side >= output_stride and side - below in (0, 1):
+            continue
+        choices = [str(c) for c in (below, below + 1, below + output_stride) if c >= output_stride]
+        raise UserError(
+            f"{name} {side}",
+            f"a side is a multiple of the output stride {output_stride}, or one more",
+            f"use {' or '.join(choices)}",
+        )
