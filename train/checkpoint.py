@@ -1,0 +1,90 @@
+"""Checkpoints: trained weights in safetensors, with the ModelSpec in the header.
+
+What a killed run needs to go on (optimiser, step) is a different file, `train/state.pt`, which only `train --resume` reads.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from dlv3deploy.core.checkpoints import MADE_BY, checkpoint_facts
+from dlv3deploy.core.errors import UserError
+from dlv3deploy.core.files import replacing, require_file
+from dlv3deploy.core.spec import SPEC_KEY, ModelSpec
+from dlv3deploy.train.deeplabv3 import DeepLabV3
+
+
+def save_checkpoint(path: Path, model: DeepLabV3, spec: ModelSpec) -> None:
+    """Write the weights and the spec; the old file stays until the new one is whole."""
+    from safetensors.torch import save_file
+
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    with replacing(path) as partial:
+        save_file(weights, str(partial), metadata={SPEC_KEY: spec.to_text()})
+
+
+def load_checkpoint(path: Path) -> tuple[DeepLabV3, ModelSpec]:
+    """The model in evaluation mode, and its spec. Raises UserError for anything but a whole checkpoint of this program."""
+    spec = checkpoint_facts(path).spec
+    weights = _read(path)
+    if spec.architecture is None:
+        raise UserError(str(path), "does not say which architecture its weights are for", MADE_BY)
+    model = DeepLabV3(spec.architecture, len(spec.classes))
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise UserError(str(path), f"does not fit its own description ({_first_line(error)})", MADE_BY) from error
+    return model.eval(), spec
+
+
+def load_backbone_weights(path: Path, model: DeepLabV3) -> None:
+    """Fill the backbone from a state dict with torchvision's names (.safetensors, .pth), classifier layers left aside.
+
+    Names may stand bare (`conv1.weight`, `features.0.0.weight`) or behind `backbone.`, as in a whole segmentation model.
+    Raises UserError when a weight that the backbone needs is missing or has another shape.
+    """
+    weights = _read(path)
+    if any(name.startswith("backbone.") for name in weights):
+        weights = {n.removeprefix("backbone."): t for n, t in weights.items() if n.startswith("backbone.")}
+    wanted = model.backbone.state_dict()
+    optional = {name for name in wanted if name.endswith("num_batches_tracked")}
+    missing = sorted(set(wanted) - set(weights) - optional)
+    wrong = [n for n in sorted(set(wanted) & set(weights)) if wanted[n].shape != weights[n].shape]
+    name = model.architecture.backbone
+    if missing or wrong:
+        problem = f"lacks {missing[0]}" if missing else f"has {wrong[0]} of shape {list(weights[wrong[0]].shape)}"
+        raise UserError(
+            str(path),
+            f"does not fit a {name} backbone: it {problem}",
+            f"supply weights of {name} under torchvision's names, or choose another --backbone",
+        )
+    model.backbone.load_state_dict({**wanted, **{n: t for n, t in weights.items() if n in wanted}})
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, or of a pickled state dict, which is read with weights_only."""
+    require_file(path, MADE_BY)
+    if path.suffix in (".pth", ".pt"):
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:  # torch raises whatever the pickle machinery meets
+            raise UserError(str(path), f"is no readable state dict ({_first_line(error)})", "supply a whole file") from error
+        state = state.get("state_dict", state) if isinstance(state, dict) else None
+        if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+            raise UserError(str(path), "holds no state dict", "supply a dict of tensors by name")
+        return state
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(path), "pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+    except (SafetensorError, OSError) as error:
+        raise UserError(str(path), f"is no whole safetensors file ({_first_line(error)})", MADE_BY) from error
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(lines[:2]) if lines else type(error).__name__

@@ -1,0 +1,271 @@
+"""The training loop: plan in, best checkpoint out."""
+
+from __future__ import annotations
+
+import logging
+import math
+import shutil
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+from torch.utils.data import DataLoader
+
+from dlv3deploy.core.dataset import FolderDataset, open_dataset
+from dlv3deploy.core.errors import CheckFailed, UserError
+from dlv3deploy.core.files import replacing
+from dlv3deploy.core.metrics import ConfusionMatrix, SegmentationScores
+from dlv3deploy.core.progress import say
+from dlv3deploy.core.segmenter import Segmenter
+from dlv3deploy.core.spec import ModelSpec, OutputSpec, TrainingFacts
+from dlv3deploy.train.augment import Augmentation
+from dlv3deploy.train.checkpoint import load_backbone_weights, save_checkpoint
+from dlv3deploy.train.curve import draw_curve
+from dlv3deploy.train.deeplabv3 import DeepLabV3, TrainingForward, upsample_to
+from dlv3deploy.train.meter import TrainingMeter
+from dlv3deploy.train.plan import TrainingPlan
+from dlv3deploy.train.run_state import Progress, Row, RunFolder
+from dlv3deploy.train.samples import AugmentedSamples, EpochBatches, steps_per_epoch
+from dlv3deploy.train.torch_engine import TorchEngine
+
+ROWS_EVERY = 10  # steps between two rows of metrics.csv
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """The best validation of the run and where its checkpoint lies."""
+
+    checkpoint: Path
+    miou: float
+    pixel_accuracy: float
+    steps: int
+    seconds: float
+
+
+@dataclass
+class Run:
+    """What the steps of one run share."""
+
+    plan: TrainingPlan
+    folder: RunFolder
+    fabric: Fabric
+    model: DeepLabV3
+    trained: torch.nn.Module  # `model` as Fabric wrapped it
+    optimiser: torch.optim.Optimizer
+    train_set: FolderDataset
+    val_set: FolderDataset
+    progress: Progress
+    rows: list[Row]
+
+    @property
+    def spec(self) -> ModelSpec:
+        facts = TrainingFacts(
+            str(self.plan.data.resolve()), self.progress.step, self.progress.best_miou, self.progress.best_pixel_accuracy
+        )
+        return ModelSpec(self.plan.classes, self.plan.input, OutputSpec("scores"), self.plan.architecture, facts)
+
+
+def train(plan: TrainingPlan, checkpoint: Path, folder: Path, resume: bool = False) -> TrainingResult:
+    """Run `plan`, or go on with it where it stopped, and leave the best checkpoint at `checkpoint`.
+
+    `folder` takes what a run leaves behind (state, metrics, curve, best and last checkpoint). On Ctrl-C the state is saved
+    before KeyboardInterrupt goes on. Raises UserError for data or weights that do not fit, CheckFailed when the loss diverges.
+    """
+    run = _prepare(plan, RunFolder(folder), resume)
+    loader = run.fabric.setup_dataloaders(_loader(run), use_distributed_sampler=False)
+    started = time.monotonic() - run.progress.seconds
+    loss_sum, loss_steps = 0.0, 0
+    with _saving_on_interrupt(run), TrainingMeter(plan.steps, run.progress) as meter:
+        for images, labels in loader:
+            step = run.progress.step
+            loss = _step(run, step, images, labels)
+            loss_sum, loss_steps = loss_sum + loss, loss_steps + 1
+            run.progress.step, run.progress.seconds = step + 1, time.monotonic() - started
+            scores = None
+            if run.progress.step % plan.validate_every == 0 or run.progress.step == plan.steps:
+                scores = _validate_and_save(run)
+            if scores or run.progress.step % ROWS_EVERY == 0:
+                run.rows.append(_row(run, loss_sum / loss_steps, scores))
+                loss_sum, loss_steps = 0.0, 0
+            meter.update(run.progress, loss, scores)
+            if scores:
+                _save_tables(run)
+    if run.fabric.is_global_zero:
+        publish(run.folder.best, checkpoint)
+    best = run.progress
+    return TrainingResult(checkpoint, best.best_miou, best.best_pixel_accuracy, best.step, best.seconds)
+
+
+def publish(best: Path, checkpoint: Path) -> None:
+    """Put the best checkpoint in its place; the one that was there stays beside it as `….previous.safetensors`."""
+    if checkpoint.exists():
+        checkpoint.replace(checkpoint.with_suffix(".previous.safetensors"))
+    with replacing(checkpoint) as partial:
+        shutil.copyfile(best, partial)
+
+
+def _prepare(plan: TrainingPlan, folder: RunFolder, resume: bool) -> Run:
+    train_set, val_set = open_dataset(plan.data, "train", plan.classes), open_dataset(plan.data, "val", plan.classes)
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    fabric = Fabric(accelerator="auto", devices="auto", precision=_precision(plan.precision))
+    fabric.launch()
+    if fabric.is_global_zero:
+        train_set.check()
+        val_set.check()
+    torch.manual_seed(plan.seed)
+    model = DeepLabV3(plan.architecture, len(plan.classes))
+    if plan.backbone_weights:
+        load_backbone_weights(plan.backbone_weights, model)
+    model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch types it for tensors only
+    optimiser = _optimiser(plan, model)
+    progress, rows = Progress(), []
+    if resume:
+        state = folder.load_state(plan)
+        model.load_state_dict(state["model"])
+        progress = Progress(**state["progress"])
+        rows = folder.read_rows(progress.step)
+    trained, wrapped = fabric.setup(TrainingForward(model), optimiser)
+    if resume:
+        wrapped.load_state_dict(state["optimiser"])
+    return Run(plan, folder, fabric, model, trained, wrapped, train_set, val_set, progress, rows)
+
+
+def _precision(wanted: str) -> str:
+    """Mixed precision where it is faster: bfloat16 on GPUs and CPUs that compute in it, float16 on older GPUs."""
+    if wanted != "auto":
+        return wanted
+    if torch.cuda.is_available():
+        return "bf16-mixed" if torch.cuda.is_bf16_supported() else "16-mixed"
+    return "bf16-mixed" if _cpu_computes_bfloat16() else "32-true"
+
+
+def _cpu_computes_bfloat16() -> bool:
+    """Whether Linux lists bfloat16 instructions for this CPU; without them bfloat16 is emulated and slower than float32."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return False
+    return any(name in flags for name in ("avx512_bf16", "amx_bf16", " bf16"))
+
+
+def _optimiser(plan: TrainingPlan, model: DeepLabV3) -> torch.optim.Optimizer:
+    """Weight decay acts on convolution weights alone, not on batch norm or biases."""
+    decayed = [p for p in model.parameters() if p.ndim > 1]
+    free = [p for p in model.parameters() if p.ndim <= 1]
+    groups = [{"params": decayed, "weight_decay": plan.weight_decay}, {"params": free, "weight_decay": 0.0}]
+    if plan.optimiser == "sgd":
+        return torch.optim.SGD(groups, lr=plan.initial_rate, momentum=0.9)
+    return torch.optim.AdamW(groups, lr=plan.initial_rate)
+
+
+def _loader(run: Run) -> DataLoader[tuple[Tensor, Tensor]]:
+    plan = run.plan
+    samples = AugmentedSamples(run.train_set, Augmentation(plan.crop, plan.scale, plan.flip), plan.input, plan.seed)
+    batches = EpochBatches(
+        run.train_set, plan.batch_size, plan.seed, run.progress.step, plan.steps, run.fabric.global_rank, run.fabric.world_size
+    )
+    return DataLoader(samples, batch_sampler=batches, num_workers=plan.workers, pin_memory=torch.cuda.is_available())
+
+
+def _step(run: Run, step: int, images: Tensor, labels: Tensor) -> float:
+    """One update; the loss. Dropout's seed depends on the step alone, so that a resumed run repeats it."""
+    torch.manual_seed(hash((run.plan.seed, step, run.fabric.global_rank)) & 0x7FFF_FFFF)
+    for group in run.optimiser.param_groups:
+        group["lr"] = run.plan.rate_at(step)
+    run.trained.train()
+    scores, auxiliary = run.trained(images.contiguous(memory_format=torch.channels_last))
+    loss = segmentation_loss(scores, labels, run.plan.classes.ignore_index)
+    if auxiliary is not None:
+        loss = loss + run.plan.auxiliary_weight * segmentation_loss(auxiliary, labels, run.plan.classes.ignore_index)
+    run.optimiser.zero_grad(set_to_none=True)
+    run.fabric.backward(loss)
+    run.optimiser.step()
+    value = float(loss.detach())
+    if not math.isfinite(value):
+        raise CheckFailed(f"the loss is {value} at step {step}; lower --learning-rate (it is {run.plan.initial_rate:g})")
+    return value
+
+
+def segmentation_loss(scores: Tensor, labels: Tensor, ignore_index: int) -> Tensor:
+    """Mean cross entropy of the upsampled scores over the pixels that count; 0 when there is none."""
+    logits = upsample_to(scores, labels.shape[1], labels.shape[2])
+    total = cross_entropy(logits, labels, ignore_index=ignore_index, reduction="sum")
+    return total / (labels != ignore_index).sum().clamp(min=1)
+
+
+def _validate_and_save(run: Run) -> SegmentationScores:
+    """Score the validation split, save the state, and keep the checkpoint when it is the best so far."""
+    scores = validate(run.model, run.spec, run.val_set, run.fabric)
+    is_best = scores.miou > run.progress.best_miou
+    if is_best:
+        run.progress.best_miou, run.progress.best_pixel_accuracy = scores.miou, scores.pixel_accuracy
+    if run.fabric.is_global_zero:
+        if is_best:
+            save_checkpoint(run.folder.best, run.model, run.spec)
+        _save_state(run)
+    return scores
+
+
+def validate(model: DeepLabV3, spec: ModelSpec, data: FolderDataset, fabric: Fabric) -> SegmentationScores:
+    """Scores on every sample, each at its label's size; processes share the samples and add up their counts."""
+    matrix = ConfusionMatrix(data.classes)
+    was_training = model.training
+    model.eval()
+    segment = Segmenter(TorchEngine(model, spec), (spec.input.height, spec.input.width))
+    for sample in data.samples[fabric.global_rank :: fabric.world_size]:
+        frame, label = sample.read()
+        matrix.collect(segment(frame, label.shape), label)
+    model.train(was_training)
+    counts = torch.from_numpy(matrix.counts).to(fabric.device)
+    matrix.counts = fabric.all_reduce(counts, reduce_op="sum").cpu().numpy()
+    return replace(matrix.compute(), images=len(data))
+
+
+def _row(run: Run, loss: float, scores: SegmentationScores | None) -> Row:
+    done = run.progress
+    epoch = done.step / steps_per_epoch(len(run.train_set), run.plan.batch_size)
+    miou, accuracy = (scores.miou, scores.pixel_accuracy) if scores else (None, None)
+    return Row(done.step, round(epoch, 3), run.plan.rate_at(done.step - 1), loss, miou, accuracy, round(done.seconds, 2))
+
+
+def _save_state(run: Run) -> None:
+    run.folder.save_state(run.plan, run.progress, run.model.state_dict(), run.optimiser.state_dict())
+    save_checkpoint(run.folder.last, run.model, run.spec)
+
+
+def _save_tables(run: Run) -> None:
+    if run.fabric.is_global_zero:
+        run.folder.write_rows(run.rows)
+        draw_curve(run.folder.curve, run.rows)
+
+
+@contextmanager
+def _saving_on_interrupt(run: Run) -> Iterator[None]:
+    """On Ctrl-C keep what was learnt, so that `--resume` goes on from this very step."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=UserWarning, module="lightning_fabric|torch.utils.data")
+        try:
+            yield
+        except KeyboardInterrupt:
+            if run.fabric.is_global_zero:
+                _save_state(run)
+                _save_tables(run)
+                say(f"stopped at step {run.progress.step} of {run.plan.steps}; go on with --resume")
+            raise
+
+
+def check_fits(plan: TrainingPlan, folder: Path, resume: bool, restart: bool) -> None:
+    """Raise UserError when starting would overwrite an unfinished run, before anything slow happens."""
+    if resume and restart:
+        raise UserError("--resume and --restart", "exclude each other", "give one of them")
+    if resume:
+        RunFolder(folder).load_state(plan)
+    elif not restart:
+        RunFolder(folder).require_free()

@@ -1,0 +1,70 @@
+"""Augmented samples for training, in an order and with randomness that depend on the seed and the position alone.
+
+Nothing random is kept between steps, so a resumed run sees exactly the samples that an unbroken run would have seen, whatever
+the number of worker processes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sized
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+
+from dlv3deploy.core.dataset import FolderDataset
+from dlv3deploy.core.preprocess import preprocess
+from dlv3deploy.core.spec import InputSpec
+from dlv3deploy.train.augment import Augmentation, mean_colour
+
+
+class AugmentedSamples(Dataset[tuple[Tensor, Tensor]]):
+    """(epoch, index) → an image 3×crop float32, normalised as `spec` says, and its label, crop int64."""
+
+    def __init__(self, dataset: FolderDataset, augmentation: Augmentation, spec: InputSpec, seed: int) -> None:
+        self.dataset, self.augmentation, self.seed = dataset, augmentation, seed
+        self.spec = replace(spec, height=augmentation.crop[0], width=augmentation.crop[1], resize="stretch")
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        epoch, index = key
+        random = np.random.default_rng((self.seed, epoch, index))
+        frame, label = self.dataset.samples[index].read()
+        ignore = self.dataset.classes.ignore_index
+        frame, label = self.augmentation(frame, label, ignore, mean_colour(self.spec), random)
+        image, _ = preprocess(frame, self.spec)
+        return torch.from_numpy(image[0]), torch.from_numpy(label.astype(np.int64))
+
+
+class EpochBatches(Sampler[list[tuple[int, int]]]):
+    """Batches of (epoch, index) from `first_step` to `last_step`; every epoch is a new shuffle, its incomplete batch dropped.
+
+    `batch_size` counts the images of all processes together; each takes its share.
+    """
+
+    def __init__(
+        self, data: Sized, batch_size: int, seed: int, first_step: int, last_step: int, rank: int = 0, processes: int = 1
+    ) -> None:
+        self.size, self.batch_size, self.seed = len(data), batch_size, seed
+        self.first_step, self.last_step = first_step, last_step
+        self.rank, self.processes = rank, processes
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return steps_per_epoch(self.size, self.batch_size)
+
+    def __len__(self) -> int:
+        return max(0, self.last_step - self.first_step)
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        for step in range(self.first_step, self.last_step):
+            epoch, position = divmod(step, self.steps_per_epoch)
+            order = np.random.default_rng((self.seed, epoch)).permutation(self.size)
+            # A set smaller than the batch is repeated until it fills one.
+            picked = np.resize(order, max(self.size, self.batch_size))[position * self.batch_size :][: self.batch_size]
+            yield [(epoch, int(index)) for index in picked[self.rank :: self.processes]]
+
+
+def steps_per_epoch(samples: int, batch_size: int) -> int:
+    return max(1, samples // batch_size)
