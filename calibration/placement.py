@@ -1,0 +1,91 @@
+"""Where Q/DQ pairs stand: the recipe that lets a compiler fuse and keeps what is sensitive in floating point.
+
+- Every convolution on a map reads INT8 through one pair on its data input and has per-channel INT8 weights. What lies
+  between a convolution and the next pair (bias, ReLU, ReLU6) has no pair, so that Conv + activation fuse.
+- Both inputs of a residual Add have a pair, so that Conv + Add fuse.
+- All inputs of a Concat, and its output, share one scale, so that it stays a copy.
+- Image pooling (convolutions on a 1×1 map), Resize, and the last convolution's output stay in floating point: they are a
+  thousandth of the work and decide a whole map.
+- Biases have none: INT32 biases with Q/DQ are refused by TensorRT-RTX, and compilers derive their scale themselves.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from dlv3deploy.core.errors import UserError
+from dlv3deploy.core.graph import tensor_shapes
+
+if TYPE_CHECKING:
+    from onnx import GraphProto, NodeProto
+
+PASSES_VALUES_ON = ("MaxPool",)  # what goes in comes out: input and output share a scale
+
+
+@dataclass(frozen=True)
+class Placement:
+    """`reads` maps a node's name to the tensors it must read through a pair; tensors in one of `shared` have one scale."""
+
+    reads: dict[str, tuple[str, ...]]
+    weights: dict[str, str]  # convolution's name → its weight initializer
+    shared: tuple[frozenset[str], ...]
+    kept_float: tuple[str, ...]
+
+    @property
+    def tensors(self) -> list[str]:
+        """Every activation that needs a range, in a fixed order."""
+        return sorted({tensor for tensors in self.reads.values() for tensor in tensors} | set().union(*self.shared))
+
+
+def place(graph: GraphProto) -> Placement:
+    """The recipe for a simplified graph with inferred shapes. Raises UserError when there is nothing to quantise."""
+    if any(node.op_type in ("QuantizeLinear", "DequantizeLinear") for node in graph.node):
+        raise UserError("this ONNX file", "is quantised already", "calibrate the floating-point model it was made from")
+    constants = {w.name for w in graph.initializer}
+    shapes = tensor_shapes(graph)
+    producers = {output: node for node in graph.node for output in node.output}
+    reads: dict[str, tuple[str, ...]] = {}
+    weights: dict[str, str] = {}
+    kept: list[str] = []
+    groups: list[set[str]] = []
+    for node in graph.node:
+        if node.op_type == "Conv":
+            if node.input[1] not in constants or shapes.get(node.input[0], ())[2:] == (1, 1):
+                kept.append(node.name)
+                continue
+            reads[node.name], weights[node.name] = (node.input[0],), node.input[1]
+        elif node.op_type == "Add" and not set(node.input) & constants and _reaches_conv(node, producers):
+            reads[node.name] = tuple(node.input)
+        elif node.op_type == "Concat" and all(len(shapes.get(name, ())) == 4 for name in node.input):
+            reads[node.name] = tuple(node.input)
+            groups.append({*node.input, node.output[0]})
+    for node in graph.node:
+        if node.op_type in PASSES_VALUES_ON and any(node.output[0] in tensors for tensors in reads.values()):
+            reads[node.name] = (node.input[0],)
+            groups.append({node.input[0], node.output[0]})
+    if not weights:
+        raise UserError("this ONNX file", "has no convolution with constant weights to quantise", "check the model")
+    return Placement(reads, weights, _merged(groups), tuple(kept))
+
+
+def _reaches_conv(node: NodeProto, producers: dict[str, NodeProto]) -> bool:
+    """Whether an addend comes from a convolution, as in a residual block."""
+    found = (producers.get(name) for name in node.input)
+    return any(producer is not None and producer.op_type in ("Conv", "Add", "Relu", "Clip") for producer in found)
+
+
+def _merged(groups: list[set[str]]) -> tuple[frozenset[str], ...]:
+    """Groups that have a tensor in common become one."""
+    owner: dict[str, set[str]] = {}
+    for group in groups:
+        joined = set(group)
+        for tensor in group:
+            joined |= owner.get(tensor, set())
+        for tensor in joined:
+            owner[tensor] = joined
+    unique: dict[int, set[str]] = defaultdict(set)
+    for joined in owner.values():
+        unique[id(joined)] = joined
+    return tuple(frozenset(group) for group in unique.values())

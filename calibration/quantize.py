@@ -1,0 +1,98 @@
+"""Writing the Q/DQ model: explicit, symmetric INT8 with zero point 0, in the form that every TensorRT and ONNX Runtime read.
+
+Weights stay in the file as floats behind a Q/DQ pair of their own (per output channel), because TensorRT 8 reads no INT8
+initializers; backends fold that pair when they load the file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dlv3deploy.calibration.observers import QMAX, Range
+from dlv3deploy.calibration.placement import Placement
+from dlv3deploy.core.errors import UserError
+
+if TYPE_CHECKING:
+    from onnx import ModelProto, NodeProto
+
+OLDEST_OPSET = 13  # the first whose QuantizeLinear has scales per channel
+
+
+def weight_scales(weight: NDArray[np.float32]) -> NDArray[np.float32]:
+    """One symmetric step per output channel (axis 0); channels that are all zero take 1/127."""
+    reach = np.abs(weight).reshape(len(weight), -1).max(axis=1)
+    return np.where(reach > 0, reach / QMAX, 1 / QMAX).astype(np.float32)
+
+
+def quantized(model: ModelProto, placement: Placement, ranges: Mapping[str, Range]) -> ModelProto:
+    """A copy of `model` with Q/DQ pairs as `placement` says and scales from `ranges`. Raises UserError for an old opset."""
+    import onnx
+    from onnx import numpy_helper
+
+    opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 1)
+    if opset < OLDEST_OPSET:
+        raise UserError(f"opset {opset}", f"per-channel INT8 needs opset {OLDEST_OPSET}", "export again with --opset 17")
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    graph, pairs = result.graph, _Pairs()
+    values = {w.name: w for w in graph.initializer}
+    nodes: list[NodeProto] = []
+    for node in graph.node:
+        for position, name in enumerate(node.input):
+            if placement.weights.get(node.name) == name and position == 1:
+                node.input[position] = pairs.add(name, weight_scales(numpy_helper.to_array(values[name])), axis=0)
+            elif name in placement.reads.get(node.name, ()):
+                node.input[position] = pairs.add(name, np.float32(ranges[name].scale()), axis=None)
+        nodes += [*pairs.take_new(), node]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    graph.initializer.extend(pairs.initializers)
+    onnx.checker.check_model(result)
+    return result
+
+
+def shared_ranges(placement: Placement, ranges: Mapping[str, Range]) -> dict[str, Range]:
+    """`ranges` in which tensors that share a scale have the union of theirs."""
+    merged = dict(ranges)
+    for group in placement.shared:
+        union = ranges[min(group)]
+        for name in group:
+            union = union.union(ranges[name])
+        merged.update(dict.fromkeys(group, union))
+    return merged
+
+
+class _Pairs:
+    """Q/DQ pairs, one for each tensor however many nodes read it, in front of the first that does."""
+
+    def __init__(self) -> None:
+        self.outputs: dict[str, str] = {}
+        self.new: list[NodeProto] = []
+        self.initializers: list[object] = []
+
+    def add(self, tensor: str, scale: NDArray[np.float32] | np.float32, axis: int | None) -> str:
+        from onnx import helper, numpy_helper
+
+        if tensor in self.outputs:
+            return self.outputs[tensor]
+        steps = np.asarray(scale, np.float32)
+        names = [f"{tensor}/{part}" for part in ("scale", "zero_point", "quantized", "dequantized")]
+        self.initializers += [
+            numpy_helper.from_array(steps, names[0]),
+            numpy_helper.from_array(np.zeros(steps.shape, np.int8), names[1]),
+        ]
+        where: dict[str, Any] = {} if axis is None else {"axis": axis}
+        self.new += [
+            helper.make_node("QuantizeLinear", [tensor, *names[:2]], [names[2]], name=f"{tensor}/quantize", **where),
+            helper.make_node("DequantizeLinear", [names[2], *names[:2]], [names[3]], name=f"{tensor}/dequantize", **where),
+        ]
+        self.outputs[tensor] = names[3]
+        return names[3]
+
+    def take_new(self) -> list[NodeProto]:
+        taken, self.new = self.new, []
+        return taken

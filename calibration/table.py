@@ -1,0 +1,50 @@
+"""CalibrationTable: the ranges, and everything they depend on, as `calibration.json` holds it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from dlv3deploy.calibration.observers import Range
+from dlv3deploy.core.errors import UserError
+from dlv3deploy.core.files import read_json, write_json
+
+
+@dataclass(frozen=True)
+class CalibrationKey:
+    """Two calibrations with the same key give the same table. `resolution` is (height, width): a dilated layer's share of
+    padding depends on it, so ranges taken at one size are not those of another."""
+
+    onnx_sha256: str
+    images_sha256: str
+    images: int
+    resolution: tuple[int, int]
+    method: str
+
+
+@dataclass(frozen=True)
+class CalibrationTable:
+    key: CalibrationKey
+    ranges: dict[str, Range]
+    kept_float: tuple[str, ...]
+
+    def write(self, path: Path) -> None:
+        ranges = {name: [r.low, r.high] for name, r in self.ranges.items()}
+        write_json(path, {**asdict(self.key), "kept_float": list(self.kept_float), "ranges": ranges})
+
+    @classmethod
+    def read(cls, path: Path) -> CalibrationTable:
+        """Raises UserError when the file is missing or no calibration table."""
+        data: dict[str, Any] = read_json(path)
+        try:
+            height, width = data["resolution"]
+            key = CalibrationKey(
+                data["onnx_sha256"], data["images_sha256"], int(data["images"]), (int(height), int(width)), data["method"]
+            )
+            ranges = {name: Range(float(low), float(high)) for name, (low, high) in data["ranges"].items()}
+            return cls(key, ranges, tuple(data["kept_float"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(
+                str(path), f"is no calibration table ({error})", "make it again: dlv3deploy build-engine --int8"
+            ) from error

@@ -1,0 +1,27 @@
+"""Backend: what building and opening engines asks of ONNX Runtime and of every TensorRT."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+from dlv3deploy.core.engine import Engine
+from dlv3deploy.core.spec import ModelSpec
+from dlv3deploy.engines.manifest import Builder, Target
+
+
+class Backend(Protocol):
+    """Compiles typed ONNX graphs of fixed shape, and runs what it compiled."""
+
+    def build(self, model: bytes, engine: Path, where: str) -> None:
+        """Compile `model` into the file `engine`. Raises UserError naming `where`."""
+
+    def open(self, engine: Path, spec: ModelSpec) -> Engine:
+        """The engine, ready to run. Raises UserError or CheckFailed when it cannot be loaded here."""
+
+    def runs_here(self) -> bool:
+        """Whether this machine can run what it builds."""
+
+    def builder(self) -> Builder: ...
+
+    def target(self) -> Target: ...

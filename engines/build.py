@@ -1,0 +1,143 @@
+"""build: from an ONNX file to an engine with its manifest, and what its latency is where it can run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Literal
+
+from dlv3deploy.core.errors import UserError
+from dlv3deploy.core.files import replacing, sha256_of
+from dlv3deploy.core.graph import fix_input, load_onnx, simplified
+from dlv3deploy.core.spec import ModelSpec
+from dlv3deploy.engines import onnxruntime_engine, tensorrt_backend
+from dlv3deploy.engines.backend import Backend
+from dlv3deploy.engines.dialect import DIALECTS, TENSORRT, TENSORRT_RTX, load_dialect
+from dlv3deploy.engines.gpu import find_gpu
+from dlv3deploy.engines.manifest import Calibration, Manifest, Timing, relative_source
+from dlv3deploy.engines.precision import to_float16
+from dlv3deploy.engines.timing import measure_latency
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+Precision = Literal["fp32", "fp16", "int8"]
+BACKENDS = (onnxruntime_engine.NAME, *DIALECTS)
+
+
+@dataclass(frozen=True)
+class EngineRequest:
+    """`onnx` is what is compiled (for INT8 the Q/DQ model) and `source` the floating-point file that it stems from."""
+
+    onnx: Path
+    source: Path
+    spec: ModelSpec
+    precision: Precision
+    backend: str
+    capabilities: tuple[str, ...] = ()
+    calibration: Calibration | None = None
+
+
+def default_backend() -> str:
+    """TensorRT, then TensorRT-RTX, where a GPU and their bindings are; otherwise ONNX Runtime."""
+    if find_gpu() is not None:
+        for dialect in (TENSORRT, TENSORRT_RTX):
+            try:
+                load_dialect(dialect)
+            except UserError:
+                continue
+            return dialect.name
+    return onnxruntime_engine.NAME
+
+
+def default_precision(backend: str) -> Precision:
+    return "fp32" if backend == onnxruntime_engine.NAME else "fp16"
+
+
+def target_label(backend: str, capabilities: tuple[str, ...]) -> str:
+    """The part of an engine's file name that says what it is for."""
+    if backend == onnxruntime_engine.NAME:
+        return "cuda" if onnxruntime_engine.providers()[0] == onnxruntime_engine.CUDA else "cpu"
+    return "-".join([backend, *(c.lower().removeprefix("sm_").removeprefix("sm").replace(".", "") for c in capabilities)])
+
+
+def build(request: EngineRequest, engine: Path) -> Manifest:
+    """Write `engine` and its manifest; when anything fails the older ones stay as they were.
+
+    The engine takes one image of the spec's size, also where the graph leaves its size open. Raises UserError when the backend
+    is missing, refuses the model, or cannot serve the precision.
+    """
+    if request.backend not in BACKENDS:
+        raise UserError(f"backend {request.backend!r}", "is unknown", f"use one of {', '.join(BACKENDS)}")
+    spec = replace(request.spec, input=replace(request.spec.input, dynamic_size=False, dynamic_batch=False))
+    model = _typed(load_onnx(request.onnx), request)
+    model = fix_input(model, (1, 3, spec.input.height, spec.input.width))
+    backend = _backend(request)
+    with replacing(engine) as fresh:
+        backend.build(model.SerializeToString(), fresh, str(request.onnx))
+        timing = None
+        if backend.runs_here():
+            with backend.open(fresh, spec) as opened:
+                timing = measure_latency(opened)
+        digest = sha256_of(fresh)
+    manifest = Manifest(
+        spec=spec,
+        precision=request.precision,
+        engine_sha256=digest,
+        onnx=relative_source(request.source, engine),
+        onnx_sha256=sha256_of(request.source),
+        builder=backend.builder(),
+        target=backend.target(),
+        layer_precision=layer_precision(model),
+        calibration=request.calibration,
+        timing=timing,
+    )
+    manifest.write(engine)
+    return manifest
+
+
+def _backend(request: EngineRequest) -> Backend:
+    if request.backend == onnxruntime_engine.NAME:
+        if request.capabilities:
+            raise UserError("--target", "is for TensorRT-RTX engines", "leave it out with ONNX Runtime")
+        return onnxruntime_engine.OnnxRuntimeBackend()
+    return tensorrt_backend.TensorRTBackend(DIALECTS[request.backend], request.capabilities)
+
+
+def _typed(model: ModelProto, request: EngineRequest) -> ModelProto:
+    """The graph in the wanted precision. Raises UserError where the backend has no use for it."""
+    if request.precision != "fp16":
+        return model
+    if request.backend == onnxruntime_engine.NAME and find_gpu() is None:
+        raise UserError(
+            "--fp16 with ONNX Runtime", "needs a GPU, CPUs only emulate it", "use --fp32, --int8 or --backend tensorrt-rtx"
+        )
+    return to_float16(simplified(model))
+
+
+def layer_precision(model: ModelProto) -> dict[str, str]:
+    """For every convolution, by name, the type that its input and weights have in the graph: int8, fp16 or fp32."""
+    from onnx import TensorProto
+
+    dequantized = {output for node in model.graph.node if node.op_type == "DequantizeLinear" for output in node.output}
+    half = {w.name for w in model.graph.initializer if w.data_type == TensorProto.FLOAT16}
+    found = {}
+    for node in model.graph.node:
+        if node.op_type == "Conv":
+            is_int8 = node.input[0] in dequantized and node.input[1] in dequantized
+            found[node.name or node.output[0]] = "int8" if is_int8 else "fp16" if node.input[1] in half else "fp32"
+    return found
+
+
+def measure_float_latency(request: EngineRequest) -> Timing:
+    """Latency of the floating-point model that an INT8 request stems from, on the same backend, for comparison."""
+    plain = replace(request, onnx=request.source, precision=default_precision(request.backend), calibration=None)
+    spec = replace(plain.spec, input=replace(plain.spec.input, dynamic_size=False, dynamic_batch=False))
+    model = fix_input(_typed(load_onnx(plain.onnx), plain), (1, 3, spec.input.height, spec.input.width))
+    backend = _backend(plain)
+    with TemporaryDirectory() as folder:
+        engine = Path(folder) / "float.engine"
+        backend.build(model.SerializeToString(), engine, str(plain.onnx))
+        with backend.open(engine, spec) as opened:
+            return measure_latency(opened)

@@ -1,0 +1,117 @@
+"""ONNX Runtime: runs ONNX files anywhere, and its optimised models are the engines of machines without TensorRT."""
+
+from __future__ import annotations
+
+import platform
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dlv3deploy.core.engine import Batch, ClosingEngine, Outputs, check_batch
+from dlv3deploy.core.errors import CheckFailed, UserError
+from dlv3deploy.core.progress import say
+from dlv3deploy.core.spec import ModelSpec
+from dlv3deploy.engines.gpu import find_gpu
+from dlv3deploy.engines.manifest import Builder, Target
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+NAME = "onnxruntime"
+INSTALL = "install dlv3deploy[onnxruntime], or dlv3deploy[onnxruntime-gpu] for CUDA"
+CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+
+
+class OnnxRuntimeEngine(ClosingEngine):
+    """A session on CUDA where ONNX Runtime has it, otherwise on the CPU; which one is in `name`, and a fallback is said."""
+
+    def __init__(self, model: bytes, spec: ModelSpec, where: str) -> None:
+        runtime = _runtime()
+        try:
+            self.session: Any = runtime.InferenceSession(model, _options(runtime), providers=providers())
+        except Exception as error:  # ONNX Runtime's own exceptions share no public base
+            raise UserError(
+                where, f"cannot be loaded by ONNX Runtime ({_reason(error)})", "export or build it again"
+            ) from error
+        if self.session.get_providers()[0] != providers()[0]:
+            say(f"ONNX Runtime could not start {providers()[0]} and runs on the CPU; `dlv3deploy doctor` says what is missing")
+        self.spec = spec
+        given = self.session.get_inputs()[0]
+        self._input, self._element = given.name, np.float16 if "float16" in given.type else np.float32
+        batch, _, height, width = (d if isinstance(d, int) else None for d in given.shape)
+        self.input_shape = (batch, 3, height, width)
+        device = "CUDA" if self.session.get_providers()[0] == CUDA else "CPU"
+        self.name = f"ONNX Runtime {runtime.__version__}, {device}"
+
+    @classmethod
+    def open(cls, path: Path, spec: ModelSpec) -> OnnxRuntimeEngine:
+        """An ONNX file as it stands."""
+        return cls(path.read_bytes(), spec, str(path))
+
+    def infer(self, batch: Batch) -> Outputs:
+        check_batch(self, batch)
+        try:
+            outputs = self.session.run(None, {self._input: batch.astype(self._element, copy=False)})[0]
+        except Exception as error:  # as above
+            raise CheckFailed(f"{self.name} failed on {batch.shape}: {_reason(error)}") from error
+        return np.asarray(outputs, np.float32) if np.issubdtype(outputs.dtype, np.floating) else np.asarray(outputs)
+
+    def close(self) -> None:
+        self.session = None
+
+
+def providers() -> list[str]:
+    """CUDA before the CPU where this build of ONNX Runtime and this machine have it."""
+    usable = CUDA in _runtime().get_available_providers() and find_gpu() is not None
+    return [CUDA, CPU] if usable else [CPU]
+
+
+class OnnxRuntimeBackend:
+    """Models as ONNX Runtime optimises them for the provider that this machine will run them on."""
+
+    def build(self, model: bytes, engine: Path, where: str) -> None:
+        """Optimise `model` into `engine`. Raises UserError when ONNX Runtime refuses it."""
+        runtime = _runtime()
+        options = _options(runtime)
+        options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+        options.optimized_model_filepath = str(engine)
+        try:
+            runtime.InferenceSession(model, options, providers=providers())
+        except Exception as error:  # ONNX Runtime's own exceptions share no public base
+            raise UserError(
+                where, f"cannot be optimised by ONNX Runtime ({_reason(error)})", "see `dlv3deploy inspect`"
+            ) from error
+
+    def open(self, engine: Path, spec: ModelSpec) -> OnnxRuntimeEngine:
+        return OnnxRuntimeEngine(engine.read_bytes(), spec, str(engine))
+
+    def runs_here(self) -> bool:
+        return True
+
+    def builder(self) -> Builder:
+        return Builder(NAME, _runtime().__version__, {"optimisation": "extended", "providers": providers()})
+
+    def target(self) -> Target:
+        """The kind of processor; extended optimisations use nothing that is particular to one CPU of the kind."""
+        if providers()[0] == CUDA and (gpu := find_gpu()):
+            return Target(gpu.name, gpu.compute_capability, gpu.driver)
+        return Target(f"cpu ({platform.machine()})")
+
+
+def _options(runtime: Any) -> onnxruntime.SessionOptions:
+    options = runtime.SessionOptions()
+    options.log_severity_level = 4
+    return options
+
+
+def _runtime() -> Any:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise UserError("ONNX Runtime", "is not installed", INSTALL) from error
+    return onnxruntime
+
+
+def _reason(error: Exception) -> str:
+    return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__

@@ -1,0 +1,52 @@
+"""Opening engines: only those that fit their ONNX file, the installed backend and this machine."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from dlv3deploy.core.engine import Engine
+from dlv3deploy.core.errors import UserError
+from dlv3deploy.core.files import require_file
+from dlv3deploy.engines.backend import Backend
+from dlv3deploy.engines.dialect import DIALECTS
+from dlv3deploy.engines.gpu import find_gpu
+from dlv3deploy.engines.manifest import Manifest, Target, check_fresh
+from dlv3deploy.engines.onnxruntime_engine import NAME, OnnxRuntimeBackend
+from dlv3deploy.engines.tensorrt_backend import TensorRTBackend
+
+
+def open_engine(path: Path) -> Engine:
+    """The engine in `path`. Raises StaleArtefact naming the first field that does not match, UserError when it is no engine."""
+    manifest = checked_manifest(path)
+    return backend_for(manifest).open(path, manifest.spec)
+
+
+def checked_manifest(path: Path) -> Manifest:
+    """The manifest of an engine that may run here; raises as `open_engine` does, without loading the engine."""
+    require_file(path, "make one with: dlv3deploy build-engine")
+    manifest = Manifest.read(path)
+    backend = backend_for(manifest)
+    check_fresh(path, manifest, backend.builder(), _target_here(backend, manifest))
+    return manifest
+
+
+def backend_for(manifest: Manifest) -> Backend:
+    name = manifest.builder.name
+    if name == NAME:
+        return OnnxRuntimeBackend()
+    if name in DIALECTS:
+        capabilities = manifest.target.compute_capability
+        return TensorRTBackend(DIALECTS[name], tuple(capabilities.split(", ")) if capabilities else ())
+    raise UserError(f"an engine of {name!r}", "is of no backend that this version knows", manifest.rebuild)
+
+
+def _target_here(backend: Backend, manifest: Manifest) -> Target:
+    """The target as this machine has it; a portable engine fits when this GPU's capability is among those it was built for."""
+    here = backend.target()
+    gpu, wanted = find_gpu(), manifest.target.compute_capability
+    if manifest.builder.name in DIALECTS and DIALECTS[manifest.builder.name].portable and gpu is not None and wanted:
+        digits = gpu.compute_capability.replace(".", "")
+        fits = any(digits in text.replace(".", "").replace("_", "") for text in wanted.split(", "))
+        return replace(here, compute_capability=wanted if fits else gpu.compute_capability)
+    return here

@@ -1,0 +1,62 @@
+"""Running TensorRT and TensorRT-RTX engines. Needs a GPU; building does not (see `tensorrt_builder.py`)."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+
+from dlv3deploy.core.engine import Batch, ClosingEngine, Outputs, check_batch
+from dlv3deploy.core.errors import CheckFailed, UserError
+from dlv3deploy.core.spec import ModelSpec
+from dlv3deploy.engines.cuda import DeviceBuffer, Stream
+from dlv3deploy.engines.dialect import Dialect, load_dialect
+from dlv3deploy.engines.gpu import find_gpu
+
+
+class TensorRTEngine(ClosingEngine):
+    """A deserialised plan with its buffers on the device: one input and one output of fixed shape."""
+
+    def __init__(self, dialect: Dialect, path: Path, spec: ModelSpec) -> None:
+        gpu = find_gpu()
+        if gpu is None:  # creating a Runtime without a driver can crash the process
+            raise UserError(str(path), "runs on an NVIDIA GPU, and this machine has none", "use --backend onnxruntime")
+        trt = load_dialect(dialect)
+        self.spec, self.name = spec, f"{dialect.name} {trt.__version__}, {gpu.name}"
+        runtime = trt.Runtime(trt.Logger(trt.Logger.ERROR))
+        engine = runtime.deserialize_cuda_engine(path.read_bytes())
+        if engine is None:
+            raise CheckFailed(f"{path} cannot be loaded by {self.name}; build it again on this machine")
+        context = engine.create_execution_context()
+        names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
+        is_input = [engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT for name in names]
+        self._input, self._output = names[is_input.index(True)], names[is_input.index(False)]
+        shape = tuple(engine.get_tensor_shape(self._input))
+        if -1 in shape:
+            shape = (1, 3, spec.input.height, spec.input.width)
+            context.set_input_shape(self._input, shape)
+        self.input_shape = shape
+        self._output_shape = tuple(context.get_tensor_shape(self._output))
+        self._output_type = np.dtype(trt.nptype(engine.get_tensor_dtype(self._output)))
+        self._runtime, self._engine, self._context, self._stream = runtime, engine, context, Stream()
+        self._buffers = [
+            DeviceBuffer(math.prod(shape) * 4),
+            DeviceBuffer(math.prod(self._output_shape) * self._output_type.itemsize),
+        ]
+        for name, buffer in zip((self._input, self._output), self._buffers, strict=True):
+            context.set_tensor_address(name, buffer.address)
+
+    def infer(self, batch: Batch) -> Outputs:
+        check_batch(self, batch)
+        batch = np.ascontiguousarray(batch)
+        self._buffers[0].upload(batch, self._stream)
+        if not self._context.execute_async_v3(int(self._stream.handle)):
+            raise CheckFailed(f"{self.name} failed to run; its log says why")
+        values = self._buffers[1].download(self._output_shape, self._output_type, self._stream)
+        return values.astype(np.float32) if values.dtype.kind == "f" else values
+
+    def close(self) -> None:
+        for buffer in self._buffers:
+            buffer.close()
+        self._stream.close()
