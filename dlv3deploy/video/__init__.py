@@ -1,0 +1,33 @@
+"""From a camera, a stream or files to masks, overlays and videos: sources, sinks, overlay and pipeline.
+
+A run is `open_source(parse_source(text))`, `open_sink(text, classes, source)`, then `run_pipeline` with both.
+Importing this package loads neither OpenCV nor Pillow.
+"""
+
+from __future__ import annotations
+
+from dlv3deploy.video.capture import open_source
+from dlv3deploy.video.frames import CapturedFrame, Source
+from dlv3deploy.video.meter import Meter
+from dlv3deploy.video.overlay import Overlay
+from dlv3deploy.video.pipeline import RunFacts, run_pipeline
+from dlv3deploy.video.sink import Segmented, Sink, Tee
+from dlv3deploy.video.sinks import open_sink, open_sinks
+from dlv3deploy.video.source import SourceAddress, parse_source
+
+__all__ = [
+    "CapturedFrame",
+    "Meter",
+    "Overlay",
+    "RunFacts",
+    "Segmented",
+    "Sink",
+    "Source",
+    "SourceAddress",
+    "Tee",
+    "open_sink",
+    "open_sinks",
+    "open_source",
+    "parse_source",
+    "run_pipeline",
+]

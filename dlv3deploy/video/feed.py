@@ -1,0 +1,83 @@
+"""Feed: a thread that reads a source while the caller works on the frame before."""
+
+from __future__ import annotations
+
+import threading
+from abc import ABC, abstractmethod
+from collections import deque
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from dlv3deploy.core.errors import UserError
+from dlv3deploy.video.frames import CapturedFrame, Source
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+CLOSE_WAIT_S = 1.0
+SILENCE_LIMIT_S = 60.0  # sources have shorter limits of their own; this one catches a driver that hangs
+
+
+class Feed(ABC):
+    """Frames of `source`, read ahead; a subclass decides in `_offer` what happens when the caller is slower than the source.
+
+    `dropped` counts the frames that were captured and never handed out. The source stays the caller's to close. An error of
+    the source is raised by `read` after the frames captured before it.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self.dropped = 0
+        self._source = source
+        self._frames: deque[CapturedFrame] = deque()
+        self._changed = threading.Condition()
+        self._error: Exception | None = None
+        self._ended = self._closing = False
+        self._thread = threading.Thread(target=self._run, name="frame reader", daemon=True)
+        self._thread.start()
+
+    @abstractmethod
+    def _offer(self, frame: CapturedFrame) -> None:
+        """Called in the reader thread with `_changed` held."""
+
+    def read(self) -> CapturedFrame | None:
+        """The next frame, None at the source's end. Raises what the source raised, and UserError after a minute of silence."""
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._frames or self._ended, timeout=SILENCE_LIMIT_S):
+                raise UserError(
+                    "the source",
+                    f"sent nothing for {SILENCE_LIMIT_S:.0f} s and does not answer",
+                    "unplug the camera or restart its server, and start again",
+                )
+            if self._frames:
+                frame = self._frames.popleft()
+                self._changed.notify_all()
+                return frame
+            if self._error is not None:
+                raise self._error
+            return None
+
+    def close(self) -> None:
+        """End the thread. When the source is stuck in a read, the thread is left to end with it or with the process."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+        self._thread.join(CLOSE_WAIT_S)
+
+    def _run(self) -> None:
+        try:
+            while not self._closing and (frame := self._source.read()) is not None:
+                with self._changed:
+                    self._offer(frame)
+                    self._changed.notify_all()
+        except Exception as error:  # noqa: BLE001 - handed to the caller's thread, which raises it
+            self._error = error
+        finally:
+            with self._changed:
+                self._ended = True
+                self._changed.notify_all()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()

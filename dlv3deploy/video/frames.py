@@ -1,0 +1,57 @@
+"""What every source of frames is: a context manager that hands out captured frames one by one."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from dlv3deploy.core.images import Frame
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+
+@dataclass(frozen=True)
+class CapturedFrame:
+    """One frame, H×W×3 BGR uint8, owned by whoever read it.
+
+    `index` counts what the source captured, so that a gap shows a dropped frame. `time_s` is `time.monotonic()` when the frame
+    was captured; `name`, without suffix and unique within its source, is what its mask's file is called.
+    """
+
+    pixels: Frame
+    index: int
+    time_s: float
+    name: str
+
+
+class Source(ABC):
+    """An opened source; at least one frame was read from it already, so `size` is known.
+
+    `live` sources go on whether or not anyone reads. `fps` is the rate that the source states, None where it states none;
+    `size` is (height, width) of the first frame, `frame_count` None where no one can know; `paths` are the files it reads.
+    `read` may be called from one thread, and `close` from any other at any time.
+    """
+
+    live: bool
+    fps: float | None
+    size: tuple[int, int]
+    frame_count: int | None
+    paths: tuple[Path, ...] = ()
+
+    @abstractmethod
+    def read(self) -> CapturedFrame | None:
+        """The next frame, or None at the end and after `close`. Raises UserError when the source fails."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of the device, file or connection, within about a second; calling it twice is allowed."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()

@@ -1,0 +1,117 @@
+"""From a source through a segmenter into a sink: reading, inference and writing overlap, and nothing piles up between them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from dlv3deploy.core.errors import UserError
+from dlv3deploy.core.segmenter import Segmenter
+from dlv3deploy.video.feed import Feed
+from dlv3deploy.video.frames import CapturedFrame, Source
+from dlv3deploy.video.newest import NewestFrame
+from dlv3deploy.video.overlay import Overlay
+from dlv3deploy.video.prefetch import Prefetch
+from dlv3deploy.video.sink import Segmented, Sink
+from dlv3deploy.video.timing import Percentiles, Times
+from dlv3deploy.video.writer import writer_for
+
+OnFrame = Callable[[int, int, float], None]  # frames so far, dropped so far, inference of the last one in ms
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """What a run did. `latency_ms` is inference alone; the percentiles are None when no frame was worked on.
+
+    `delay_ms`, for live sources only, is from the capture of a frame until its mask was ready.
+    """
+
+    frames: int
+    dropped: int
+    seconds: float
+    frames_per_second: float
+    latency_ms: Percentiles | None
+    preprocess_ms: Percentiles | None
+    postprocess_ms: Percentiles | None
+    delay_ms: Percentiles | None
+    interrupted: bool
+
+    def summary(self) -> str:
+        """`221 frames in 12.3 s, 18.0 frames/s, inference 41 ms p50, 0 dropped`"""
+        inference = f"inference {self.latency_ms.p50:.0f} ms p50, " if self.latency_ms else ""
+        delay = f", {self.delay_ms.p50:.0f} ms from capture to mask" if self.delay_ms else ""
+        return (
+            f"{self.frames} frames in {self.seconds:.1f} s, {self.frames_per_second:.1f} frames/s, "
+            f"{inference}{self.dropped} dropped{delay}{', interrupted' if self.interrupted else ''}"
+        )
+
+
+def run_pipeline(
+    source: Source,
+    segmenter: Segmenter,
+    sink: Sink,
+    overlay: Overlay,
+    *,
+    max_frames: int | None = None,
+    on_frame: OnFrame | None = None,
+) -> RunFacts:
+    """Run until the source ends, the sink is `stopped`, `max_frames` were worked on, or Ctrl-C.
+
+    Live sources give their newest frame, others every frame. Inference happens in the calling thread. `source` and `sink`
+    are closed in every case, with all results so far written; the first error of any thread is then raised. Ctrl-C is no
+    error: the facts say `interrupted`.
+    """
+    work = _Work(segmenter, on_frame)
+    started_s = time.monotonic()
+    interrupted = False
+    with source, writer_for(sink, overlay) as writer:
+        if max_frames is not None and max_frames < 1:
+            raise UserError(f"{max_frames} frames", "a run has at least one", "give 1 or more, or leave the limit out")
+        try:
+            with NewestFrame(source) if source.live else Prefetch(source) as feed:
+                while (frame := feed.read()) is not None:
+                    writer.write(work.on(frame, feed))
+                    if sink.stopped or work.frames == max_frames:
+                        break
+        except KeyboardInterrupt:
+            interrupted = True
+    seconds = time.monotonic() - started_s
+    return RunFacts(
+        frames=work.frames,
+        dropped=work.dropped,
+        seconds=seconds,
+        frames_per_second=work.frames / seconds,
+        latency_ms=work.inference.percentiles(),
+        preprocess_ms=work.preparation.percentiles(),
+        postprocess_ms=work.finishing.percentiles(),
+        delay_ms=work.delay.percentiles() if source.live else None,
+        interrupted=interrupted or writer.interrupted,
+    )
+
+
+class _Work:
+    """Segments frames one by one and collects how long each step took."""
+
+    def __init__(self, segmenter: Segmenter, on_frame: OnFrame | None) -> None:
+        self.frames = self.dropped = 0
+        self.preparation, self.inference, self.finishing, self.delay = (Times(), Times(), Times(), Times())
+        self._segmenter, self._on_frame = segmenter, on_frame
+
+    def on(self, frame: CapturedFrame, feed: Feed) -> Segmented:
+        start_s = time.monotonic()
+        batch, geometry = self._segmenter.prepare(frame.pixels)
+        prepared_s = time.monotonic()
+        outputs = self._segmenter.engine.infer(batch)
+        inferred_s = time.monotonic()
+        mask = self._segmenter.finish(outputs, geometry)
+        end_s = time.monotonic()
+        self.preparation.collect(prepared_s - start_s)
+        self.inference.collect(inferred_s - prepared_s)
+        self.finishing.collect(end_s - inferred_s)
+        self.delay.collect(end_s - frame.time_s)
+        self.frames += 1
+        self.dropped = feed.dropped
+        if self._on_frame is not None:
+            self._on_frame(self.frames, self.dropped, (inferred_s - prepared_s) * 1000)
+        return Segmented(frame, mask)

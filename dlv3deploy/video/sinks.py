@@ -1,0 +1,62 @@
+"""The one grammar in which every sink is named: `--sink`, which may be given several times."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from dlv3deploy.core.classes import Classes
+from dlv3deploy.core.errors import UserError
+from dlv3deploy.video.frames import Source
+from dlv3deploy.video.mask_folder import MaskFolder
+from dlv3deploy.video.picture_file import PictureFile
+from dlv3deploy.video.recording import CODECS, LiveRecording, VideoRecording
+from dlv3deploy.video.sink import NullSink, Sink, Tee
+from dlv3deploy.video.window import SlideShow, Window
+
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg")
+WORKS = (
+    f"use none, window, a video file ({', '.join(CODECS)}), a picture ({', '.join(PICTURE_SUFFIXES)}) for one frame, "
+    "or a folder (ending in /) for masks"
+)
+
+
+def open_sink(text: str, classes: Classes, source: Source) -> Sink:
+    """The sink that `text` names, for the frames of `source`: its rate, and whether it is live, decide how a video plays.
+
+    Raises UserError when `text` names no sink, when what it names cannot be written, and when it would replace what
+    `source` reads.
+    """
+    text = text.strip()
+    if text == "none":
+        return NullSink()
+    if text == "window":
+        return SlideShow() if not source.live and source.fps is None else Window()
+    if not text or "://" in text:
+        raise UserError(f"sink {text!r}", "is no kind of sink", WORKS)
+    path = Path(text).expanduser()
+    suffix = path.suffix.lower()
+    if text.endswith("/") or path.is_dir() or not suffix:
+        if any(path.resolve() == read.parent.resolve() for read in source.paths):
+            raise _would_overwrite(text)
+        return MaskFolder(path, classes)
+    if any(path.resolve() == read.resolve() for read in source.paths):
+        raise _would_overwrite(text)
+    if suffix in CODECS:
+        return LiveRecording(path, source.fps) if source.live else VideoRecording(path, source.fps)
+    if suffix in PICTURE_SUFFIXES:
+        return PictureFile(path)
+    raise UserError(text, f"{path.suffix} is no suffix of a sink", WORKS)
+
+
+def open_sinks(texts: Sequence[str], classes: Classes, source: Source) -> Sink:
+    """One sink for all that `texts` name. When one cannot be opened, those before it are closed again."""
+    with ExitStack() as opened:
+        sinks = [opened.enter_context(open_sink(text, classes, source)) for text in texts]
+        opened.pop_all()
+    return sinks[0] if len(sinks) == 1 else Tee(sinks)
+
+
+def _would_overwrite(text: str) -> UserError:
+    return UserError(text, "is what the source reads, and would be overwritten", "give the sink another name")

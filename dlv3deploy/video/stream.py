@@ -1,0 +1,109 @@
+"""Network streams: RTSP cameras, MJPEG over HTTP, and video files that a web server holds."""
+
+from __future__ import annotations
+
+import socket
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from dlv3deploy.core.errors import UserError
+from dlv3deploy.core.progress import say
+from dlv3deploy.video.decoded import DecodedSource
+from dlv3deploy.video.frames import CapturedFrame
+from dlv3deploy.video.quiet import silence_opencv
+from dlv3deploy.video.source import SourceAddress
+
+if TYPE_CHECKING:
+    import cv2
+
+USUAL_PORTS = {"rtsp": 554, "http": 80, "https": 443}
+RETRY_EVERY_S = 0.5
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long a server may take: to open, to send the next frame, and, for RTSP, to come back once it stopped."""
+
+    open_s: float = 10.0
+    read_s: float = 5.0
+    return_s: float = 15.0
+
+
+class StreamSource(DecodedSource):
+    """A stream that states no frame count is live.
+
+    RTSP is for cameras, which do not end: when one stops sending it is opened again, and only when it stays away for
+    `patience.return_s` is that a UserError. HTTP ends where the server ends it; silence without an end is a UserError.
+    """
+
+    def __init__(self, address: SourceAddress, patience: Patience | None = None) -> None:
+        silence_opencv()
+        super().__init__("stream")
+        self._address, self._patience = address, patience or Patience()
+        if not self._begin(self._open(self._patience.open_s)):
+            raise UserError(address.text, *_why_closed(address.url, self._patience.open_s))
+        self.live = self.frame_count is None
+
+    def _open(self, limit_s: float) -> cv2.VideoCapture:
+        import cv2
+
+        limits = [
+            cv2.CAP_PROP_OPEN_TIMEOUT_MSEC,
+            round(limit_s * 1000),
+            cv2.CAP_PROP_READ_TIMEOUT_MSEC,
+            round(self._patience.read_s * 1000),
+        ]
+        return cv2.VideoCapture(self._address.url, cv2.CAP_FFMPEG, limits)
+
+    def _at_end(self) -> CapturedFrame | None:
+        if self._address.url.lower().startswith("rtsp"):
+            return self._return()
+        if self._waited_s > 0.9 * self._patience.read_s:  # FFmpeg's clock and this one differ by some milliseconds
+            raise UserError(
+                self._address.text,
+                f"sent nothing for {self._waited_s:.0f} s after {self._count} frames",
+                "check the server and the network, and start again",
+            )
+        if self.frame_count is not None and self._count < self.frame_count:
+            say(f"{self._address.text}: ended after {self._count} frames, {self.frame_count} were announced")
+        self._release()
+        return None
+
+    def _return(self) -> CapturedFrame | None:
+        """The first frame after the stream was opened anew; None when `close` was called meanwhile."""
+        say(f"{self._address.text}: stopped sending after {self._count} frames; opening it again")
+        self._release()
+        deadline_s = time.monotonic() + self._patience.return_s
+        while (left_s := deadline_s - time.monotonic()) > 0:
+            if self._closing.is_set():
+                return None
+            if self._begin(self._open(min(left_s, self._patience.open_s))):
+                say(f"{self._address.text}: sends again")
+                frame, self._first = self._first, None
+                return frame
+            self._closing.wait(RETRY_EVERY_S)
+        raise UserError(
+            self._address.text,
+            f"stopped after {self._count} frames and did not come back within {self._patience.return_s:.0f} s",
+            "check the camera and the network, and start again",
+        )
+
+
+def _why_closed(url: str, limit_s: float) -> tuple[str, str]:
+    """The rule and the remedy for a stream that did not open; OpenCV does not tell why, so the server is asked once more."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    try:
+        port = parts.port or USUAL_PORTS[parts.scheme.lower()]
+        socket.create_connection((host, port), timeout=2.0).close()
+    except ValueError:
+        return "its port is not a number from 0 to 65535", "mend the address"
+    except OSError as error:
+        reason = error.strerror or "no answer"
+        return (f"no server is reached there ({reason})", "check the address, that the server is on, and the network")
+    return (
+        f"the server is there, but sent no video within {limit_s:.0f} s",
+        "check the path, the user name and password, and that the server sends RTSP, MJPEG or a video file",
+    )

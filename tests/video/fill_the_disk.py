@@ -1,0 +1,25 @@
+"""Write noise into the sink argv[1] until the kernel's limit on file sizes ends it; print the error and exit 1."""
+
+import resource
+import signal
+import sys
+
+import numpy as np
+from video_stand_ins import CLASSES, ScriptedSource, result_of
+
+from dlv3deploy.core.errors import UserError
+from dlv3deploy.video import open_sink
+
+LIMIT_BYTES = 50_000
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # so that the write fails with EFBIG, as it would with ENOSPC
+resource.setrlimit(resource.RLIMIT_FSIZE, (LIMIT_BYTES, LIMIT_BYTES))
+noise = np.random.default_rng(0)
+try:
+    with open_sink(sys.argv[1], CLASSES, ScriptedSource(frames=0, live=False)) as sink:
+        for i in range(40):
+            frame = noise.integers(0, 256, (480, 640, 3), np.uint8)
+            sink.write(result_of(i, frame, mask=frame[:, :, 0] % 3))
+except UserError as error:
+    print(error)
+    sys.exit(1)

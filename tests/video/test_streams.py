@@ -1,0 +1,64 @@
+"""Servers that are dead, silent, wrong, or come back."""
+
+from __future__ import annotations
+
+import pytest
+from video_stand_ins import MjpegServer, RtspServer, closed_port
+
+from dlv3deploy.core.errors import UserError
+from dlv3deploy.video import parse_source
+from dlv3deploy.video.stream import Patience, StreamSource
+
+SHORT = Patience(open_s=1.0, read_s=1.0, return_s=1.0)
+
+
+@pytest.mark.parametrize("scheme", ["http", "rtsp"])
+def test_a_server_that_is_not_there_is_said_to_be_missing(scheme: str) -> None:
+    with pytest.raises(UserError, match="no server is reached there"):
+        StreamSource(parse_source(f"{scheme}://127.0.0.1:{closed_port()}/camera"), SHORT)
+
+
+@pytest.mark.parametrize("scheme", ["http", "rtsp"])
+def test_a_server_that_stays_silent_is_given_up(scheme: str, silent_port: int) -> None:
+    with pytest.raises(UserError, match="the server is there, but sent no video within 1 s"):
+        StreamSource(parse_source(f"{scheme}://127.0.0.1:{silent_port}/camera"), SHORT)
+
+
+def test_a_path_that_the_server_does_not_have_is_refused(mjpeg: MjpegServer) -> None:
+    with pytest.raises(UserError, match="check the path"):
+        StreamSource(parse_source(f"{mjpeg.url}/other"), SHORT)
+
+
+def test_a_host_that_does_not_exist_is_said_to_be_missing() -> None:
+    with pytest.raises(UserError, match="no server is reached there"):
+        StreamSource(parse_source("http://no-such-host.invalid/camera"), SHORT)
+
+
+def test_an_mjpeg_stream_that_falls_silent_is_an_error(mjpeg: MjpegServer) -> None:
+    with (
+        StreamSource(parse_source(f"{mjpeg.url}/stall"), SHORT) as source,
+        pytest.raises(UserError, match="sent nothing for 1 s"),
+    ):
+        list(iter(source.read, None))
+
+
+@pytest.mark.usefixtures("rtsp")
+def test_an_rtsp_camera_that_comes_back_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
+    with RtspServer() as first:
+        source = StreamSource(parse_source(first.url), Patience(open_s=5.0, read_s=2.0, return_s=20.0))
+        before = source.read()
+    with RtspServer(first.port), source:
+        while "sends again" not in capsys.readouterr().err:
+            after = source.read()
+        after = source.read()
+    assert before is not None
+    assert after is not None
+    assert after.index > before.index
+
+
+@pytest.mark.usefixtures("rtsp")
+def test_an_rtsp_camera_that_stays_away_is_an_error() -> None:
+    with RtspServer() as server:
+        source = StreamSource(parse_source(server.url), Patience(open_s=5.0, read_s=1.0, return_s=1.0))
+    with source, pytest.raises(UserError, match="did not come back within 1 s"):
+        list(iter(source.read, None))
