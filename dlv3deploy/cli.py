@@ -1,0 +1,79 @@
+"""The `dlv3deploy` program: its commands, and how errors become one line and an exit code."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+
+from dlv3deploy import __version__
+from dlv3deploy.commands.build_engine import build_engine
+from dlv3deploy.commands.demo import demo
+from dlv3deploy.commands.doctor import doctor
+from dlv3deploy.commands.evaluate import evaluate
+from dlv3deploy.commands.export import export
+from dlv3deploy.commands.inspect import inspect
+from dlv3deploy.commands.run import run
+from dlv3deploy.commands.train import train
+from dlv3deploy.core.errors import Dlv3Error
+
+COMMANDS = (train, export, build_engine, run, evaluate, inspect, doctor, demo)
+INTERRUPTED = 130
+
+app = typer.Typer(
+    name="dlv3deploy",
+    help="DeepLabv3 from training to a camera on an edge GPU, every step checked against the one before it.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Exit codes: 0 done, 1 the request cannot be served, 2 bad usage, 3 a check failed, 130 interrupted.",
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"dlv3deploy {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _program(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """DeepLabv3 from training to a camera on an edge GPU, every step checked against the one before it."""
+
+
+def _one_line_errors(command: Callable[..., None]) -> Callable[..., None]:
+    """`command`, whose foreseen errors end the program with one line on stderr and their exit code."""
+
+    @functools.wraps(command)
+    def guarded(*arguments: Any, **options: Any) -> None:
+        try:
+            command(*arguments, **options)
+        except Dlv3Error as error:
+            raise _exit(f"error: {error}", error.exit_code) from error
+        except OSError as error:
+            raise _exit(f"error: {error.filename or 'the system'}: {error.strerror or error}", 1) from error
+        except KeyboardInterrupt as error:
+            raise _exit("interrupted", INTERRUPTED) from error
+
+    return guarded
+
+
+def _exit(message: str, code: int) -> typer.Exit:
+    print(message, file=sys.stderr)
+    return typer.Exit(code)
+
+
+for _command in COMMANDS:
+    app.command()(_one_line_errors(_command))
+
+
+def main() -> None:
+    """Run the program and exit: 0 done, 1 user error, 2 bad usage, 3 a check failed, 130 on Ctrl-C."""
+    app()

@@ -1,0 +1,156 @@
+"""`dlv3deploy build-engine`: from an ONNX file to an engine for this machine or another."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dlv3deploy.commands.options import (
+    ClassesOption,
+    IgnoreIndexOption,
+    MeanOption,
+    OutputOption,
+    StdOption,
+    WorkspaceOption,
+    describe,
+    parse_size,
+)
+from dlv3deploy.core.workspace import Workspace
+
+if TYPE_CHECKING:
+    from dlv3deploy.core.spec import ModelSpec
+    from dlv3deploy.engines.build import EngineRequest, Precision
+    from dlv3deploy.engines.manifest import Manifest
+
+
+def build_engine(
+    model: Annotated[Path | None, typer.Argument(help="ONNX file; default: the workspace's model.onnx.")] = None,
+    workspace: WorkspaceOption = Path("artifacts"),
+    int8: Annotated[bool, typer.Option("--int8", help="INT8 convolutions, calibrated on images.")] = False,
+    fp16: Annotated[bool, typer.Option("--fp16", help="Half precision; the default on a GPU.")] = False,
+    fp32: Annotated[bool, typer.Option("--fp32", help="Single precision; the default on a CPU.")] = False,
+    backend: Annotated[
+        str | None, typer.Option(help="onnxruntime, tensorrt or tensorrt-rtx; default: the best one here.")
+    ] = None,
+    target: Annotated[
+        list[str] | None, typer.Option(help="Compute capability that TensorRT-RTX builds for, such as sm_89; may be repeated.")
+    ] = None,
+    images: Annotated[
+        Path | None, typer.Option(help="Folder of calibration images; default: the model's training data.")
+    ] = None,
+    calibration_images: Annotated[int, typer.Option(help="How many of them to use, spread evenly.", min=1)] = 100,
+    size: Annotated[str | None, typer.Option(help="Input HEIGHTxWIDTH of an ONNX file that leaves it open.")] = None,
+    to: Annotated[
+        Path | None, typer.Option("--to", help="Engine file; default: in the workspace, named after precision and target.")
+    ] = None,
+    classes: ClassesOption = None,
+    ignore_index: IgnoreIndexOption = None,
+    mean: MeanOption = None,
+    std: StdOption = None,
+    output: OutputOption = None,
+) -> None:
+    """Build an engine, with a manifest that says what it was made from and for."""
+    from dlv3deploy.commands.models import check_export_is_current
+    from dlv3deploy.core.errors import UserError
+    from dlv3deploy.core.foreign import spec_of
+    from dlv3deploy.core.graph import load_onnx
+    from dlv3deploy.core.progress import say
+    from dlv3deploy.engines.build import EngineRequest, build, default_backend, target_label
+
+    wanted: list[Precision] = [name for name, chosen in (("int8", int8), ("fp16", fp16), ("fp32", fp32)) if chosen]  # type: ignore[misc]
+    if len(wanted) > 1:
+        raise UserError(" and ".join(f"--{name}" for name in wanted), "exclude each other", "give one precision")
+    place, source = Workspace(workspace), model or Workspace(workspace).onnx
+    if to is not None and to.suffix != ".engine":
+        raise UserError(str(to), "is no engine's name", "end it in .engine")
+    graph = load_onnx(source)
+    if model is None:
+        check_export_is_current(place)
+    spec = _sized(spec_of(graph, describe(classes, ignore_index, mean, std, output), str(source)), size)
+    chosen = backend or default_backend()
+    request = EngineRequest(source, source, spec, _precision(wanted, chosen), chosen, tuple(target or ()))
+    engine = to or place.engine(request.precision, target_label(chosen, request.capabilities))
+    if request.precision == "int8":
+        request = _calibrated(request, place, images, calibration_images)
+    manifest = build(request, engine)
+    made = f"{manifest.builder.name} {manifest.builder.version}, {manifest.target.device}"
+    say(f"wrote {engine} ({engine.stat().st_size / 1e6:.1f} MB, {made})")
+    _report_speed(manifest, request)
+
+
+def _precision(wanted: list[Precision], backend: str) -> Precision:
+    from dlv3deploy.engines.build import default_precision
+
+    return wanted[0] if wanted else default_precision(backend)
+
+
+def _sized(spec: ModelSpec, size: str | None) -> ModelSpec:
+    from dlv3deploy.core.errors import UserError
+    from dlv3deploy.core.spec import check_size
+
+    if size is None:
+        return spec
+    height, width = parse_size(size)
+    if (height, width) != (spec.input.height, spec.input.width) and not spec.input.dynamic_size:
+        raise UserError(
+            f"--size {size}",
+            f"the ONNX file is fixed at {spec.input.height}×{spec.input.width}",
+            "export with that --size, or with --dynamic-size",
+        )
+    if spec.architecture:
+        check_size(height, width, spec.architecture.output_stride)
+    return spec.at_size(height, width)
+
+
+def _calibrated(request: EngineRequest, place: Workspace, folder: Path | None, count: int) -> EngineRequest:
+    """The request with the Q/DQ model in place of the float one, calibrated now or earlier on the same images."""
+    from dlv3deploy.calibration.calibrate import calibrate, spread
+    from dlv3deploy.core.errors import UserError
+    from dlv3deploy.core.files import sha256_of
+    from dlv3deploy.core.images import list_images
+    from dlv3deploy.core.progress import say
+    from dlv3deploy.engines.manifest import Calibration
+
+    remedy = "give --images FOLDER with pictures such as the camera will see"
+    if folder is None and request.spec.training is None:
+        raise UserError(f"--int8 for {request.source}", "its training data is not known", remedy)
+    if folder is None:
+        from dlv3deploy.core.dataset import open_dataset
+
+        data = Path(request.spec.training.data)  # type: ignore[union-attr]  # checked above
+        if not data.is_dir():
+            raise UserError(f"the training data {data}", "is not on this machine", remedy)
+        pictures = [sample.image for sample in open_dataset(data, "train", request.spec.classes).samples]
+    else:
+        if not folder.is_dir():
+            raise UserError(f"--images {folder}", "is no folder", remedy)
+        pictures = list_images(folder)
+        if not pictures:
+            raise UserError(f"--images {folder}", "holds no picture", remedy)
+    chosen = spread(pictures, count)
+    table = calibrate(request.source, request.spec, chosen, place.int8_onnx, place.calibration)
+    height, width = table.key.resolution
+    say(f"calibrated on {table.key.images} images at {height}×{width}, {table.key.method}: {place.int8_onnx}")
+    facts = Calibration(
+        table.key.method, table.key.images, table.key.images_sha256, sha256_of(place.calibration), table.key.resolution
+    )
+    return replace(request, onnx=place.int8_onnx, calibration=facts)
+
+
+def _report_speed(manifest: Manifest, request: EngineRequest) -> None:
+    """Latency where the engine runs here, and a warning when INT8 is no faster than floating point in the same place."""
+    from dlv3deploy.core.progress import say
+    from dlv3deploy.engines.build import measure_float_latency
+
+    if manifest.timing is None:
+        say("not timed: it needs a GPU, and this machine has none")
+        return
+    say(f"latency {manifest.timing.p50_ms:.1f} ms (median of {manifest.timing.runs})")
+    if manifest.precision == "int8":
+        plain = measure_float_latency(request)
+        ratio = plain.p50_ms / manifest.timing.p50_ms
+        verdict = f"{ratio:.2f}× as fast as" if ratio > 1 else f"SLOWER ({ratio:.2f}×) than"
+        say(f"INT8 is {verdict} floating point here ({plain.p50_ms:.1f} ms, same run)")

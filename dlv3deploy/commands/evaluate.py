@@ -1,0 +1,101 @@
+"""`dlv3deploy evaluate`: what a model scores on labelled images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dlv3deploy.commands.options import (
+    ClassesOption,
+    IgnoreIndexOption,
+    JsonOption,
+    MeanOption,
+    ModelArgument,
+    OutputOption,
+    StdOption,
+    WorkspaceOption,
+    describe,
+    parse_size,
+)
+from dlv3deploy.core.workspace import Workspace
+
+if TYPE_CHECKING:
+    from dlv3deploy.core.dataset import Sample
+    from dlv3deploy.core.metrics import SegmentationScores
+    from dlv3deploy.core.spec import ModelSpec
+
+SPLITS = ("train", "val", "all")
+
+
+def evaluate(
+    model: ModelArgument = None,
+    workspace: WorkspaceOption = Path("artifacts"),
+    data: Annotated[Path | None, typer.Option(help="Data set folder; default: the one the model was trained on.")] = None,
+    split: Annotated[
+        str | None, typer.Option(help="train, val or all; default: val, or all of a foreign data set without val/.")
+    ] = None,
+    size: Annotated[str | None, typer.Option(help="Input HEIGHTxWIDTH for a model of dynamic size.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Score this many images, spread evenly.", min=1)] = None,
+    json_output: JsonOption = False,
+    classes: ClassesOption = None,
+    ignore_index: IgnoreIndexOption = None,
+    mean: MeanOption = None,
+    std: StdOption = None,
+    output: OutputOption = None,
+) -> None:
+    """Score a checkpoint, an ONNX file or an engine: mIoU, per-class IoU, pixel accuracy."""
+    from dlv3deploy.commands.models import open_model
+    from dlv3deploy.core.segmenter import Segmenter
+    from dlv3deploy.measure.evaluate import evaluate as score
+
+    with open_model(model, Workspace(workspace), describe(classes, ignore_index, mean, std, output)) as engine:
+        samples = _samples(engine.spec, data, split)
+        if limit is not None and limit < len(samples):
+            samples = [samples[i * len(samples) // limit] for i in range(limit)]
+        scores = score(Segmenter(engine, parse_size(size) if size else None), samples)
+        name = engine.name
+    _print(scores, name, json_output)
+
+
+def _samples(spec: ModelSpec, data: Path | None, split: str | None) -> list[Sample]:
+    from dlv3deploy.core.dataset import open_dataset
+    from dlv3deploy.core.errors import UserError
+
+    if split is not None and split not in SPLITS:
+        raise UserError(f"--split {split!r}", "is unknown", f"use one of {', '.join(SPLITS)}")
+    trained_on = Path(spec.training.data) if spec.training else None
+    root = data or trained_on
+    if root is None:
+        raise UserError(
+            "no --data", "the model does not say what it was trained on", "give --data FOLDER with images/ and labels/"
+        )
+    has_splits = (root / "val").is_dir() or (root / "train").is_dir()
+    own = trained_on is not None and root.resolve() == trained_on
+    chosen = split or ("val" if has_splits or own else "all")
+    splits: list[str] = ["train", "val"] if chosen == "all" and not has_splits else [chosen]
+    if chosen == "all" and has_splits:
+        splits = [name for name in ("train", "val") if (root / name).is_dir()]
+    found = [s for name in splits for s in open_dataset(root, "val" if name == "val" else "train", spec.classes).samples]
+    return sorted(found, key=lambda sample: str(sample.image))
+
+
+def _print(scores: SegmentationScores, engine: str, json_output: bool) -> None:
+    import json
+    from dataclasses import asdict
+
+    if json_output:
+        print(json.dumps(asdict(scores), ensure_ascii=False))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("class", "IoU", title=f"{engine}, {scores.images} images", title_justify="left")
+    table.columns[1].justify = "right"
+    for name, iou in scores.per_class_iou.items():
+        table.add_row(name, "not seen" if iou is None else f"{iou:.3f}")
+    table.add_section()
+    table.add_row("mean (mIoU)", f"{scores.miou:.4f}", style="bold")
+    table.add_row("pixel accuracy", f"{scores.pixel_accuracy:.4f}")
+    Console().print(table)

@@ -1,0 +1,45 @@
+"""`dlv3deploy export`: from a checkpoint to a self-describing ONNX file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dlv3deploy.commands.options import WorkspaceOption, parse_size
+from dlv3deploy.core.workspace import Workspace
+
+
+def export(
+    checkpoint: Annotated[Path | None, typer.Argument(help="Default: the workspace's model.safetensors.")] = None,
+    workspace: WorkspaceOption = Path("artifacts"),
+    to: Annotated[Path | None, typer.Option("--to", help="ONNX file to write; default: the workspace's model.onnx.")] = None,
+    output: Annotated[
+        str, typer.Option(help="scores (feature resolution), logits (input resolution) or mask (class ids).")
+    ] = "scores",
+    size: Annotated[str | None, typer.Option(help="Input HEIGHTxWIDTH; default: the checkpoint's.")] = None,
+    dynamic_size: Annotated[bool, typer.Option("--dynamic-size", help="Leave height and width open.")] = False,
+    dynamic_batch: Annotated[bool, typer.Option("--dynamic-batch", help="Leave the batch open.")] = False,
+    opset: Annotated[int, typer.Option(help="ONNX opset, 11 to 20; 17 suits every backend.")] = 17,
+) -> None:
+    """Export a checkpoint to ONNX and check the result against PyTorch."""
+    from dlv3deploy.core.errors import UserError
+    from dlv3deploy.core.progress import say
+    from dlv3deploy.core.spec import OutputKind
+
+    kinds: dict[str, OutputKind] = {"scores": "scores", "logits": "logits", "mask": "mask"}
+    if output not in kinds:
+        raise UserError(f"--output {output!r}", "is unknown", f"use one of {', '.join(kinds)}")
+    from dlv3deploy.train.export import ExportChoices
+    from dlv3deploy.train.export import export as run_export
+
+    place = Workspace(workspace)
+    choices = ExportChoices(kinds[output], parse_size(size) if size else None, dynamic_size, dynamic_batch, opset)
+    target = to or place.onnx
+    spec, parity = run_export(checkpoint or place.checkpoint, target, choices)
+    say(
+        f"wrote {target}: {spec.input.height}×{spec.input.width} to {output}, opset {opset}; differs from PyTorch by "
+        f"{parity.difference:.1e} ({parity.tolerance:.0e} allowed, {parity.runtime})"
+    )
+    say("next: dlv3deploy build-engine, or dlv3deploy run --camera 0")

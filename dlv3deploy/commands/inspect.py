@@ -1,0 +1,172 @@
+"""`dlv3deploy inspect`: what an artefact is, and the convolutions of a graph."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from dlv3deploy.commands.options import (
+    ClassesOption,
+    IgnoreIndexOption,
+    JsonOption,
+    MeanOption,
+    OutputOption,
+    StdOption,
+    WorkspaceOption,
+    describe,
+    parse_size,
+)
+from dlv3deploy.core.workspace import Workspace
+
+
+def inspect(
+    artefact: Annotated[
+        Path | None, typer.Argument(help="Checkpoint, ONNX file or engine; default: the workspace's ONNX file.")
+    ] = None,
+    workspace: WorkspaceOption = Path("artifacts"),
+    size: Annotated[str | None, typer.Option(help="Input HEIGHTxWIDTH for the convolutions of an ONNX file.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="List every convolution, not the atrous ones alone.")] = False,
+    json_output: JsonOption = False,
+    classes: ClassesOption = None,
+    ignore_index: IgnoreIndexOption = None,
+    mean: MeanOption = None,
+    std: StdOption = None,
+    output: OutputOption = None,
+) -> None:
+    """Say what a checkpoint, an ONNX file or an engine is, and what it was made from."""
+    import json
+
+    place = Workspace(workspace)
+    path = artefact or (place.onnx if place.onnx.exists() else place.checkpoint)
+    facts = _facts(path, describe(classes, ignore_index, mean, std, output), size)
+    if json_output:
+        print(json.dumps(facts, ensure_ascii=False))
+    else:
+        _print(path, facts, every)
+
+
+def _facts(path: Path, description: Any, size: str | None) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    from dlv3deploy.core.checkpoints import checkpoint_facts
+    from dlv3deploy.core.errors import UserError
+    from dlv3deploy.core.files import require_file, sha256_of
+    from dlv3deploy.core.foreign import spec_of
+    from dlv3deploy.core.graph import convolutions, load_onnx
+
+    require_file(path, "make one with: dlv3deploy train DATA, then dlv3deploy export")
+    common = {"file": str(path), "bytes": path.stat().st_size, "sha256": sha256_of(path)}
+    if path.suffix == ".safetensors":
+        checkpoint = checkpoint_facts(path)
+        return {"kind": "checkpoint", **common, "numbers": checkpoint.numbers, "spec": checkpoint.spec.to_json()}
+    if path.suffix == ".engine":
+        from dlv3deploy.engines.manifest import Manifest
+
+        manifest = Manifest.read(path)
+        rest = {k: v for k, v in asdict(manifest).items() if k != "spec"}
+        return {"kind": "engine", **common, "spec": manifest.spec.to_json(), "manifest": rest}
+    if path.suffix != ".onnx":
+        raise UserError(str(path), "is no artefact", "give a .safetensors, .onnx or .engine file")
+    model = load_onnx(path)
+    spec = spec_of(model, description, str(path))
+    height, width = parse_size(size) if size else (spec.input.height, spec.input.width)
+    if (height, width) != (spec.input.height, spec.input.width) and not spec.input.dynamic_size:
+        raise UserError(f"--size {size}", f"the file is fixed at {spec.input.height}×{spec.input.width}", "leave it out")
+    found = convolutions(model, height, width)
+    opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0)
+    return {
+        "kind": "onnx",
+        **common,
+        "opset": opset,
+        "spec": spec.to_json(),
+        "macs": sum(c.macs for c in found),
+        "convolutions": [asdict(c) | {"atrous": c.is_atrous} for c in found],
+    }
+
+
+def _print(path: Path, facts: dict[str, Any], every: bool) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console, spec = Console(), facts["spec"]
+    table = Table(title=f"{path}: {facts['kind']}", title_justify="left", show_header=False)
+    for name, value in (*_summary(spec), *_details(facts)):
+        table.add_row(name, value)
+    console.print(table)
+    if "convolutions" in facts:
+        console.print(_convolution_table(facts, every))
+
+
+def _summary(spec: dict[str, Any]) -> Iterable[tuple[str, str]]:
+    given, names = spec["input"], spec["classes"]["names"]
+    architecture, training = spec["architecture"], spec["training"]
+    if architecture:
+        rates = ", ".join(map(str, architecture["aspp_rates"]))
+        yield (
+            "network",
+            f"DeepLabv3 {architecture['backbone']}, output stride {architecture['output_stride']}, ASPP rates {rates}",
+        )
+    openness = " (may change)" if given["dynamic_size"] else ""
+    yield "input", f"{given['height']}×{given['width']}{openness}, {given['resize']}, {given['colour_order'].upper()}"
+    yield "normalised", f"(pixel − {_numbers(given['mean'])}) / {_numbers(given['std'])}"
+    yield "output", f"{spec['output']['kind']}, {spec['output']['coordinates']}"
+    yield "classes", f"{len(names)}: {', '.join(names)}; {spec['classes']['ignore_index']} is ignored"
+    if training:
+        score = f", mIoU {training['miou']:.4f}" if training["miou"] is not None else ""
+        yield "trained on", f"{training['data']}, {training['steps']} steps{score}"
+    for name, digest in spec["parents"].items():
+        yield f"made from {name}", f"sha256 {digest[:12]}…"
+
+
+def _details(facts: dict[str, Any]) -> Iterable[tuple[str, str]]:
+    yield "file", f"{facts['bytes'] / 1e6:.2f} MB, sha256 {facts['sha256'][:12]}…"
+    if "macs" in facts:
+        work = f"{facts['macs'] / 1e9:.2f} G multiply-accumulates in {len(facts['convolutions'])} convolutions"
+        yield "work", f"{work}, opset {facts['opset']}"
+    if "numbers" in facts:
+        yield "stores", f"{facts['numbers'] / 1e6:.2f} M numbers"
+    if "manifest" in facts:
+        yield from _manifest(facts["manifest"])
+
+
+def _manifest(manifest: dict[str, Any]) -> Iterable[tuple[str, str]]:
+    from collections import Counter
+
+    builder, target, calibration, timing = (manifest[k] for k in ("builder", "target", "calibration", "timing"))
+    layers = Counter(manifest["layer_precision"].values())
+    yield "precision", f"{manifest['precision']} ({', '.join(f'{n} convolutions {p}' for p, n in layers.items())})"
+    yield "built by", f"{builder['name']} {builder['version']}"
+    yield "for", ", ".join(v for v in (target["device"], target["compute_capability"], target["driver"]) if v)
+    yield "from", f"{manifest['onnx']}, sha256 {manifest['onnx_sha256'][:12]}…"
+    if calibration:
+        height, width = calibration["resolution"]
+        yield "calibrated", f"{calibration['method']}, {calibration['images']} images at {height}×{width}"
+    if timing:
+        yield "latency", f"{timing['p50_ms']:.1f} ms median, {timing['p90_ms']:.1f} ms 90th percentile, {timing['runs']} runs"
+
+
+def _convolution_table(facts: dict[str, Any], every: bool) -> Any:
+    from rich.table import Table
+
+    shown = [c for c in facts["convolutions"] if every or c["atrous"]]
+    title = "convolutions" if every else "atrous convolutions (--all lists every one)"
+    table = Table("name", "kernel", "rate", "input", "valid taps", "MACs", title=title, title_justify="left")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for c in shown:
+        table.add_row(
+            c["name"],
+            "×".join(map(str, c["kernel"])),
+            "×".join(map(str, sorted(set(c["atrous_rate"])))),
+            "×".join(map(str, c["input_shape"])),
+            f"{c['valid_tap_share']:.1%}",
+            f"{c['macs'] / 1e6:.1f} M",
+        )
+    return table
+
+
+def _numbers(values: list[float]) -> str:
+    return "[" + ", ".join(f"{v:g}" for v in values) + "]"

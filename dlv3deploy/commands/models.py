@@ -1,0 +1,123 @@
+"""Which model a command works on, and opening it with the backend it needs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dlv3deploy.core.checkpoints import checkpoint_facts
+from dlv3deploy.core.errors import Dlv3Error, StaleArtefact, UserError
+from dlv3deploy.core.files import require_file, sha256_of
+from dlv3deploy.core.foreign import Description, spec_of
+from dlv3deploy.core.graph import embedded_spec, load_onnx
+from dlv3deploy.core.progress import say
+from dlv3deploy.core.workspace import ENGINE_SUFFIX, Workspace
+
+if TYPE_CHECKING:
+    from dlv3deploy.core.engine import Engine
+    from dlv3deploy.core.spec import ModelSpec
+
+KINDS = ".safetensors (checkpoint), .onnx or .engine"
+
+
+def open_model(path: Path | None, workspace: Workspace, description: Description) -> Engine:
+    """The engine for `path`, or for the workspace's best artefact on this machine.
+
+    Raises UserError when there is none or it cannot be read, StaleArtefact when it belongs to another model or machine.
+    """
+    if path is None:
+        path = best_artefact(workspace)
+        say(f"using {path}")
+    if path.suffix != ".onnx" and not description.is_empty:
+        raise UserError(str(path), "describes itself", "leave out --classes, --ignore-index, --mean, --std and --output")
+    if path.suffix == ENGINE_SUFFIX:
+        from dlv3deploy.engines.open import open_engine
+
+        return open_engine(path)
+    if path.suffix == ".safetensors":
+        require_file(path, f"a model is a {KINDS} file")
+        return _open_checkpoint(path)
+    if path.suffix == ".onnx":
+        from dlv3deploy.engines.onnxruntime_engine import OnnxRuntimeEngine
+
+        return OnnxRuntimeEngine.open(path, spec_of(load_onnx(path), description, str(path)))
+    require_file(path, f"a model is a {KINDS} file")
+    raise UserError(str(path), "is no model", f"give a {KINDS} file")
+
+
+def _open_checkpoint(path: Path) -> Engine:
+    try:
+        from dlv3deploy.train.torch_engine import TorchEngine
+    except ImportError as error:
+        raise UserError(
+            str(path),
+            f"is a checkpoint, and PyTorch is not installed ({error.name})",
+            "install dlv3deploy[train], or use the ONNX file",
+        ) from error
+    return TorchEngine.open(path)
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    path: Path
+    latency_ms: float
+
+
+def best_artefact(workspace: Workspace) -> Path:
+    """The fastest engine that is valid here, else the ONNX file, else the checkpoint; what is passed over is said."""
+    valid = [c for path in workspace.engines() if (c := _candidate(path, workspace)) is not None]
+    if valid:
+        return min(valid, key=lambda candidate: candidate.latency_ms).path
+    if workspace.onnx.exists():
+        check_export_is_current(workspace)
+        return workspace.onnx
+    if workspace.checkpoint.exists():
+        return workspace.checkpoint
+    raise UserError(
+        str(workspace.root),
+        "holds no model",
+        "make one with `dlv3deploy train DATA`, or name a file: checkpoint, ONNX or engine",
+    )
+
+
+def _candidate(path: Path, workspace: Workspace) -> _Candidate | None:
+    from dlv3deploy.engines.open import backend_for, checked_manifest
+
+    try:
+        manifest = checked_manifest(path)
+        _check_checkpoint(path, manifest.spec, workspace, manifest.rebuild)
+    except Dlv3Error as error:
+        say(f"passed over: {error}")
+        return None
+    if not backend_for(manifest).runs_here():
+        say(f"passed over: {path} needs a GPU")
+        return None
+    return _Candidate(path, manifest.timing.p50_ms if manifest.timing else float("inf"))
+
+
+def check_export_is_current(workspace: Workspace) -> None:
+    """Raise StaleArtefact when the workspace's ONNX file was exported from another checkpoint than the one beside it."""
+    spec = embedded_spec(load_onnx(workspace.onnx), str(workspace.onnx))
+    if spec is not None:
+        _check_checkpoint(workspace.onnx, spec, workspace, "export again: dlv3deploy export")
+
+
+def _check_checkpoint(artefact: Path, spec: ModelSpec, workspace: Workspace, remedy: str) -> None:
+    parent = spec.parents.get("checkpoint")
+    if parent is None or not workspace.checkpoint.exists():
+        return
+    here = sha256_of(workspace.checkpoint)
+    if parent != here:
+        raise StaleArtefact(str(artefact), f"sha256 of {workspace.checkpoint.name}", parent[:12], here[:12], remedy)
+
+
+def model_spec(path: Path, description: Description) -> ModelSpec:
+    """The spec of a checkpoint, an ONNX file or an engine, without loading a backend."""
+    if path.suffix == ".safetensors":
+        return checkpoint_facts(path).spec
+    if path.suffix == ENGINE_SUFFIX:
+        from dlv3deploy.engines.manifest import Manifest
+
+        return Manifest.read(require_file(path, "make one with: dlv3deploy build-engine")).spec
+    return spec_of(load_onnx(path), description, str(path))

@@ -1,0 +1,110 @@
+"""Options that several commands share, and how their texts are read."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from dlv3deploy.core.classes import Classes
+    from dlv3deploy.core.foreign import Description
+    from dlv3deploy.core.spec import Triple
+
+Size = tuple[int, int]  # height, width
+
+WorkspaceOption = Annotated[Path, typer.Option("--workspace", "-w", help="Folder through which commands hand over.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
+ModelArgument = Annotated[
+    Path | None, typer.Argument(help="Checkpoint, ONNX file or engine; default: the workspace's best one for this machine.")
+]
+
+
+def parse_size(text: str) -> Size:
+    """`HEIGHTxWIDTH`, or one number for a square. Raises UserError."""
+    from dlv3deploy.core.errors import UserError
+
+    parts = text.lower().replace("×", "x").split("x")
+    try:
+        height, width = (int(p) for p in (parts if len(parts) == 2 else parts * 2))
+    except ValueError:
+        height = width = 0
+    if min(height, width) < 1:
+        raise UserError(f"size {text!r}", "is no HEIGHTxWIDTH", "write it as 513x513")
+    return height, width
+
+
+def parse_pair(text: str, option: str) -> tuple[float, float]:
+    from dlv3deploy.core.errors import UserError
+
+    try:
+        low, high = (float(part) for part in text.split(","))
+    except ValueError:
+        raise UserError(f"{option} {text!r}", "is not two numbers", "write it as 0.5,2.0") from None
+    return low, high
+
+
+def parse_triple(text: str | None, option: str) -> Triple | None:
+    from dlv3deploy.core.errors import UserError
+    from dlv3deploy.core.spec import triple
+
+    if text is None:
+        return None
+    try:
+        return triple(text)
+    except ValueError:
+        raise UserError(f"{option} {text!r}", "is not three numbers", "write it as 123.7,116.3,103.5 (0 to 255)") from None
+
+
+def resolve_classes(data: Path, known: str | None, names: str | None, palette: str | None, ignore_index: int | None) -> Classes:
+    """The classes of a data set: as the options say, else its classes.json. Raises UserError."""
+    from dlv3deploy.core.classes import Classes, read_classes
+    from dlv3deploy.core.dataset import dataset_classes
+    from dlv3deploy.core.errors import UserError
+
+    if known and names:
+        raise UserError("--classes and --class-names", "exclude each other", "give one of them")
+    if names:
+        described: dict[str, object] = {"names": [name.strip() for name in names.split(",")]}
+        if palette:
+            described["palette"] = [colour.split(":") for colour in palette.split(",")]
+        found = Classes.from_json(described, "--class-names and --palette")
+    else:
+        found = read_classes(known) if known else dataset_classes(data)
+    return found if ignore_index is None else replace(found, ignore_index=ignore_index)
+
+
+ClassesOption = Annotated[
+    str | None, typer.Option("--classes", help="For a foreign ONNX: voc, camvid, cityscapes or a JSON file.")
+]
+IgnoreIndexOption = Annotated[
+    int | None, typer.Option("--ignore-index", help="For a foreign ONNX: the label id that does not count.")
+]
+MeanOption = Annotated[str | None, typer.Option("--mean", help="For a foreign ONNX: R,G,B in 8-bit pixel units.")]
+StdOption = Annotated[str | None, typer.Option("--std", help="For a foreign ONNX: R,G,B in 8-bit pixel units.")]
+OutputOption = Annotated[str | None, typer.Option("--output", help="For a foreign ONNX: scores, logits or mask.")]
+
+
+def describe(
+    classes: str | None, ignore_index: int | None, mean: str | None, std: str | None, output: str | None
+) -> Description:
+    """What the options say of a model that does not describe itself. Raises UserError for texts that cannot be read."""
+    from typing import get_args
+
+    from dlv3deploy.core.classes import read_classes
+    from dlv3deploy.core.errors import UserError
+    from dlv3deploy.core.foreign import Description
+    from dlv3deploy.core.spec import OutputKind
+
+    if output is not None and output not in get_args(OutputKind):
+        raise UserError(f"--output {output!r}", "is unknown", f"use one of {', '.join(get_args(OutputKind))}")
+    kinds: dict[str, OutputKind] = {kind: kind for kind in get_args(OutputKind)}
+    return Description(
+        classes=read_classes(classes) if classes else None,
+        ignore_index=ignore_index,
+        mean=parse_triple(mean, "--mean"),
+        std=parse_triple(std, "--std"),
+        output=kinds[output] if output else None,
+    )

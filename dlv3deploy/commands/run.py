@@ -1,0 +1,101 @@
+"""`dlv3deploy run`: a camera, a stream or files through a model, to a window, a video or masks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dlv3deploy.commands.options import (
+    ClassesOption,
+    IgnoreIndexOption,
+    JsonOption,
+    MeanOption,
+    ModelArgument,
+    OutputOption,
+    StdOption,
+    WorkspaceOption,
+    describe,
+    parse_size,
+)
+from dlv3deploy.core.workspace import Workspace
+
+if TYPE_CHECKING:
+    from dlv3deploy.video.source import SourceAddress
+
+INTERRUPTED = 130
+
+
+def run(
+    model: ModelArgument = None,
+    workspace: WorkspaceOption = Path("artifacts"),
+    camera: Annotated[int | None, typer.Option(help="Number of a camera: 0 is /dev/video0.", min=0)] = None,
+    source: Annotated[
+        str | None, typer.Option(help="Video file, image, folder, glob, rtsp://… or http://… instead of a camera.")
+    ] = None,
+    sink: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="window, none, FILE.mp4, FILE.png, or FOLDER/ for masks; may be repeated. "
+            "Default: a window for live sources, else a file in the workspace."
+        ),
+    ] = None,
+    size: Annotated[str | None, typer.Option(help="Input HEIGHTxWIDTH for a model of dynamic size.")] = None,
+    opacity: Annotated[float, typer.Option(help="Of the class colours over the picture.", min=0, max=1)] = 0.5,
+    max_frames: Annotated[int | None, typer.Option(help="Stop after this many frames.", min=1)] = None,
+    json_output: JsonOption = False,
+    classes: ClassesOption = None,
+    ignore_index: IgnoreIndexOption = None,
+    mean: MeanOption = None,
+    std: StdOption = None,
+    output: OutputOption = None,
+) -> None:
+    """Label what a camera or a video shows. Live sources give their newest frame, files every frame; Ctrl-C ends cleanly."""
+    import json
+    from dataclasses import asdict
+
+    from dlv3deploy.commands.models import open_model
+    from dlv3deploy.core.errors import UserError
+    from dlv3deploy.core.progress import say
+    from dlv3deploy.core.segmenter import Segmenter
+    from dlv3deploy.video import Meter, Overlay, open_sinks, open_source, parse_source, run_pipeline
+
+    if (camera is None) == (source is None):
+        raise UserError(
+            "no source" if source is None else "--camera and --source",
+            "a run has one source",
+            "give --camera 0 or --source FILE",
+        )
+    address = parse_source(f"camera {camera}" if source is None else source)
+    place = Workspace(workspace)
+    with open_model(model, place, describe(classes, ignore_index, mean, std, output)) as engine:
+        segmenter = Segmenter(engine, parse_size(size) if size else None)
+        opened = open_source(address)
+        with opened:
+            texts = sink or [_default_sink(address, place)]
+            sinks = open_sinks(texts, engine.spec.classes, opened)
+            meter = Meter()
+            facts = run_pipeline(
+                opened, segmenter, sinks, Overlay(engine.spec.classes, opacity), max_frames=max_frames, on_frame=meter
+            )
+            meter.close()
+        say(facts.summary())
+        for text in texts:
+            if text not in ("window", "none") and facts.frames:
+                say(f"wrote {text}")
+        if json_output:
+            print(json.dumps(asdict(facts) | {"engine": engine.name, "sinks": texts}, ensure_ascii=False))
+    if facts.interrupted:
+        raise typer.Exit(INTERRUPTED)
+
+
+def _default_sink(address: SourceAddress, place: Workspace) -> str:
+    """A window for what is live; for files something to keep, so that the command also serves a machine without a screen."""
+    if address.kind in ("camera", "stream"):
+        return "window"
+    if address.kind == "file":
+        return str(place.root / f"{address.paths[0].stem}.labelled.mp4")
+    if address.kind == "image":
+        return str(place.root / f"{address.paths[0].stem}.labelled.png")
+    return f"{place.root / 'masks'}/"
