@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from dlv3deploy.core.errors import CheckFailed
 
 QMAX = 127  # symmetric INT8: −127 to 127 with zero point 0; −128 stays unused so that the grid is symmetric
+SMALLEST_STEP = float(np.finfo(np.float32).tiny)
 
 
 @dataclass(frozen=True)
@@ -21,9 +22,10 @@ class Range:
     high: float
 
     def scale(self) -> float:
-        """The step of symmetric INT8: real value = step · integer. A tensor that is always zero takes 1/127."""
-        reach = max(abs(self.low), abs(self.high))
-        return reach / QMAX if reach > 0 else 1 / QMAX
+        """The step of symmetric INT8: real value = step · integer. A tensor that is always zero, or so small that the step
+        would vanish in float32, takes 1/127."""
+        step = max(abs(self.low), abs(self.high)) / QMAX
+        return step if step >= SMALLEST_STEP else 1 / QMAX
 
     def union(self, other: Range) -> Range:
         return Range(min(self.low, other.low), max(self.high, other.high))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dlv3deploy.calibration.observers import QMAX, Range
+from dlv3deploy.calibration.observers import QMAX, SMALLEST_STEP, Range
 from dlv3deploy.calibration.placement import Placement
 from dlv3deploy.core.errors import UserError
 
@@ -23,9 +23,9 @@ OLDEST_OPSET = 13  # the first whose QuantizeLinear has scales per channel
 
 
 def weight_scales(weight: NDArray[np.float32]) -> NDArray[np.float32]:
-    """One symmetric step per output channel (axis 0); channels that are all zero take 1/127."""
-    reach = np.abs(weight).reshape(len(weight), -1).max(axis=1)
-    return np.where(reach > 0, reach / QMAX, 1 / QMAX).astype(np.float32)
+    """One symmetric step per output channel (axis 0); channels that are all zero, or next to it, take 1/127."""
+    steps = np.abs(weight).reshape(len(weight), -1).max(axis=1) / QMAX
+    return np.where(steps >= SMALLEST_STEP, steps, 1 / QMAX).astype(np.float32)
 
 
 def quantized(model: ModelProto, placement: Placement, ranges: Mapping[str, Range]) -> ModelProto:

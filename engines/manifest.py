@@ -86,6 +86,9 @@ class Manifest:
         try:
             if data.pop("format") != MANIFEST_FORMAT:
                 raise ValueError("of another format")
+            for name in ("precision", "engine_sha256", "onnx", "onnx_sha256"):
+                if not isinstance(data[name], str):
+                    raise TypeError(f"{name} is {data[name]!r}")
             calibration, timing = data.pop("calibration"), data.pop("timing")
             if calibration:
                 height, width = calibration.pop("resolution")
@@ -95,8 +98,9 @@ class Manifest:
                 builder=Builder(**data.pop("builder")),
                 target=Target(**data.pop("target")),
                 calibration=calibration,
-                timing=Timing(**timing) if timing else None,
-                rewrites=tuple(data.pop("rewrites")),
+                timing=_timing(timing) if timing else None,
+                rewrites=tuple(map(str, data.pop("rewrites"))),
+                layer_precision=dict(data.pop("layer_precision")),
                 **data,
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -106,6 +110,10 @@ class Manifest:
     def rebuild(self) -> str:
         """The command that makes this engine anew."""
         return f"rebuild with: dlv3deploy build-engine --{self.precision} --backend {self.builder.name}"
+
+
+def _timing(data: dict[str, Any]) -> Timing:
+    return Timing(float(data["p50_ms"]), float(data["p90_ms"]), int(data["runs"]))
 
 
 def check_fresh(engine: Path, manifest: Manifest, builder: Builder, target: Target) -> None:

@@ -27,8 +27,7 @@ def stage_rates(strides: tuple[int, ...], stem_stride: int, output_stride: int) 
     Where a stride is replaced, the first block of that stage keeps the rate that reached it, and the blocks after it take the
     new one (as torchvision and TensorFlow's DeepLab do). Raises UserError for an output stride other than 8, 16 or 32.
     """
-    if output_stride not in OUTPUT_STRIDES:
-        raise UserError(f"output stride {output_stride}", "is none of 8, 16, 32", "16 suits training, 8 is finer and slower")
+    check_output_stride(output_stride)
     reached, rate, plan = stem_stride, 1, []
     for stride in strides:
         if reached * stride > output_stride:
@@ -38,3 +37,9 @@ def stage_rates(strides: tuple[int, ...], stem_stride: int, output_stride: int) 
             plan.append(StageRates(stride, rate, rate))
             reached *= stride
     return plan
+
+
+def check_output_stride(output_stride: int) -> None:
+    """Raise UserError unless the network can be built with this output stride."""
+    if output_stride not in OUTPUT_STRIDES:
+        raise UserError(f"output stride {output_stride}", "is none of 8, 16, 32", "16 suits training, 8 is finer and slower")

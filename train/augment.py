@@ -28,7 +28,7 @@ class Augmentation:
         factor = random.uniform(*self.scale)
         height, width = (max(1, round(side * factor)) for side in label.shape)
         frame = np.asarray(cv2.resize(frame, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)
-        label = np.asarray(cv2.resize(label, (width, height), interpolation=cv2.INTER_NEAREST), np.uint8)
+        label = np.asarray(cv2.resize(label, (width, height), interpolation=cv2.INTER_NEAREST_EXACT), np.uint8)
         if self.flip and random.random() < 0.5:
             frame, label = frame[:, ::-1], label[:, ::-1]
         top, left = (_offset(side, want, random) for side, want in zip((height, width), self.crop, strict=True))

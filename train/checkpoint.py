@@ -44,21 +44,24 @@ def load_backbone_weights(path: Path, model: DeepLabV3) -> None:
     """Fill the backbone from a state dict with torchvision's names (.safetensors, .pth), classifier layers left aside.
 
     Names may stand bare (`conv1.weight`, `features.0.0.weight`) or behind `backbone.`, as in a whole segmentation model.
-    Raises UserError when a weight that the backbone needs is missing or has another shape.
+    Raises UserError when a weight that the backbone needs is missing or has another shape, or when the weights are of a deeper
+    network, whose first blocks alone would fit.
     """
     weights = _read(path)
     if any(name.startswith("backbone.") for name in weights):
         weights = {n.removeprefix("backbone."): t for n, t in weights.items() if n.startswith("backbone.")}
     wanted = model.backbone.state_dict()
     optional = {name for name in wanted if name.endswith("num_batches_tracked")}
-    missing = sorted(set(wanted) - set(weights) - optional)
-    wrong = [n for n in sorted(set(wanted) & set(weights)) if wanted[n].shape != weights[n].shape]
-    name = model.architecture.backbone
-    if missing or wrong:
-        problem = f"lacks {missing[0]}" if missing else f"has {wrong[0]} of shape {list(weights[wrong[0]].shape)}"
+    problems = [f"lacks {n}" for n in sorted(set(wanted) - set(weights) - optional)]
+    problems += [f"has {n} as well" for n in sorted(set(weights) - set(wanted)) if n.startswith("layer")]
+    problems += [
+        f"has {n} of shape {list(weights[n].shape)}" for n in wanted if n in weights and weights[n].shape != wanted[n].shape
+    ]
+    if problems:
+        name = model.architecture.backbone
         raise UserError(
             str(path),
-            f"does not fit a {name} backbone: it {problem}",
+            f"does not fit a {name} backbone: it {problems[0]}",
             f"supply weights of {name} under torchvision's names, or choose another --backbone",
         )
     model.backbone.load_state_dict({**wanted, **{n: t for n, t in weights.items() if n in wanted}})
@@ -73,7 +76,7 @@ def _read(path: Path) -> dict[str, Tensor]:
         except Exception as error:  # torch raises whatever the pickle machinery meets
             raise UserError(str(path), f"is no readable state dict ({_first_line(error)})", "supply a whole file") from error
         state = state.get("state_dict", state) if isinstance(state, dict) else None
-        if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        if not isinstance(state, dict) or not all(isinstance(n, str) and isinstance(v, Tensor) for n, v in state.items()):
             raise UserError(str(path), "holds no state dict", "supply a dict of tensors by name")
         return state
     from safetensors import SafetensorError, safe_open

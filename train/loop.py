@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 
 from dlv3deploy.core.dataset import FolderDataset, open_dataset
 from dlv3deploy.core.errors import CheckFailed, UserError
-from dlv3deploy.core.files import replacing
+from dlv3deploy.core.files import replacing, sha256_of
 from dlv3deploy.core.metrics import ConfusionMatrix, SegmentationScores
 from dlv3deploy.core.progress import say
 from dlv3deploy.core.segmenter import Segmenter
@@ -29,6 +29,7 @@ from dlv3deploy.train.augment import Augmentation
 from dlv3deploy.train.checkpoint import load_backbone_weights, save_checkpoint
 from dlv3deploy.train.curve import draw_curve
 from dlv3deploy.train.deeplabv3 import DeepLabV3, TrainingForward, upsample_to
+from dlv3deploy.train.interrupts import ignore_interrupts, interrupts_held
 from dlv3deploy.train.meter import TrainingMeter
 from dlv3deploy.train.plan import TrainingPlan
 from dlv3deploy.train.run_state import Progress, Row, RunFolder
@@ -64,11 +65,10 @@ class Run:
     progress: Progress
     rows: list[Row]
 
-    @property
-    def spec(self) -> ModelSpec:
-        facts = TrainingFacts(
-            str(self.plan.data.resolve()), self.progress.step, self.progress.best_miou, self.progress.best_pixel_accuracy
-        )
+    def spec(self, scores: SegmentationScores | None = None) -> ModelSpec:
+        """The model's description; `scores` are the validation's of these very weights, when there was one."""
+        figures = (scores.miou, scores.pixel_accuracy) if scores else (None, None)
+        facts = TrainingFacts(str(self.plan.data.resolve()), self.progress.step, *figures)
         return ModelSpec(self.plan.classes, self.plan.input, OutputSpec("scores"), self.plan.architecture, facts)
 
 
@@ -81,22 +81,14 @@ def train(plan: TrainingPlan, checkpoint: Path, folder: Path, resume: bool = Fal
     run = _prepare(plan, RunFolder(folder), resume)
     loader = run.fabric.setup_dataloaders(_loader(run), use_distributed_sampler=False)
     started = time.monotonic() - run.progress.seconds
-    loss_sum, loss_steps = 0.0, 0
     with _saving_on_interrupt(run), TrainingMeter(plan.steps, run.progress) as meter:
+        _settle(run)
         for images, labels in loader:
-            step = run.progress.step
-            loss = _step(run, step, images, labels)
-            loss_sum, loss_steps = loss_sum + loss, loss_steps + 1
-            run.progress.step, run.progress.seconds = step + 1, time.monotonic() - started
-            scores = None
-            if run.progress.step % plan.validate_every == 0 or run.progress.step == plan.steps:
-                scores = _validate_and_save(run)
-            if scores or run.progress.step % ROWS_EVERY == 0:
-                run.rows.append(_row(run, loss_sum / loss_steps, scores))
-                loss_sum, loss_steps = 0.0, 0
+            with interrupts_held():
+                loss = _step(run, run.progress.step, images, labels)
+                run.progress.count(loss, time.monotonic() - started)
+            scores = _settle(run)
             meter.update(run.progress, loss, scores)
-            if scores:
-                _save_tables(run)
     if run.fabric.is_global_zero:
         publish(run.folder.best, checkpoint)
     best = run.progress
@@ -104,11 +96,17 @@ def train(plan: TrainingPlan, checkpoint: Path, folder: Path, resume: bool = Fal
 
 
 def publish(best: Path, checkpoint: Path) -> None:
-    """Put the best checkpoint in its place; the one that was there stays beside it as `….previous.safetensors`."""
-    if checkpoint.exists():
-        checkpoint.replace(checkpoint.with_suffix(".previous.safetensors"))
-    with replacing(checkpoint) as partial:
-        shutil.copyfile(best, partial)
+    """Put the best checkpoint in its place; another one that was there stays beside it as `….previous.safetensors`."""
+    if checkpoint.is_file():
+        if sha256_of(checkpoint) == sha256_of(best):
+            return
+        _copy(checkpoint, checkpoint.with_suffix(".previous.safetensors"))
+    _copy(best, checkpoint)
+
+
+def _copy(source: Path, target: Path) -> None:
+    with replacing(target) as partial:
+        shutil.copyfile(source, partial)
 
 
 def _prepare(plan: TrainingPlan, folder: RunFolder, resume: bool) -> Run:
@@ -116,29 +114,37 @@ def _prepare(plan: TrainingPlan, folder: RunFolder, resume: bool) -> Run:
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     fabric = Fabric(accelerator="auto", devices="auto", precision=_precision(plan.precision))
     fabric.launch()
+    if plan.batch_size < 2 * fabric.world_size:
+        raise UserError(
+            f"batch size {plan.batch_size} on {fabric.world_size} devices",
+            "batch norm needs at least 2 images on each",
+            f"use --batch-size {2 * fabric.world_size} or more, or hide devices with CUDA_VISIBLE_DEVICES",
+        )
     if fabric.is_global_zero:
         train_set.check()
         val_set.check()
     torch.manual_seed(plan.seed)
     model = DeepLabV3(plan.architecture, len(plan.classes))
-    if plan.backbone_weights:
+    if plan.backbone_weights and not resume:
         load_backbone_weights(plan.backbone_weights, model)
     model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch types it for tensors only
     optimiser = _optimiser(plan, model)
-    progress, rows = Progress(), []
-    if resume:
-        state = folder.load_state(plan)
-        model.load_state_dict(state["model"])
-        progress = Progress(**state["progress"])
-        rows = folder.read_rows(progress.step)
+    state = folder.load_state(plan) if resume else None
+    if state:
+        model.load_state_dict(state.model)
     trained, wrapped = fabric.setup(TrainingForward(model), optimiser)
-    if resume:
-        wrapped.load_state_dict(state["optimiser"])
+    if state:
+        wrapped.load_state_dict(state.optimiser)
+    elif fabric.is_global_zero:
+        folder.forget()
+    progress, rows = (state.progress, state.rows) if state else (Progress(), [])
     return Run(plan, folder, fabric, model, trained, wrapped, train_set, val_set, progress, rows)
 
 
 def _precision(wanted: str) -> str:
     """Mixed precision where it is faster: bfloat16 on GPUs and CPUs that compute in it, float16 on older GPUs."""
+    if wanted == "16-mixed" and not torch.cuda.is_available():
+        raise UserError("precision 16-mixed", "is for GPUs", "use auto, 32-true or bf16-mixed")
     if wanted != "auto":
         return wanted
     if torch.cuda.is_available():
@@ -171,7 +177,13 @@ def _loader(run: Run) -> DataLoader[tuple[Tensor, Tensor]]:
     batches = EpochBatches(
         run.train_set, plan.batch_size, plan.seed, run.progress.step, plan.steps, run.fabric.global_rank, run.fabric.world_size
     )
-    return DataLoader(samples, batch_sampler=batches, num_workers=plan.workers, pin_memory=torch.cuda.is_available())
+    return DataLoader(
+        samples,
+        batch_sampler=batches,
+        num_workers=plan.workers,
+        pin_memory=torch.cuda.is_available(),
+        worker_init_fn=ignore_interrupts,
+    )
 
 
 def _step(run: Run, step: int, images: Tensor, labels: Tensor) -> float:
@@ -200,22 +212,32 @@ def segmentation_loss(scores: Tensor, labels: Tensor, ignore_index: int) -> Tens
     return total / (labels != ignore_index).sum().clamp(min=1)
 
 
-def _validate_and_save(run: Run) -> SegmentationScores:
-    """Score the validation split, save the state, and keep the checkpoint when it is the best so far."""
-    scores = validate(run.model, run.spec, run.val_set, run.fabric)
-    is_best = scores.miou > run.progress.best_miou
-    if is_best:
-        run.progress.best_miou, run.progress.best_pixel_accuracy = scores.miou, scores.pixel_accuracy
-    if run.fabric.is_global_zero:
-        if is_best:
-            save_checkpoint(run.folder.best, run.model, run.spec)
-        _save_state(run)
+def _settle(run: Run) -> SegmentationScores | None:
+    """Do what this step is due for, once: a validation, a row of the table, and saving what was validated."""
+    step, best = run.progress.step, run.progress.best_miou
+    if run.progress.settled == step:
+        return None
+    due = step % run.plan.validate_every == 0 or step == run.plan.steps
+    scores = validate(run.model, run.spec(), run.val_set, run.fabric) if due else None
+    with interrupts_held():
+        run.progress.settled = step
+        if scores and scores.miou > best:
+            run.progress.best_miou, run.progress.best_pixel_accuracy = scores.miou, scores.pixel_accuracy
+        if scores or step % ROWS_EVERY == 0:
+            run.rows.append(_row(run, scores))
+            run.progress.loss_sum, run.progress.loss_steps = 0.0, 0
+        if scores and run.fabric.is_global_zero:
+            if scores.miou > best:
+                save_checkpoint(run.folder.best, run.model, run.spec(scores))
+            _save(run, scores)
     return scores
 
 
 def validate(model: DeepLabV3, spec: ModelSpec, data: FolderDataset, fabric: Fabric) -> SegmentationScores:
     """Scores on every sample, each at its label's size; processes share the samples and add up their counts."""
     matrix = ConfusionMatrix(data.classes)
+    if fabric.world_size > 1:  # batch-norm statistics differ between processes; the first one's are saved
+        model.load_state_dict(fabric.broadcast(dict(model.named_buffers())), strict=False)
     was_training = model.training
     model.eval()
     segment = Segmenter(TorchEngine(model, spec), (spec.input.height, spec.input.width))
@@ -228,22 +250,20 @@ def validate(model: DeepLabV3, spec: ModelSpec, data: FolderDataset, fabric: Fab
     return replace(matrix.compute(), images=len(data))
 
 
-def _row(run: Run, loss: float, scores: SegmentationScores | None) -> Row:
+def _row(run: Run, scores: SegmentationScores | None) -> Row:
     done = run.progress
     epoch = done.step / steps_per_epoch(len(run.train_set), run.plan.batch_size)
+    loss = done.loss_sum / done.loss_steps
     miou, accuracy = (scores.miou, scores.pixel_accuracy) if scores else (None, None)
     return Row(done.step, round(epoch, 3), run.plan.rate_at(done.step - 1), loss, miou, accuracy, round(done.seconds, 2))
 
 
-def _save_state(run: Run) -> None:
-    run.folder.save_state(run.plan, run.progress, run.model.state_dict(), run.optimiser.state_dict())
-    save_checkpoint(run.folder.last, run.model, run.spec)
-
-
-def _save_tables(run: Run) -> None:
-    if run.fabric.is_global_zero:
-        run.folder.write_rows(run.rows)
-        draw_curve(run.folder.curve, run.rows)
+def _save(run: Run, scores: SegmentationScores | None) -> None:
+    """The last checkpoint, the tables and, when all of them are there, the state that counts on them."""
+    save_checkpoint(run.folder.last, run.model, run.spec(scores))
+    run.folder.write_rows(run.rows)
+    draw_curve(run.folder.curve, run.rows)
+    run.folder.save_state(run.plan, run.progress, run.rows, run.model.state_dict(), run.optimiser.state_dict())
 
 
 @contextmanager
@@ -255,8 +275,8 @@ def _saving_on_interrupt(run: Run) -> Iterator[None]:
             yield
         except KeyboardInterrupt:
             if run.fabric.is_global_zero:
-                _save_state(run)
-                _save_tables(run)
+                with interrupts_held():
+                    _save(run, None)
                 say(f"stopped at step {run.progress.step} of {run.plan.steps}; go on with --resume")
             raise
 

@@ -30,12 +30,36 @@ class Row:
 
 @dataclass
 class Progress:
-    """How far a run has come; `best_miou` is −1 before the first validation."""
+    """How far a run has come; `best_miou` is −1 before the first validation.
+
+    `settled` is the last step whose validation and row, where due, are done: Ctrl-C may fall between the two. The losses since
+    the last row are summed in `loss_sum`.
+    """
 
     step: int = 0
+    settled: int = 0
     seconds: float = 0.0
     best_miou: float = -1.0
     best_pixel_accuracy: float = 0.0
+    loss_sum: float = 0.0
+    loss_steps: int = 0
+
+    def count(self, loss: float, seconds: float) -> None:
+        """One more step done, `seconds` after the run's start."""
+        self.step, self.seconds = self.step + 1, seconds
+        self.loss_sum, self.loss_steps = self.loss_sum + loss, self.loss_steps + 1
+
+
+@dataclass(frozen=True)
+class SavedState:
+    """What `state.pt` holds: the plan's fingerprint, where the run stands, and what its model and optimiser had learnt."""
+
+    plan: dict[str, str]
+    steps: int
+    progress: Progress
+    rows: list[Row]
+    model: dict[str, Any]
+    optimiser: dict[str, Any]
 
 
 class RunFolder:
@@ -46,21 +70,32 @@ class RunFolder:
         self.state, self.metrics, self.curve = root / "state.pt", root / "metrics.csv", root / "curve.png"
         self.best, self.last = root / "best.safetensors", root / "last.safetensors"
 
-    def save_state(self, plan: TrainingPlan, progress: Progress, model: dict[str, Any], optimiser: dict[str, Any]) -> None:
-        state = {"plan": plan.fingerprint(), "steps": plan.steps, "progress": asdict(progress), "model": model}
+    def save_state(
+        self, plan: TrainingPlan, progress: Progress, rows: list[Row], model: dict[str, Any], optimiser: dict[str, Any]
+    ) -> None:
+        state = {
+            "plan": plan.fingerprint(),
+            "steps": plan.steps,
+            "progress": asdict(progress),
+            "rows": [asdict(row) for row in rows],
+            "model": model,
+            "optimiser": optimiser,
+        }
         with replacing(self.state) as partial:
-            torch.save(state | {"optimiser": optimiser}, partial)
+            torch.save(state, partial)
 
-    def load_state(self, plan: TrainingPlan) -> dict[str, Any]:
-        """The saved state, checked to be of the same plan. Raises UserError naming the first setting that differs."""
+    def load_state(self, plan: TrainingPlan) -> SavedState:
+        """The saved state, checked to be of the same plan. Raises UserError naming the first option that differs."""
         state = self._read_state()
         for name, value in plan.fingerprint().items():
-            if state["plan"].get(name) != value:
+            if state.plan.get(name) != value:
                 raise UserError(
-                    f"--resume with {name} {value}",
-                    f"the saved run has {name} {state['plan'].get(name)}",
+                    f"--resume with --{name} {value}",
+                    f"the saved run has {state.plan.get(name)}",
                     "give the same options as before, or start anew with --restart",
                 )
+        if state.progress.best_miou >= 0 and not self.best.is_file():
+            raise UserError(str(self.best), "is missing, and the saved run counts on it", "start anew with --restart")
         return state
 
     def require_free(self) -> None:
@@ -68,30 +103,26 @@ class RunFolder:
         if not self.state.exists():
             return
         state = self._read_state()
-        done, total = state["progress"]["step"], state["steps"]
-        if done < total:
+        if state.progress.settled < state.steps:
             raise UserError(
                 str(self.root),
-                f"holds a run that stopped at step {done} of {total}",
+                f"holds a run that stopped at step {state.progress.step} of {state.steps}",
                 "use --resume to go on, --restart to begin again",
             )
 
-    def _read_state(self) -> dict[str, Any]:
+    def forget(self) -> None:
+        """Remove the state of an earlier run, so that a new one that dies early is not resumed as that one."""
+        self.state.unlink(missing_ok=True)
+
+    def _read_state(self) -> SavedState:
         try:
             state: dict[str, Any] = torch.load(self.state, map_location="cpu", weights_only=True)
-            _ = state["plan"], state["steps"], state["progress"]["step"], state["model"], state["optimiser"]
-            return state
+            progress, rows = Progress(**state["progress"]), [Row(**row) for row in state["rows"]]
+            return SavedState(dict(state["plan"]), int(state["steps"]), progress, rows, state["model"], state["optimiser"])
         except FileNotFoundError as error:
             raise UserError(str(self.root), "holds no run to resume", "leave --resume out to start one") from error
         except Exception as error:  # torch raises whatever the pickle machinery meets
             raise UserError(str(self.state), "is damaged", "start anew with --restart") from error
-
-    def read_rows(self, up_to_step: int) -> list[Row]:
-        """The rows of an earlier part of the run; a killed run may have left later ones, which are dropped."""
-        if not self.metrics.exists():
-            return []
-        with self.metrics.open(newline="", encoding="utf-8") as file:
-            return [row for row in map(_row, csv.DictReader(file)) if row.step <= up_to_step]
 
     def write_rows(self, rows: list[Row]) -> None:
         text = io.StringIO()
@@ -99,8 +130,3 @@ class RunFolder:
         writer.writeheader()
         writer.writerows({k: "" if v is None else v for k, v in asdict(row).items()} for row in rows)
         write_text(self.metrics, text.getvalue())
-
-
-def _row(record: dict[str, str]) -> Row:
-    values = {name: float(text) if text else None for name, text in record.items()}
-    return Row(**{**values, "step": int(record["step"])})  # type: ignore[arg-type]  # the table's own header

@@ -36,7 +36,6 @@ def demo(
 
     from dlv3deploy.commands.build_engine import build_engine
     from dlv3deploy.commands.export import export
-    from dlv3deploy.core.classes import Classes
     from dlv3deploy.core.dataset import open_dataset
     from dlv3deploy.core.progress import say
     from dlv3deploy.scenes import Drive, write_dataset, write_video
@@ -78,8 +77,8 @@ def _train(place: Workspace, data: Path, steps: int, seed: int) -> None:
         classes=read_classes(str(data / "classes.json")),
         architecture=Architecture("resnet18", output_stride=16, aspp_channels=64),
         input=InputSpec(HEIGHT, WIDTH),
-        crop=(160, 256),
-        scale=(0.75, 1.5),
+        crop=(128, 192),
+        scale=(0.6, 1.25),
         steps=steps,
         batch_size=8,
         validate_every=max(1, steps // 3),

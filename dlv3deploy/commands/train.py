@@ -51,22 +51,19 @@ def train(
     restart: Annotated[bool, typer.Option("--restart", help="Begin again although an unfinished run lies here.")] = False,
 ) -> None:
     """Train or fine-tune DeepLabv3 on a data set; the best checkpoint becomes the workspace's model."""
+    from dlv3deploy.core.dataset import FORM
     from dlv3deploy.core.errors import UserError
     from dlv3deploy.core.progress import say
     from dlv3deploy.core.spec import IMAGENET_MEAN, IMAGENET_STD, Architecture, InputSpec, check_size
-    from dlv3deploy.train.deeplabv3 import BACKBONES, PAPER_RATES
+    from dlv3deploy.train.atrous import check_output_stride
+    from dlv3deploy.train.deeplabv3 import PAPER_RATES
     from dlv3deploy.train.loop import check_fits
     from dlv3deploy.train.loop import train as run_training
-    from dlv3deploy.train.plan import BASE_RATES, TrainingPlan
+    from dlv3deploy.train.plan import TrainingPlan
 
-    if backbone not in BACKBONES:
-        raise UserError(f"backbone {backbone!r}", "is unknown", f"use one of {', '.join(BACKBONES)}")
-    if output_stride not in PAPER_RATES:
-        raise UserError(f"output stride {output_stride}", "is none of 8, 16, 32", "16 suits training, 8 is finer and slower")
-    if optimiser not in BASE_RATES:
-        raise UserError(f"optimiser {optimiser!r}", "is unknown", "use adamw or sgd")
-    if precision not in PRECISIONS:
-        raise UserError(f"precision {precision!r}", "is unknown", f"use one of {', '.join(PRECISIONS)}")
+    if not data.is_dir():
+        raise UserError(str(data), "is no folder", FORM)
+    check_output_stride(output_stride)
     known = resolve_classes(data, classes, class_names, palette, ignore_index)
     input_size = parse_size(size) if size else _size_of_first_image(data, output_stride)
     check_size(*input_size, output_stride)
@@ -104,17 +101,16 @@ def train(
     say(f"wrote {result.checkpoint}; next: dlv3deploy export")
 
 
-PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed")
 LARGEST_CROP = 513  # the paper's, section 4.1
 
 
 def _size_of_first_image(data: Path, output_stride: int) -> Size:
-    """The first validation image's size, each side rounded to a multiple of the output stride."""
+    """The first validation image's size, each side rounded to the nearest multiple of the output stride, the larger of two."""
     from dlv3deploy.core.classes import VOC
     from dlv3deploy.core.dataset import open_dataset
 
     frame, _ = open_dataset(data, "val", VOC).samples[0].read()
-    height, width = (max(1, round(side / output_stride)) * output_stride for side in frame.shape[:2])
+    height, width = (max(1, (2 * side // output_stride + 1) // 2) * output_stride for side in frame.shape[:2])
     return height, width
 
 

@@ -31,7 +31,7 @@ def checkpoint_facts(path: Path) -> CheckpointFacts:
             metadata: dict[str, str] = file.metadata() or {}
             shapes = [file.get_slice(name).get_shape() for name in file.keys()]  # noqa: SIM118 (no mapping)
     except (SafetensorError, OSError) as error:
-        raise UserError(str(path), f"is no whole safetensors file ({str(error).splitlines()[0]})", MADE_BY) from error
+        raise UserError(str(path), f"is no whole safetensors file ({str(error).partition(chr(10))[0]})", MADE_BY) from error
     if SPEC_KEY not in metadata:
         raise UserError(str(path), "is a checkpoint of another program: it holds no model description", MADE_BY)
     return CheckpointFacts(ModelSpec.from_text(metadata[SPEC_KEY], str(path)), sum(math.prod(shape) for shape in shapes))

@@ -32,7 +32,11 @@ class Classes:
                 "every class has one colour",
                 "leave the palette out to have one made",
             )
-        if 0 <= self.ignore_index < len(self.names):
+        if repeated := [name for i, name in enumerate(self.names) if name in self.names[:i]]:
+            raise UserError(f"two classes named {repeated[0]!r}", "every class has a name of its own", "rename one")
+        if not 0 <= self.ignore_index <= 255:
+            raise UserError(f"ignore index {self.ignore_index}", "label files hold ids from 0 to 255", "use 255, or another of these")
+        if self.ignore_index < len(self.names):
             raise UserError(
                 f"ignore index {self.ignore_index}",
                 f"ids 0 to {len(self.names) - 1} are classes",
@@ -50,16 +54,36 @@ class Classes:
         """The inverse of `to_json`; the palette and the ignore index may be left out. Raises UserError naming `where`."""
         form = 'expected {"names": ["road", …], "palette": [[128, 64, 128], …], "ignore_index": 255}'
         try:
-            names = tuple(str(name) for name in data["names"])
-            palette = tuple(_colour(c) for c in data["palette"]) if "palette" in data else palette_for(len(names))
-            ignore_index = int(data.get("ignore_index", 255))
+            names = tuple(_name(name) for name in _list(data["names"]))
+            palette = tuple(_colour(c) for c in _list(data["palette"])) if "palette" in data else palette_for(len(names))
+            ignore_index = _whole(data.get("ignore_index", 255))
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(where, f"is no description of classes ({error})", form) from error
         return cls(names, palette, ignore_index)
 
 
-def _colour(value: Sequence[int]) -> Colour:
-    red, green, blue = (int(v) for v in value)
+def _list(value: Any) -> Sequence[Any]:
+    if not isinstance(value, list | tuple):
+        raise TypeError(f"{value!r} is no list")
+    return value
+
+
+def _name(value: Any) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise TypeError(f"{value!r} is no name")
+    value.encode("utf-8")  # raises for half a surrogate pair, which no file could hold
+    return value
+
+
+def _whole(value: Any) -> int:
+    """An int, or its digits as the command line has them; never a truth value, a fraction or an infinity."""
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise TypeError(f"{value!r} is no whole number")
+    return int(value)
+
+
+def _colour(value: Any) -> Colour:
+    red, green, blue = (_whole(v) for v in _list(value))
     if not all(0 <= v <= 255 for v in (red, green, blue)):
         raise ValueError(f"colour {list(value)} is outside 0 to 255")
     return red, green, blue
@@ -168,7 +192,7 @@ def read_classes(name_or_file: str) -> Classes:
         )
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(str(path), f"is not readable JSON ({error})", "see the README for the form") from error
     return Classes.from_json(data, str(path))
 

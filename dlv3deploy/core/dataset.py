@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
@@ -26,7 +27,15 @@ class Sample:
 
     def read(self) -> tuple[Frame, Mask]:
         """The frame and its label, checked to be of one view: sizes may differ, shapes of the view may not."""
-        return read_frame(self.image), read_label(self.label)
+        frame, label = read_frame(self.image), read_label(self.label)
+        (height, width), (label_height, label_width) = frame.shape[:2], label.shape
+        if abs(height * label_width - width * label_height) > height + width:  # more than a rounded pixel on either side
+            raise UserError(
+                f"{self.image} is {width}×{height}, {self.label} is {label_width}×{label_height}",
+                "an image and its label show one view",
+                "turn or crop one of them as the other is",
+            )
+        return frame, label
 
 
 @dataclass(frozen=True)
@@ -67,17 +76,18 @@ def open_dataset(root: Path, split: Split, classes: Classes | None = None) -> Fo
     """The `train` or `val` samples below `root`.
 
     Classes come from the argument or from `root/classes.json`. Without `train/` and `val/` folders every tenth image belongs to
-    `val`. Raises UserError when the folder has another form, an image lacks its label, or the classes are unknown.
+    `val`, of fewer than ten the last one; a single image is in both. Raises UserError when the folder has another form, an image
+    lacks its label, or the classes are unknown.
     """
     if not root.is_dir():
         raise UserError(str(root), "is no folder", FORM)
     folder = root / split if (root / "train").is_dir() or (root / "val").is_dir() else root
     samples = _samples(folder)
     if folder == root:
-        held_out = [i % HELD_OUT == HELD_OUT - 1 for i in range(len(samples))]
-        if len(samples) < HELD_OUT and split == "val":
-            held_out = [False] * (len(samples) - 1) + [True]
-        samples = [s for s, held in zip(samples, held_out, strict=True) if held == (split == "val")]
+        every = min(HELD_OUT, len(samples))
+        held_out = [i % HELD_OUT == every - 1 for i in range(len(samples))]
+        if len(samples) > 1:
+            samples = [s for s, held in zip(samples, held_out, strict=True) if held == (split == "val")]
     if not samples:
         raise UserError(str(folder), f"holds no image for {split}", FORM)
     return FolderDataset(root, split, classes or dataset_classes(root), tuple(samples))
@@ -93,7 +103,8 @@ def dataset_classes(root: Path) -> Classes:
 
 def pairs(images: Path, labels: Path) -> list[Sample]:
     """Every image of one folder with the label of the same name in the other."""
-    found = [Sample(image, labels / f"{image.stem}.png") for image in list_images(images)]
+    pngs = {label.stem: label for label in list_images(labels) if label.suffix.lower() == ".png"}
+    found = [Sample(image, pngs.get(image.stem, labels / f"{image.stem}.png")) for image in list_images(images)]
     missing = [s for s in found if not s.label.is_file()]
     if missing:
         raise UserError(
@@ -101,6 +112,11 @@ def pairs(images: Path, labels: Path) -> list[Sample]:
             f"has no label {missing[0].label} ({len(missing)} of {len(found)} images lack theirs)",
             "every image needs a PNG of class ids with the same name",
         )
+    for first, second in pairwise(found):  # sorted by name, so that namesakes are neighbours
+        if first.label == second.label:
+            raise UserError(
+                f"{first.image} and {second.image.name}", f"share the label {first.label}", "keep one of the two pictures"
+            )
     return found
 
 

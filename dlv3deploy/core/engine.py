@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 Batch = NDArray[np.float32]  # N×3×H×W, preprocessed as the spec's input says
-Outputs = NDArray[Any]  # scores or logits: float32 N×C×h×w; mask: integer N×H×W
+Outputs = NDArray[Any]  # scores or logits: float32 N×C×h×w; mask: whole numbers N×H×W or N×1×H×W
 
 
 class Engine(Protocol):

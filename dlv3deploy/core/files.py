@@ -6,8 +6,9 @@ import errno
 import hashlib
 import json
 import os
+import secrets
 import shutil
-import tempfile
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any
 from dlv3deploy.core.errors import UserError
 
 NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+PROBE_BYTES = 1 << 20  # a disk that refused a write has less left than this
 
 
 def sha256_of(path: Path) -> str:
@@ -31,34 +33,55 @@ def sha256_of(path: Path) -> str:
 def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary path beside `path`; when the block ends well it takes `path`'s place, otherwise it vanishes.
 
-    The old file stays whole until the new one is safely on the disk (fsync, then rename). A disk that fills, or a folder
-    that cannot be written, raises UserError and leaves the old file as it was. The temporary keeps `path`'s suffix, because
-    video writers choose the container by it.
+    The old file stays whole until the new one is safely on the disk (fsync, then rename), which keeps its permissions. Where
+    `path` is a link, the file that it points to is replaced. A disk that fills, a folder that cannot be written, or a `path`
+    that is no plain file raises UserError and leaves everything as it was. The temporary keeps `path`'s suffix, because video
+    writers choose the container by it.
     """
+    target = Path(os.path.realpath(path))
     made: Path | None = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=f".partial{path.suffix}", dir=path.parent)
-        os.close(handle)
-        made = Path(name)
+        if target.exists() and not target.is_file():
+            rule = "is a folder, a file is needed" if target.is_dir() else "is no plain file, and cannot be replaced by one"
+            raise UserError(str(path), rule, "choose another name")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        fresh = target.with_name(f".{target.stem}.{secrets.token_hex(4)}.partial{target.suffix}")
+        fresh.touch(exist_ok=False)  # unlike tempfile's, its permissions follow the umask
+        made = fresh
+        mode = (target if target.exists() else made).stat().st_mode
         yield made
-        made.chmod(0o644)
+        made.chmod(stat.S_IMODE(mode))
         with made.open("rb") as file:
             os.fsync(file.fileno())
-        made.replace(path)
+        made.replace(target)
     except OSError as error:
         raise write_error(path, error) from error
+    except Exception as error:
+        if made is not None and (refusal := _write_refusal(made)) is not None:
+            raise write_error(path, refusal) from error
+        raise
     finally:
         if made is not None:
             with suppress(FileNotFoundError):
                 made.unlink()
 
 
+def _write_refusal(path: Path) -> OSError | None:
+    """Why the system lets no more be written to `path`: safetensors and torch hide a full disk in exceptions of their own."""
+    try:
+        with path.open("ab") as file:
+            file.write(bytes(PROBE_BYTES))
+    except OSError as error:
+        return error
+    return None
+
+
 def write_error(path: Path, error: OSError) -> UserError:
     """The UserError for an `OSError` met while `path` was written."""
-    kept = "the file that was there is unchanged" if path.exists() else "nothing was written"
+    exists = os.path.exists  # noqa: PTH110 (Path.exists raises where a name is too long or a folder is closed)
+    kept = "the file that was there is unchanged" if exists(path) else "nothing was written"
     if error.errno in NO_SPACE:
-        folder = next(p for p in (path.parent, *path.parent.parents) if p.exists())
+        folder = next(p for p in (path.parent, *path.parent.parents) if exists(p))
         free = shutil.disk_usage(folder).free / 1e6
         return UserError(
             str(path), f"could not be written, the disk or quota is full ({free:.0f} MB free), {kept}", "free some space"
@@ -85,7 +108,7 @@ def read_json(path: Path) -> Any:
     """The parsed file. Raises UserError when it is missing or no JSON."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(str(path), f"is not readable JSON ({error})", "make it again") from error
 
 

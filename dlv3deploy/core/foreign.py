@@ -50,8 +50,10 @@ def spec_of(model: ModelProto, description: Description, where: str) -> ModelSpe
     classes = _classes_for(kind, result, description, where)
     if description.classes is None:
         assumed.append(f"{len(classes)} classes without names")
-    if description.mean is None or description.std is None:
-        assumed.append("ImageNet's mean and std")
+    if silent := [name for name, value in (("mean", description.mean), ("std", description.std)) if value is None]:
+        assumed.append(f"ImageNet's {' and '.join(silent)}")
+    if description.std is not None and min(description.std) <= 0:
+        raise UserError(f"std {description.std}", "pixels are divided by it", "give three numbers above 0")
     height, width = given.shape[2], given.shape[3]
     if height is None or width is None:
         assumed.append(f"{DEFAULT_SIZE}×{DEFAULT_SIZE} where the size may change")
@@ -71,14 +73,19 @@ def spec_of(model: ModelProto, description: Description, where: str) -> ModelSpe
 
 
 def _kind_of(given: Port, result: Port) -> OutputKind:
-    """Three dimensions or integers: a mask; the input's height and width: logits; otherwise scores."""
-    if len(result.shape) == 3 or result.is_integer:
+    """Three dimensions, or one channel of integers: a mask; the input's height and width: logits; otherwise scores."""
+    if len(result.shape) == 3 or (result.is_integer and result.shape[1] in (1, None)):
         return "mask"
     return "logits" if result.shape[2:] == given.shape[2:] and None not in given.shape[2:] else "scores"
 
 
 def _classes_for(kind: OutputKind, result: Port, description: Description, where: str) -> Classes:
-    channels = result.shape[1] if kind != "mask" and len(result.shape) == 4 else None
+    fits = len(result.shape) == 3 or result.shape[1] in (1, None) if kind == "mask" else len(result.shape) == 4
+    if not fits:
+        sizes = "×".join("?" if size is None else str(size) for size in result.shape)
+        rule = "a mask is N×H×W or N×1×H×W" if kind == "mask" else f"{kind} are N×C×h×w"
+        raise UserError(f"{where} with --output {kind}", f"it returns {sizes}, and {rule}", "leave --output out")
+    channels = result.shape[1] if kind != "mask" else None
     classes = description.classes
     if classes is None:
         if channels is None:

@@ -64,7 +64,7 @@ def ports(model: ModelProto, where: str) -> tuple[Port, Port]:
     if len(given.shape) != 4 or given.shape[1] not in (3, None) or given.is_integer:
         raise UserError(where, f"takes {_text(given)}", "the input is a float N×3×H×W image")
     if len(result.shape) not in (3, 4):
-        raise UserError(where, f"returns {_text(result)}", "the output is N×C×h×w scores or an N×H×W mask")
+        raise UserError(where, f"returns {_text(result)}", "the output is N×C×h×w scores, or an N×H×W or N×1×H×W mask")
     return given, result
 
 
@@ -101,7 +101,11 @@ def embed_spec(model: ModelProto, spec: ModelSpec) -> None:
 def simplified(model: ModelProto) -> ModelProto:
     """The same function with constants folded and identities gone; metadata and names of inputs and outputs stay."""
     import onnx
-    import onnxscript.optimizer
+
+    try:
+        import onnxscript.optimizer
+    except ImportError as error:
+        raise UserError("simplifying an ONNX graph", "needs onnxscript", "pip install onnxscript") from error
 
     folded: ModelProto = onnxscript.optimizer.optimize(model)
     if not folded.metadata_props:
@@ -151,12 +155,11 @@ def convolutions(model: ModelProto, height: int, width: int) -> list[Convolution
     """Every convolution of the graph, in its order, for one image of height×width."""
     fixed = fix_input(simplified(model), (1, 3, height, width))
     shapes = tensor_shapes(fixed.graph)
-    weights = {w.name: tuple(w.dims) for w in fixed.graph.initializer}
-    weights |= {name: shape for name, shape in shapes.items() if name not in weights}
+    shapes |= {w.name: tuple(w.dims) for w in fixed.graph.initializer}
     return [
-        _convolution(node, shapes[node.input[0]], weights[node.input[1]])
+        _convolution(node, shapes[node.input[0]], shapes[node.input[1]])
         for node in fixed.graph.node
-        if node.op_type == "Conv" and len(shapes.get(node.input[0], ())) == 4
+        if node.op_type == "Conv" and all(len(shapes.get(name, ())) == 4 for name in node.input[:2])
     ]
 
 
@@ -178,10 +181,11 @@ def attributes(node: NodeProto) -> dict[str, Any]:
 
 def _convolution(node: NodeProto, given: tuple[int, ...], weight: tuple[int, ...]) -> Convolution:
     settings = attributes(node)
-    kernel, strides = weight[2:], settings.get("strides", [1, 1])
-    rates, pads = settings.get("dilations", [1, 1]), settings.get("pads", [0, 0, 0, 0])
+    kernel, strides, rates = weight[2:], settings.get("strides", [1, 1]), settings.get("dilations", [1, 1])
+    rule, pads = settings.get("auto_pad", b"NOTSET"), settings.get("pads", [0, 0, 0, 0])
     rows, columns = (
-        Window(given[2 + axis], kernel[axis], rates[axis], strides[axis], pads[axis], pads[axis + 2]) for axis in (0, 1)
+        _window(rule, Window(given[2 + axis], kernel[axis], rates[axis], strides[axis], pads[axis], pads[axis + 2]))
+        for axis in (0, 1)
     )
     outputs = rows.outputs, columns.outputs
     return Convolution(
@@ -195,3 +199,14 @@ def _convolution(node: NodeProto, given: tuple[int, ...], weight: tuple[int, ...
         valid_tap_share=ValidTaps(rows, columns).share(),
         macs=math.prod(weight) * math.prod(outputs),
     )
+
+
+def _window(rule: bytes, given: Window) -> Window:
+    """`given` with the padding that ONNX's `auto_pad` means: SAME has ceil(size / stride) outputs, UPPER pads more after."""
+    if rule not in (b"SAME_UPPER", b"SAME_LOWER"):
+        return given if rule == b"NOTSET" else given._replace(before=0, after=0)
+    outputs = -(-given.size // given.stride)
+    reach = (outputs - 1) * given.stride + (given.kernel - 1) * given.rate + 1
+    padding = max(0, reach - given.size)
+    less, more = padding // 2, padding - padding // 2
+    return given._replace(before=less, after=more) if rule == b"SAME_UPPER" else given._replace(before=more, after=less)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,8 @@ from dlv3deploy.core.files import replacing
 Frame = NDArray[np.uint8]  # H×W×3, blue green red, as OpenCV has it
 Mask = NDArray[np.uint8]  # H×W class ids
 
+JPEG_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]", re.DOTALL)  # inside pixel data FF stands before 00 and D0 to D7 alone
+
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 
 
@@ -26,45 +30,56 @@ def read_frame(path: Path) -> Frame:
     import cv2
 
     try:
-        data = np.frombuffer(path.read_bytes(), np.uint8)
+        data = path.read_bytes()
     except OSError as error:
         raise UserError(str(path), f"cannot be read ({error.strerror})", "check the path") from error
     try:
-        frame = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+        frame = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
     except cv2.error:
         frame = None
-    if frame is None or (cut := _cut_short(data)):
-        rule = "is cut short" if frame is not None and cut else "is not a readable picture"
+    if (cut := _cut_short(data)) or frame is None:
+        rule = "is cut short" if cut else "is not a readable picture"
         raise UserError(str(path), rule, f"supply a whole {', '.join(sorted(IMAGE_SUFFIXES))} file")
     return np.asarray(frame, np.uint8)
 
 
-def _cut_short(data: NDArray[np.uint8]) -> bool:
-    """Whether a JPEG or PNG lacks its end: OpenCV decodes what is there and paints the rest grey without a word."""
-    tail = data[-64:].tobytes()
-    if data[:3].tobytes() == b"\xff\xd8\xff":
-        return b"\xff\xd9" not in data[-4096:].tobytes()
-    if data[:8].tobytes() == b"\x89PNG\r\n\x1a\n":
-        return b"IEND" not in tail and b"IEND" not in data.tobytes()
-    return False
+def _cut_short(data: bytes) -> bool:
+    """Whether a JPEG or PNG lacks its end: OpenCV 4 decodes what is there and paints the rest grey without a word.
+
+    What cameras append after the end (a film, a second picture) does no harm, and the end of a thumbnail is not taken for it.
+    """
+    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+        return b"IEND" not in data
+    if not data.startswith(b"\xff\xd8\xff"):
+        return False
+    position = 2
+    while marker := JPEG_MARKER.search(data, position):
+        if marker[0] == b"\xff\xd9":
+            return False
+        position = marker.end() + int.from_bytes(data[marker.end() : marker.end() + 2], "big")  # over the segment
+    return True
 
 
 def read_label(path: Path) -> Mask:
     """The class ids of an 8-bit grey or palette PNG, H×W uint8. Raises UserError for anything else."""
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
     try:
-        with Image.open(path) as image:
-            if image.mode not in ("L", "P", "1"):
+        data = path.read_bytes()
+        with Image.open(BytesIO(data), formats=("PNG",)) as image:
+            kind = str(image.tile[0].args)  # how pixels are stored: "L;4" has 4 bits, which Pillow would stretch to 8
+            if kind != "L" and kind[0] not in "P1":
                 raise UserError(
                     str(path),
-                    f"holds {image.mode} pixels, not class ids",
+                    f"holds {image.mode if kind[0] != 'L' else kind} pixels, not class ids",
                     "labels are 8-bit grey or palette PNG files whose values are class ids",
                 )
+            image.verify()  # its checksums: decoding alone would return wrong ids from a damaged file
+        with Image.open(BytesIO(data)) as image:
             return np.array(image, np.uint8)
     except FileNotFoundError as error:
         raise UserError(str(path), "does not exist", "every image needs a label of the same name") from error
-    except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UserError(str(path), f"is not a readable label ({error})", "supply a whole PNG file") from error
 
 
@@ -95,9 +110,12 @@ def write_frame(path: Path, frame: Frame) -> None:
     """Write a BGR picture in the format that `path`'s suffix names."""
     import cv2
 
-    done, data = cv2.imencode(path.suffix, frame)
+    try:
+        done, data = cv2.imencode(path.suffix, frame)
+    except cv2.error:
+        done = False
     if not done:
-        raise UserError(str(path), f"cannot be encoded as {path.suffix}", "use .png or .jpg")
+        raise UserError(str(path), f"cannot be encoded as {path.suffix or 'a file without suffix'}", "use .png or .jpg")
     with replacing(path) as partial:
         partial.write_bytes(data.tobytes())
 
@@ -111,7 +129,8 @@ def colours_of(classes: Classes) -> NDArray[np.uint8]:
 
 def list_images(folder: Path) -> list[Path]:
     """The pictures of a folder, sorted by name, hidden files left out."""
-    return sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith("."))
+    found = (p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith("."))
+    return sorted(p for p in found if p.is_file())
 
 
 def image_facts(frame: NDArray[Any]) -> str:

@@ -19,9 +19,11 @@ from dlv3deploy.core.spec import Coordinates
 
 Scores = NDArray[np.float32]  # C×h×w
 
-# Interpolating in float32 rounds seven times; twice that, in units of the last place of the largest score, bounds how much
-# two classes can move against each other. A lead beyond it cannot be lost to rounding.
+# With u = eps / 2 and M the largest magnitude, interpolating in float32 moves a class by at most 4uM: 2uM along the rows, 2uM
+# between them. Two classes move 8uM against each other, and weights that do not quite sum to one shrink a lead by another
+# 4uM. A lead beyond 12uM = 6 eps M cannot be lost to rounding; nor, below the normal numbers, beyond what eight products lose.
 ROUNDING = 16 * float(np.finfo(np.float32).eps)
+UNDERFLOW = 16 * float(np.finfo(np.float32).tiny)
 PIXELS_AT_ONCE = 1 << 16  # bounds the memory of the interpolated part
 
 
@@ -55,9 +57,10 @@ def _interpolate(
     top, bottom, left, right = rows.low[y], rows.high[y], columns.low[x], columns.high[x]
     across, down = columns.weight[x][:, None], rows.weight[y][:, None]
     one = np.float32(1)
-    upper = flat[top, left] * (one - across) + flat[top, right] * across
-    lower = flat[bottom, left] * (one - across) + flat[bottom, right] * across
-    mixed: NDArray[np.float32] = upper * (one - down) + lower * down
+    with np.errstate(invalid="ignore", over="ignore"):  # the plain method's infinities and NaN, without a word
+        upper = flat[top, left] * (one - across) + flat[top, right] * across
+        lower = flat[bottom, left] * (one - across) + flat[bottom, right] * across
+        mixed: NDArray[np.float32] = upper * (one - down) + lower * down
     return mixed
 
 
@@ -82,8 +85,9 @@ def _settled_cells(flat: NDArray[np.float32], winner: Mask) -> NDArray[np.bool_]
     if classes == 1:
         return np.ones((height, width), bool)
     runner_up, best = np.moveaxis(np.partition(flat, classes - 2, axis=2)[:, :, -2:], 2, 0)
-    with np.errstate(invalid="ignore"):
-        clear = best - runner_up > ROUNDING * np.abs(flat).max(initial=0.0)  # False where a score is NaN
+    with np.errstate(invalid="ignore", over="ignore"):
+        largest = float(np.float32(2) * np.abs(flat).max(initial=0.0))  # infinite where sums may overflow: then nothing is settled
+        clear = best - runner_up > ROUNDING * largest / 2 + UNDERFLOW  # False where a score is NaN
     settled: NDArray[np.bool_] = clear.copy()
     for dy, dx in ((0, 1), (1, 0), (1, 1)):
         y, x = np.minimum(np.arange(height) + dy, height - 1), np.minimum(np.arange(width) + dx, width - 1)
@@ -99,9 +103,9 @@ def mask_from_scores(scores: Scores, geometry: Geometry, coordinates: Coordinate
 
 
 def mask_from_ids(ids: NDArray[np.integer], geometry: Geometry) -> Mask:
-    """The mask of the frame from class ids at the input's size H×W: the nearest one for each pixel."""
+    """The mask of the frame from class ids h×w that cover the input: the nearest one for each pixel."""
     nearest = []
     for axis in (0, 1):
-        positions = np.floor(geometry.input_positions(axis) + 0.5).astype(np.intp)
-        nearest.append(np.clip(positions, 0, ids.shape[axis] - 1))
+        positions = (geometry.input_positions(axis) + 0.5) * (ids.shape[axis] / geometry.input[axis])
+        nearest.append(np.clip(np.floor(positions).astype(np.intp), 0, ids.shape[axis] - 1))
     return ids[np.ix_(nearest[0], nearest[1])].astype(np.uint8)

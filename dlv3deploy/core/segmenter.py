@@ -17,7 +17,8 @@ from dlv3deploy.core.spec import InputSpec, check_size
 class Segmenter:
     """One engine with the pre- and postprocessing that its spec asks for. Not thread-safe; `engine` stays the caller's.
 
-    `size` (height, width) is for engines of dynamic size; raises UserError when the engine's size is another, fixed one.
+    `size` (height, width) is for engines of dynamic size. Raises UserError when the engine's size is another, fixed one, or
+    when it takes several images at once.
     """
 
     def __init__(self, engine: Engine, size: tuple[int, int] | None = None) -> None:
@@ -33,19 +34,30 @@ class Segmenter:
         return preprocess(frame, self.input)
 
     def finish(self, outputs: Outputs, geometry: Geometry) -> Mask:
-        """The mask from what the engine returned for one frame. Raises CheckFailed when the scores are not finite."""
-        spec = self.engine.spec
+        """The mask from what the engine returned for one frame.
+
+        Raises CheckFailed when scores are not finite, or when there are other classes in the outputs than in the spec.
+        """
+        spec, name = self.engine.spec, self.engine.name
+        count = len(spec.classes)
         if spec.output.kind == "mask":
-            return mask_from_ids(outputs[0], geometry)
+            ids = outputs[0].reshape(outputs.shape[-2:])  # H×W or 1×H×W
+            if ids.size and not (ids.min() >= 0 and ids.max() < count):
+                raise CheckFailed(f"{name} returned ids from {ids.min()} to {ids.max()}, the model has {count} classes")
+            return mask_from_ids(ids, geometry)
+        if outputs.shape[1] != count:
+            raise CheckFailed(f"{name} returned scores of {outputs.shape[1]} classes, the model has {count}")
         if not np.isfinite(outputs[0]).all():
-            raise CheckFailed(
-                f"{self.engine.name} returned scores that are not finite; the weights or the precision are broken"
-            )
+            raise CheckFailed(f"{name} returned scores that are not finite; the weights or the precision are broken")
         return mask_from_scores(outputs[0], geometry, spec.output.coordinates)
 
 
 def _input_for(engine: Engine, size: tuple[int, int] | None) -> InputSpec:
     spec = engine.spec.input
+    if engine.input_shape[0] not in (None, 1):
+        raise UserError(
+            engine.name, f"takes {engine.input_shape[0]} images at once, frames come one by one", "export for a batch of one"
+        )
     fixed = engine.input_shape[2], engine.input_shape[3]
     height, width = size or (fixed[0] or spec.height, fixed[1] or spec.width)
     if (fixed[0] or height, fixed[1] or width) != (height, width):

@@ -7,6 +7,7 @@ the manifest of an engine, so that no command has to be told twice how to feed a
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, get_args
@@ -106,7 +107,7 @@ class ModelSpec:
     def from_text(cls, text: str, where: str) -> ModelSpec:
         """The inverse of `to_text`. Raises UserError naming `where` when the text is no spec of this format."""
         try:
-            data = json.loads(text)
+            data = json.loads(text, parse_constant=_no_number)
             if data["format"] != SPEC_FORMAT:
                 raise UserError(
                     where,
@@ -118,10 +119,10 @@ class ModelSpec:
                 input=_input(data["input"]),
                 output=_output(data["output"]),
                 architecture=_architecture(data["architecture"]),
-                training=TrainingFacts(**data["training"]) if data["training"] else None,
-                parents={str(k): str(v) for k, v in data["parents"].items()},
+                training=_training(data["training"]),
+                parents=_parents(data["parents"]),
             )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError, AttributeError, RecursionError) as error:
             raise UserError(
                 where, f"holds a damaged model description ({error})", "make the file again from the step before it"
             ) from error
@@ -136,6 +137,7 @@ class ModelSpec:
 
 def _input(data: dict[str, Any]) -> InputSpec:
     spec = InputSpec(**{**data, "mean": triple(data["mean"]), "std": triple(data["std"])})
+    _check_types(spec, height=int, width=int, dynamic_size=bool, dynamic_batch=bool)
     _require(spec.resize, ResizeRule)
     _require(spec.colour_order, ColourOrder)
     if min(spec.height, spec.width) < 1 or min(spec.std) <= 0:
@@ -151,7 +153,41 @@ def _output(data: dict[str, Any]) -> OutputSpec:
 
 
 def _architecture(data: dict[str, Any] | None) -> Architecture | None:
-    return Architecture(**{**data, "aspp_rates": tuple(int(r) for r in data["aspp_rates"])}) if data else None
+    if data is None:
+        return None
+    spec = Architecture(**{**data, "aspp_rates": tuple(data["aspp_rates"])})
+    _check_types(spec, backbone=str, output_stride=int, aspp_channels=int, auxiliary=bool)
+    numbers = (spec.output_stride, spec.aspp_channels, *spec.aspp_rates)
+    if not all(type(n) is int and n > 0 for n in numbers):
+        raise ValueError(f"output stride, ASPP channels and rates {numbers}")
+    return spec
+
+
+def _training(data: dict[str, Any] | None) -> TrainingFacts | None:
+    if data is None:
+        return None
+    facts, share = TrainingFacts(**data), int | float | None
+    _check_types(facts, data=str, steps=int, miou=share, pixel_accuracy=share)
+    return facts
+
+
+def _parents(data: dict[str, Any]) -> dict[str, str]:
+    for name, digest in data.items():
+        if not isinstance(digest, str):
+            raise TypeError(f"parent {name} {digest!r}")
+    return dict(data)
+
+
+def _check_types(described: object, **kinds: Any) -> None:
+    """Raise TypeError unless every named field has its type; a truth value is no number."""
+    for name, kind in kinds.items():
+        value = getattr(described, name)
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+            raise TypeError(f"{name} {value!r}")
+
+
+def _no_number(constant: str) -> float:
+    raise ValueError(f"{constant} is no number")
 
 
 def _require(value: str, literal: Any) -> None:
@@ -164,7 +200,10 @@ def triple(values: Any) -> Triple:
     parts = values.split(",") if isinstance(values, str) else list(values)
     if len(parts) != 3:
         raise ValueError(f"{values!r} is not three numbers")
-    return float(parts[0]), float(parts[1]), float(parts[2])
+    numbers = float(parts[0]), float(parts[1]), float(parts[2])
+    if not all(math.isfinite(number) for number in numbers):
+        raise ValueError(f"{values!r} is not three finite numbers")
+    return numbers
 
 
 def check_size(height: int, width: int, output_stride: int) -> None:

@@ -16,7 +16,8 @@ from dlv3deploy.core.segmenter import Segmenter
 def evaluate(segmenter: Segmenter, samples: Sequence[Sample]) -> SegmentationScores:
     """mIoU, per-class IoU and pixel accuracy over all samples; each mask is made at its label's size.
 
-    Raises UserError when there is no sample, one cannot be read, or a label holds ids that the model does not know.
+    Raises UserError when there is no sample, one cannot be read, a label holds ids that the model does not know, or no pixel
+    of any label counts.
     """
     classes = segmenter.engine.spec.classes
     if not samples:
@@ -27,6 +28,12 @@ def evaluate(segmenter: Segmenter, samples: Sequence[Sample]) -> SegmentationSco
         check_label(label, classes, sample.label)
         height, width = label.shape
         matrix.collect(segmenter(frame, (height, width)), label)
+    if not matrix.counts.any():
+        raise UserError(
+            f"{len(samples)} labelled image{'s' * (len(samples) > 1)}",
+            f"every pixel is ignored ({classes.ignore_index})",
+            "mend the labels, or give the --ignore-index that matches them",
+        )
     return matrix.compute()
 
 

@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from tiny_models import HEIGHT, WIDTH, tiny_spec, write_tiny
+
+from dlv3deploy.calibration.calibrate import calibrate, spread
+from dlv3deploy.calibration.table import CalibrationTable
+from dlv3deploy.core.errors import CheckFailed, UserError
+from dlv3deploy.core.graph import embedded_spec, load_onnx
+from dlv3deploy.core.images import list_images, read_frame
+from dlv3deploy.core.preprocess import preprocess
+
+pytest.importorskip("onnxruntime")
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> tuple[Path, Path, Path]:
+    return write_tiny(tmp_path / "model.onnx"), tmp_path / "model.int8.onnx", tmp_path / "calibration.json"
+
+
+@pytest.fixture(scope="module")
+def images(scenes: Path) -> list[Path]:
+    return list_images(scenes / "train" / "images")[:8]
+
+
+def scores_of(path: Path, image: Path) -> np.ndarray:
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    batch, _ = preprocess(read_frame(image), tiny_spec().input)
+    return session.run(None, {"image": batch})[0]
+
+
+def test_ranges_are_the_extremes_over_all_images(files, images) -> None:
+    model, int8, table_path = files
+    table = calibrate(model, tiny_spec(), images, int8, table_path)
+    watched = onnx.load(str(model))
+    watched.graph.output.append(onnx.helper.make_tensor_value_info("projection.relu", onnx.TensorProto.FLOAT, None))
+    session = onnxruntime.InferenceSession(watched.SerializeToString(), providers=["CPUExecutionProvider"])
+    seen = [
+        session.run(["projection.relu"], {"image": preprocess(read_frame(path), tiny_spec().input)[0]})[0] for path in images
+    ]
+    assert table.ranges["projection.relu"].high == pytest.approx(float(np.max(seen)), rel=1e-6)
+    assert table.ranges["projection.relu"].low == pytest.approx(float(np.min(seen)), abs=1e-6)
+
+
+def test_int8_keeps_nearly_every_pixel_of_the_mask(files, images) -> None:
+    model, int8, table = files
+    calibrate(model, tiny_spec(), images, int8, table)
+    agreement = [(scores_of(model, p).argmax(1) == scores_of(int8, p).argmax(1)).mean() for p in images]
+    assert np.mean(agreement) > 0.97
+
+
+def test_the_order_of_images_does_not_matter_to_the_ranges(files, images, tmp_path: Path) -> None:
+    model, int8, table = files
+    forward = calibrate(model, tiny_spec(), images, int8, table)
+    backward = calibrate(model, tiny_spec(), images[::-1], tmp_path / "b.onnx", tmp_path / "b.json")
+    assert forward.ranges == backward.ranges
+
+
+def test_the_int8_file_describes_itself_and_names_its_parents(files, images) -> None:
+    model, int8, table = files
+    key = calibrate(model, tiny_spec(), images, int8, table).key
+    spec = embedded_spec(load_onnx(int8), "int8")
+    assert spec is not None
+    assert spec.classes == tiny_spec().classes
+    assert spec.parents == {"onnx": key.onnx_sha256, "calibration_images": key.images_sha256}
+
+
+def test_the_table_survives_the_disk(files, images) -> None:
+    model, int8, path = files
+    assert calibrate(model, tiny_spec(), images, int8, path) == CalibrationTable.read(path)
+
+
+def test_nothing_is_computed_twice_for_the_same_model_and_images(files, images, monkeypatch) -> None:
+    model, int8, path = files
+    first = calibrate(model, tiny_spec(), images, int8, path)
+    monkeypatch.setattr("dlv3deploy.calibration.calibrate.collect_ranges", lambda *_: pytest.fail("collected again"))
+    assert calibrate(model, tiny_spec(), images, int8, path) == first
+
+
+@pytest.mark.parametrize("change", ["model", "images", "size", "int8 file", "table"])
+def test_a_change_of_anything_it_depends_on_calibrates_again(files, images, change: str) -> None:
+    model, int8, path = files
+    first = calibrate(model, tiny_spec(), images, int8, path)
+    spec = tiny_spec()
+    if change == "model":
+        write_tiny(model, seed=7)
+    elif change == "images":
+        images = images[:-1]
+    elif change == "size":
+        write_tiny(model, dynamic=True)
+        spec = spec.at_size(HEIGHT, WIDTH)
+    elif change == "int8 file":
+        int8.write_bytes(int8.read_bytes()[:100])
+    else:
+        path.write_text("{}")
+    second = calibrate(model, spec, images, int8, path)
+    assert load_onnx(int8).graph.node
+    assert CalibrationTable.read(path) == second
+    if change in ("model", "images"):
+        assert second.key != first.key
+
+
+def test_weights_that_are_not_finite_are_refused_and_older_files_stay(files, images) -> None:
+    model, int8, path = files
+    calibrate(model, tiny_spec(), images, int8, path)
+    before = int8.read_bytes(), path.read_bytes()
+    broken = onnx.load(str(model))
+    weight = next(w for w in broken.graph.initializer if w.name == "inner.weight")
+    values = onnx.numpy_helper.to_array(weight).copy()
+    values[0, 0, 0, 0] = np.nan
+    weight.CopyFrom(onnx.numpy_helper.from_array(values, weight.name))
+    model.write_bytes(broken.SerializeToString())
+    with pytest.raises(CheckFailed, match="not finite"):
+        calibrate(model, tiny_spec(), images, int8, path)
+    assert (int8.read_bytes(), path.read_bytes()) == before
+
+
+def test_no_images_and_a_corrupt_image_are_refused(files, images, tmp_path: Path) -> None:
+    model, int8, path = files
+    with pytest.raises(UserError, match="no calibration image"):
+        calibrate(model, tiny_spec(), [], int8, path)
+    corrupt = tmp_path / "corrupt.jpg"
+    corrupt.write_bytes(images[0].read_bytes()[:500])
+    with pytest.raises(UserError, match=r"corrupt\.jpg"):
+        calibrate(model, tiny_spec(), [images[0], corrupt], int8, path)
+    assert not int8.exists()
+
+
+def test_images_are_spread_over_the_whole_list() -> None:
+    names = [Path(str(i)) for i in range(101)]
+    assert spread(names, 3) == [names[0], names[50], names[100]]
+    assert spread(names, 200) == names
+    assert spread(names, 1) == [names[0]]
+    assert len(set(spread(names, 40))) == 40

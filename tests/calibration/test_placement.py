@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import onnx
+import pytest
+from tiny_models import HEIGHT, WIDTH, GraphWriter, tiny_deeplab
+
+from dlv3deploy.calibration.placement import Placement, place
+from dlv3deploy.core.errors import UserError
+from dlv3deploy.core.graph import fix_input
+
+
+@pytest.fixture(scope="module")
+def placement() -> Placement:
+    return place(fix_input(tiny_deeplab(), (1, 3, HEIGHT, WIDTH)).graph)
+
+
+def test_every_convolution_on_a_map_is_quantised_with_its_weights(placement: Placement) -> None:
+    assert set(placement.weights) == {"stem", "inner", "outer", "pointwise", "atrous", "projection", "scores"}
+    assert placement.reads["inner"] == ("stem.relu",)
+    assert placement.weights["atrous"] == "atrous.weight"
+
+
+def test_image_pooling_stays_in_floating_point(placement: Placement) -> None:
+    assert placement.kept_float == ("pooled",)
+    assert "mean" not in placement.tensors
+
+
+def test_both_inputs_of_a_residual_add_are_quantised(placement: Placement) -> None:
+    assert placement.reads["joined"] == ("outer", "stem.relu")
+
+
+def test_nothing_is_quantised_between_a_convolution_and_its_activation(placement: Placement) -> None:
+    assert "inner" not in placement.tensors  # the convolution's output before ReLU
+    assert "scores" not in placement.tensors  # the network's output
+
+
+def test_a_concat_and_what_it_joins_share_one_scale(placement: Placement) -> None:
+    assert frozenset({"pointwise.relu", "atrous.relu", "spread", "branches"}) in placement.shared
+
+
+def test_max_pooling_passes_its_scale_on(placement: Placement) -> None:
+    assert placement.reads["features"] == ("joined.relu",)
+    assert frozenset({"joined.relu", "features"}) in placement.shared
+
+
+def test_groups_with_a_common_tensor_become_one() -> None:
+    writer = GraphWriter()
+    a = writer.relu(writer.conv("image", "a", (4, 3, 3, 3)))
+    b = writer.relu(writer.conv("image", "b", (4, 3, 3, 3)))
+    first = writer.node("Concat", [a, b], "first", axis=1)
+    second = writer.node("Concat", [first, a], "second", axis=1)
+    graph = writer.model(writer.conv(second, "last", (2, 12, 1, 1)), 17).graph
+    assert place(graph).shared == (frozenset({"a.relu", "b.relu", "first", "second"}),)
+
+
+def test_a_quantised_model_is_refused() -> None:
+    model = tiny_deeplab()
+    model.graph.node.insert(0, onnx.helper.make_node("QuantizeLinear", ["image", "s", "z"], ["q"]))
+    with pytest.raises(UserError, match="quantised already"):
+        place(model.graph)
+
+
+def test_a_graph_without_convolutions_is_refused() -> None:
+    writer = GraphWriter()
+    graph = writer.model(writer.node("Relu", ["image"], "out"), 17).graph
+    with pytest.raises(UserError, match="no convolution"):
+        place(graph)
