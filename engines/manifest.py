@@ -13,6 +13,7 @@ from dlv3deploy.core.spec import ModelSpec
 from dlv3deploy.core.workspace import manifest_path
 
 MANIFEST_FORMAT = 1
+OWN_ONNX = "model.onnx"  # the workspace's own, which `build-engine` takes without being told
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,8 @@ class Manifest:
     @property
     def rebuild(self) -> str:
         """The command that makes this engine anew."""
-        return f"rebuild with: dlv3deploy build-engine --{self.precision} --backend {self.builder.name}"
+        source = "" if self.onnx == OWN_ONNX else f"{self.onnx} "
+        return f"rebuild with: dlv3deploy build-engine {source}--{self.precision} --backend {self.builder.name}"
 
 
 def _timing(data: dict[str, Any]) -> Timing:

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
+HAS_TORCH = find_spec("torch") is not None
+collect_ignore = [] if HAS_TORCH else ["train"]
+
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+def pytest_report_header() -> str:
+    return "with PyTorch" if HAS_TORCH else "without PyTorch: tests/train is left out"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

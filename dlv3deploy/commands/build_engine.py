@@ -72,7 +72,7 @@ def build_engine(
     spec = _sized(spec_of(graph, describe(classes, ignore_index, mean, std, output), str(source)), size)
     chosen = backend or default_backend()
     request = EngineRequest(source, source, spec, _precision(wanted, chosen), chosen, tuple(target or ()))
-    engine = to or place.engine(request.precision, target_label(chosen, request.capabilities))
+    engine = to or place.engine(source, request.precision, target_label(chosen, request.capabilities))
     if request.precision == "int8":
         request = _calibrated(request, place, images, calibration_images)
     manifest = build(request, engine)
@@ -131,13 +131,14 @@ def _calibrated(request: EngineRequest, place: Workspace, folder: Path | None, c
         if not pictures:
             raise UserError(f"--images {folder}", "holds no picture", remedy)
     chosen = spread(pictures, count)
-    table = calibrate(request.source, request.spec, chosen, place.int8_onnx, place.calibration)
+    int8_onnx, table_path = place.int8_onnx(request.source), place.calibration(request.source)
+    table = calibrate(request.source, request.spec, chosen, int8_onnx, table_path)
     height, width = table.key.resolution
-    say(f"calibrated on {table.key.images} images at {height}×{width}, {table.key.method}: {place.int8_onnx}")
+    say(f"calibrated on {table.key.images} images at {height}×{width}, {table.key.method}: {int8_onnx}")
     facts = Calibration(
-        table.key.method, table.key.images, table.key.images_sha256, sha256_of(place.calibration), table.key.resolution
+        table.key.method, table.key.images, table.key.images_sha256, sha256_of(table_path), table.key.resolution
     )
-    return replace(request, onnx=place.int8_onnx, calibration=facts)
+    return replace(request, onnx=int8_onnx, calibration=facts)
 
 
 def _report_speed(manifest: Manifest, request: EngineRequest) -> None:

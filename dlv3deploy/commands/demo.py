@@ -150,8 +150,9 @@ def _write_page(
     Page(
         title="dlv3deploy demo",
         summary=(
-            f"{network}, best at step {steps}, trained from random weights on {TRAIN_IMAGES} generated scenes of {WIDTH}×{HEIGHT}.",
-            f"Scored on {VAL_IMAGES} scenes of other streets. No published weights and no network were used.",
+            f"{network}, best at step {steps}, trained from random weights.",
+            f"Trained on {TRAIN_IMAGES} generated scenes of {WIDTH}×{HEIGHT}, scored on {VAL_IMAGES} of other streets.",
+            "No published weights and no network were used.",
             f"Video: {facts.summary()}.",
             f"The whole demo took {seconds:.0f} s on this machine.",
         ),

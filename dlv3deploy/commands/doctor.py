@@ -144,7 +144,10 @@ def _window() -> Finding:
         gui = ""
     if not gui:
         return Finding(
-            "window", False, "this OpenCV has no windows", "pip uninstall opencv-python-headless; pip install opencv-python"
+            "window",
+            False,
+            "this OpenCV has no windows",
+            "apt install libgl1 libglib2.0-0; pip uninstall opencv-python-headless; pip install opencv-python",
         )
     if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
         return Finding(

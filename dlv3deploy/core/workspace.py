@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ENGINE_SUFFIX = ".engine"
+MODEL = "model"  # the stem of everything that descends from the workspace's checkpoint
 
 
 @dataclass(frozen=True)
@@ -16,29 +17,30 @@ class Workspace:
 
     @property
     def checkpoint(self) -> Path:
-        return self.root / "model.safetensors"
+        return self.root / f"{MODEL}.safetensors"
 
     @property
     def onnx(self) -> Path:
-        return self.root / "model.onnx"
+        return self.root / f"{MODEL}.onnx"
 
-    @property
-    def int8_onnx(self) -> Path:
-        return self.root / "model.int8.onnx"
+    def int8_onnx(self, source: Path) -> Path:
+        """The Q/DQ file that belongs to an ONNX file: `model.int8.onnx` for the workspace's own."""
+        return self.root / f"{source.stem}.int8.onnx"
 
-    @property
-    def calibration(self) -> Path:
-        return self.root / "calibration.json"
+    def calibration(self, source: Path) -> Path:
+        """The calibration table of an ONNX file: `calibration.json` for the workspace's own."""
+        return self.root / ("calibration.json" if source.stem == MODEL else f"{source.stem}.calibration.json")
 
     @property
     def training(self) -> Path:
         return self.root / "train"
 
-    def engine(self, precision: str, target: str) -> Path:
-        return self.root / f"model.{precision}.{target}{ENGINE_SUFFIX}"
+    def engine(self, source: Path, precision: str, target: str) -> Path:
+        """Where the engine of an ONNX file goes; only those of the workspace's own model are taken by default."""
+        return self.root / f"{source.stem}.{precision}.{target}{ENGINE_SUFFIX}"
 
     def engines(self) -> list[Path]:
-        return sorted(self.root.glob(f"model.*{ENGINE_SUFFIX}"))
+        return sorted(self.root.glob(f"{MODEL}.*{ENGINE_SUFFIX}"))
 
 
 def manifest_path(engine: Path) -> Path:

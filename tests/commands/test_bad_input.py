@@ -229,3 +229,14 @@ def test_ctrl_c_exits_130(work: Path, data: Path, monkeypatch) -> None:
     done = dlv3deploy("evaluate", work / "model.onnx", "--workspace", work, "--data", data)
     assert done.exit_code == 130
     assert done.stderr.strip().endswith("interrupted")
+
+
+def test_building_another_model_leaves_the_workspaces_own_artefacts_alone(work: Path, data: Path, tmp_path: Path) -> None:
+    images = data / "train" / "images"
+    assert dlv3deploy("build-engine", "--int8", "--workspace", work, "--images", images).exit_code == 0
+    before = tree(work)
+    write_tiny(tmp_path / "other.onnx", seed=4)
+    assert dlv3deploy("build-engine", tmp_path / "other.onnx", "--int8", "--workspace", work, "--images", images).exit_code == 0
+    after = tree(work)
+    assert {name: after[name] for name in before} == before
+    assert "other.int8.cpu.engine" in after
