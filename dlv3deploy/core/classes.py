@@ -35,7 +35,7 @@ class Classes:
         if repeated := [name for i, name in enumerate(self.names) if name in self.names[:i]]:
             raise UserError(f"two classes named {repeated[0]!r}", "every class has a name of its own", "rename one")
         if not 0 <= self.ignore_index <= 255:
-            raise UserError(f"ignore index {self.ignore_index}", "label files hold ids from 0 to 255", "use 255, or another of these")
+            raise UserError(f"ignore index {self.ignore_index}", "label files hold ids from 0 to 255", "use 255")
         if self.ignore_index < len(self.names):
             raise UserError(
                 f"ignore index {self.ignore_index}",

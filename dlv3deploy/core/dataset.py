@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
@@ -26,14 +25,14 @@ class Sample:
     label: Path
 
     def read(self) -> tuple[Frame, Mask]:
-        """The frame and its label, checked to be of one view: sizes may differ, shapes of the view may not."""
+        """The frame and its label, which may differ in size and be squashed, but not turned."""
         frame, label = read_frame(self.image), read_label(self.label)
         (height, width), (label_height, label_width) = frame.shape[:2], label.shape
-        if abs(height * label_width - width * label_height) > height + width:  # more than a rounded pixel on either side
+        if (width - height) * (label_width - label_height) < 0:
             raise UserError(
                 f"{self.image} is {width}×{height}, {self.label} is {label_width}×{label_height}",
-                "an image and its label show one view",
-                "turn or crop one of them as the other is",
+                "one lies across and the other upright, so they cannot show one view",
+                "turn one of them as the other is",
             )
         return frame, label
 
@@ -76,8 +75,8 @@ def open_dataset(root: Path, split: Split, classes: Classes | None = None) -> Fo
     """The `train` or `val` samples below `root`.
 
     Classes come from the argument or from `root/classes.json`. Without `train/` and `val/` folders every tenth image belongs to
-    `val`, of fewer than ten the last one; a single image is in both. Raises UserError when the folder has another form, an image
-    lacks its label, or the classes are unknown.
+    `val`, of fewer than ten the last one; a single image is in both. Raises UserError when the folder has another form, an
+    image lacks its label, or the classes are unknown.
     """
     if not root.is_dir():
         raise UserError(str(root), "is no folder", FORM)
@@ -112,10 +111,11 @@ def pairs(images: Path, labels: Path) -> list[Sample]:
             f"has no label {missing[0].label} ({len(missing)} of {len(found)} images lack theirs)",
             "every image needs a PNG of class ids with the same name",
         )
-    for first, second in pairwise(found):  # sorted by name, so that namesakes are neighbours
-        if first.label == second.label:
+    owners: dict[Path, Path] = {}
+    for sample in found:
+        if (owner := owners.setdefault(sample.label, sample.image)) != sample.image:
             raise UserError(
-                f"{first.image} and {second.image.name}", f"share the label {first.label}", "keep one of the two pictures"
+                f"{owner} and {sample.image.name}", f"share the label {sample.label}", "keep one of the two pictures"
             )
     return found
 

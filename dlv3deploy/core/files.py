@@ -78,7 +78,7 @@ def _write_refusal(path: Path) -> OSError | None:
 
 def write_error(path: Path, error: OSError) -> UserError:
     """The UserError for an `OSError` met while `path` was written."""
-    exists = os.path.exists  # noqa: PTH110 (Path.exists raises where a name is too long or a folder is closed)
+    exists = os.path.exists  # Path.exists raises where a name is too long or a folder is closed
     kept = "the file that was there is unchanged" if exists(path) else "nothing was written"
     if error.errno in NO_SPACE:
         folder = next(p for p in (path.parent, *path.parent.parents) if exists(p))

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto
 
 MADE_BY = "make one with: dlv3deploy export"
+SAME = (b"SAME_UPPER", b"SAME_LOWER")
 Shape = tuple[int | None, ...]
 
 
@@ -107,10 +108,39 @@ def simplified(model: ModelProto) -> ModelProto:
     except ImportError as error:
         raise UserError("simplifying an ONNX graph", "needs onnxscript", "pip install onnxscript") from error
 
-    folded: ModelProto = onnxscript.optimizer.optimize(model)
+    folded: ModelProto = onnxscript.optimizer.optimize(_with_explicit_padding(model))
     if not folded.metadata_props:
         onnx.helper.set_model_props(folded, {entry.key: entry.value for entry in model.metadata_props})
     return folded
+
+
+def _with_explicit_padding(model: ModelProto) -> ModelProto:
+    """A copy in which SAME padding is written out as pads.
+
+    onnxscript up to 0.7.2 does so without regard to atrous rates (its pull request 3037), which changes shapes and results,
+    and ONNX Runtime refuses the two together. Padding that depends on an unknown size stays as it is.
+    """
+    import onnx
+
+    plain = onnx.ModelProto()
+    plain.CopyFrom(model)
+    shapes = {w.name: tuple(w.dims) for w in plain.graph.initializer}
+    if any(attributes(node).get("auto_pad") in SAME for node in plain.graph.node if node.op_type == "Conv"):
+        shapes = tensor_shapes(onnx.shape_inference.infer_shapes(plain).graph) | shapes
+    for node in plain.graph.node:
+        settings = attributes(node)
+        if node.op_type != "Conv" or settings.get("auto_pad") not in SAME or len(shapes.get(node.input[1], ())) != 4:
+            continue
+        given = shapes.get(node.input[0])
+        if given is None and max(settings.get("strides", [1, 1])) > 1:
+            continue
+        rows, columns = _windows(node, given or (1, 1, 1, 1), shapes[node.input[1]])  # at stride 1 any size has the same pads
+        kept = [a for a in node.attribute if a.name not in ("auto_pad", "pads")]
+        del node.attribute[:]
+        node.attribute.extend(
+            [*kept, onnx.helper.make_attribute("pads", [rows.before, columns.before, rows.after, columns.after])]
+        )
+    return plain
 
 
 def fix_input(model: ModelProto, shape: tuple[int, int, int, int]) -> ModelProto:
@@ -180,20 +210,14 @@ def attributes(node: NodeProto) -> dict[str, Any]:
 
 
 def _convolution(node: NodeProto, given: tuple[int, ...], weight: tuple[int, ...]) -> Convolution:
-    settings = attributes(node)
-    kernel, strides, rates = weight[2:], settings.get("strides", [1, 1]), settings.get("dilations", [1, 1])
-    rule, pads = settings.get("auto_pad", b"NOTSET"), settings.get("pads", [0, 0, 0, 0])
-    rows, columns = (
-        _window(rule, Window(given[2 + axis], kernel[axis], rates[axis], strides[axis], pads[axis], pads[axis + 2]))
-        for axis in (0, 1)
-    )
+    rows, columns = _windows(node, given, weight)
     outputs = rows.outputs, columns.outputs
     return Convolution(
         name=node.name or node.output[0],
-        atrous_rate=(rates[0], rates[1]),
-        kernel=(kernel[0], kernel[1]),
-        stride=(strides[0], strides[1]),
-        groups=settings.get("group", 1),
+        atrous_rate=(rows.rate, columns.rate),
+        kernel=(rows.kernel, columns.kernel),
+        stride=(rows.stride, columns.stride),
+        groups=attributes(node).get("group", 1),
         input_shape=(given[1], given[2], given[3]),
         output_shape=(weight[0], *outputs),
         valid_tap_share=ValidTaps(rows, columns).share(),
@@ -201,9 +225,21 @@ def _convolution(node: NodeProto, given: tuple[int, ...], weight: tuple[int, ...
     )
 
 
-def _window(rule: bytes, given: Window) -> Window:
+def _windows(node: NodeProto, given: tuple[int, ...], weight: tuple[int, ...]) -> tuple[Window, Window]:
+    """Both axes of a Conv, from the shapes of its input and its weights."""
+    settings = attributes(node)
+    strides, rates = settings.get("strides", [1, 1]), settings.get("dilations", [1, 1])
+    rule, pads = settings.get("auto_pad", b"NOTSET"), settings.get("pads", [0, 0, 0, 0])
+    rows, columns = (
+        _padded(rule, Window(given[2 + axis], weight[2 + axis], rates[axis], strides[axis], pads[axis], pads[axis + 2]))
+        for axis in (0, 1)
+    )
+    return rows, columns
+
+
+def _padded(rule: bytes, given: Window) -> Window:
     """`given` with the padding that ONNX's `auto_pad` means: SAME has ceil(size / stride) outputs, UPPER pads more after."""
-    if rule not in (b"SAME_UPPER", b"SAME_LOWER"):
+    if rule not in SAME:
         return given if rule == b"NOTSET" else given._replace(before=0, after=0)
     outputs = -(-given.size // given.stride)
     reach = (outputs - 1) * given.stride + (given.kernel - 1) * given.rate + 1

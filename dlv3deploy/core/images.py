@@ -67,7 +67,7 @@ def read_label(path: Path) -> Mask:
     try:
         data = path.read_bytes()
         with Image.open(BytesIO(data), formats=("PNG",)) as image:
-            kind = str(image.tile[0].args)  # how pixels are stored: "L;4" has 4 bits, which Pillow would stretch to 8
+            kind = str(image.tile[0][3])  # how pixels are stored: "L;4" has 4 bits, which Pillow would stretch to 8
             if kind != "L" and kind[0] not in "P1":
                 raise UserError(
                     str(path),

@@ -57,7 +57,7 @@ def _interpolate(
     top, bottom, left, right = rows.low[y], rows.high[y], columns.low[x], columns.high[x]
     across, down = columns.weight[x][:, None], rows.weight[y][:, None]
     one = np.float32(1)
-    with np.errstate(invalid="ignore", over="ignore"):  # the plain method's infinities and NaN, without a word
+    with np.errstate(invalid="ignore"):  # infinities give the plain method's NaN, without a word
         upper = flat[top, left] * (one - across) + flat[top, right] * across
         lower = flat[bottom, left] * (one - across) + flat[bottom, right] * across
         mixed: NDArray[np.float32] = upper * (one - down) + lower * down
@@ -86,8 +86,8 @@ def _settled_cells(flat: NDArray[np.float32], winner: Mask) -> NDArray[np.bool_]
         return np.ones((height, width), bool)
     runner_up, best = np.moveaxis(np.partition(flat, classes - 2, axis=2)[:, :, -2:], 2, 0)
     with np.errstate(invalid="ignore", over="ignore"):
-        largest = float(np.float32(2) * np.abs(flat).max(initial=0.0))  # infinite where sums may overflow: then nothing is settled
-        clear = best - runner_up > ROUNDING * largest / 2 + UNDERFLOW  # False where a score is NaN
+        margin = ROUNDING * float(np.abs(flat).max(initial=0.0)) + UNDERFLOW
+        clear = best - runner_up > margin  # False where a score is NaN
     settled: NDArray[np.bool_] = clear.copy()
     for dy, dx in ((0, 1), (1, 0), (1, 1)):
         y, x = np.minimum(np.arange(height) + dy, height - 1), np.minimum(np.arange(width) + dx, width - 1)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ENGINE_SUFFIX = ".engine"
+OWN_ENGINE_DOTS = 3  # model.<precision>.<target>.engine; `model.v2.onnx` is another model
 MODEL = "model"  # the stem of everything that descends from the workspace's checkpoint
 
 
@@ -40,7 +41,8 @@ class Workspace:
         return self.root / f"{source.stem}.{precision}.{target}{ENGINE_SUFFIX}"
 
     def engines(self) -> list[Path]:
-        return sorted(self.root.glob(f"{MODEL}.*{ENGINE_SUFFIX}"))
+        found = self.root.glob(f"{MODEL}.*{ENGINE_SUFFIX}")
+        return sorted(path for path in found if path.name.count(".") == OWN_ENGINE_DOTS)
 
 
 def manifest_path(engine: Path) -> Path:
