@@ -10,7 +10,7 @@ from typing import Any
 from dlv3deploy.core.errors import StaleArtefact, UserError
 from dlv3deploy.core.files import read_json, sha256_of, write_json
 from dlv3deploy.core.spec import ModelSpec
-from dlv3deploy.core.workspace import manifest_path
+from dlv3deploy.core.workspace import DEFAULT_ROOT, manifest_path
 
 MANIFEST_FORMAT = 1
 OWN_ONNX = "model.onnx"  # the workspace's own, which `build-engine` takes without being told
@@ -107,11 +107,11 @@ class Manifest:
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UserError(str(path), f"is no manifest of this version ({error})", "build the engine again") from error
 
-    @property
-    def rebuild(self) -> str:
-        """The command that makes this engine anew."""
+    def rebuild(self, engine: Path) -> str:
+        """The command that makes this engine anew, in the folder where it lies."""
         source = "" if self.onnx == OWN_ONNX else f"{self.onnx} "
-        return f"rebuild with: dlv3deploy build-engine {source}--{self.precision} --backend {self.builder.name}"
+        place = "" if engine.parent == DEFAULT_ROOT else f" --workspace {engine.parent}"
+        return f"rebuild with: dlv3deploy build-engine {source}--{self.precision} --backend {self.builder.name}{place}"
 
 
 def _timing(data: dict[str, Any]) -> Timing:
@@ -123,7 +123,7 @@ def check_fresh(engine: Path, manifest: Manifest, builder: Builder, target: Targ
 
     def require(name: str, found: object, expected: object) -> None:
         if found != expected:
-            raise StaleArtefact(str(engine), name, found, expected, manifest.rebuild)
+            raise StaleArtefact(str(engine), name, found, expected, manifest.rebuild(engine))
 
     require("sha256 of the engine file", manifest.engine_sha256[:12], sha256_of(engine)[:12])
     source = engine.parent / manifest.onnx

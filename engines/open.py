@@ -38,7 +38,9 @@ def backend_for(manifest: Manifest) -> Backend:
     if name in DIALECTS:
         capabilities = manifest.target.compute_capability
         return TensorRTBackend(DIALECTS[name], tuple(capabilities.split(", ")) if capabilities else ())
-    raise UserError(f"an engine of {name!r}", "is of no backend that this version knows", manifest.rebuild)
+    raise UserError(
+        f"an engine of {name!r}", "is of no backend that this version knows", "update dlv3deploy, or build it again"
+    )
 
 
 def _target_here(backend: Backend, manifest: Manifest) -> Target:

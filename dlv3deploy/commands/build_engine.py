@@ -66,6 +66,7 @@ def build_engine(
     place, source = Workspace(workspace), model or Workspace(workspace).onnx
     if to is not None and to.suffix != ".engine":
         raise UserError(str(to), "is no engine's name", "end it in .engine")
+    _require_onnx_name(source)
     graph = load_onnx(source)
     if model is None:
         check_export_is_current(place)
@@ -79,6 +80,15 @@ def build_engine(
     made = f"{manifest.builder.name} {manifest.builder.version}, {manifest.target.device}"
     say(f"wrote {engine} ({engine.stat().st_size / 1e6:.1f} MB, {made})")
     _report_speed(manifest, request)
+
+
+def _require_onnx_name(source: Path) -> None:
+    from dlv3deploy.core.errors import UserError
+
+    if source.suffix == ".safetensors":
+        raise UserError(str(source), "is a checkpoint, engines are built from ONNX", f"first: dlv3deploy export {source}")
+    if source.suffix == ".engine":
+        raise UserError(str(source), "is an engine already", "give the ONNX file that it was built from")
 
 
 def _precision(wanted: list[Precision], backend: str) -> Precision:

@@ -88,12 +88,12 @@ def _train(place: Workspace, data: Path, steps: int, seed: int) -> None:
 
 
 def _label_video(place: Workspace, video: Path, target: Path) -> RunFacts:
-    from dlv3deploy.commands.models import open_model
+    from dlv3deploy.commands.models import best_artefact, open_model
     from dlv3deploy.core.foreign import Description
     from dlv3deploy.core.segmenter import Segmenter
     from dlv3deploy.video import Overlay, open_sinks, open_source, parse_source, run_pipeline
 
-    with open_model(None, place, Description()) as engine, open_source(parse_source(str(video))) as source:
+    with open_model(best_artefact(place), Description()) as engine, open_source(parse_source(str(video))) as source:
         sink = open_sinks([str(target)], engine.spec.classes, source)
         return run_pipeline(source, Segmenter(engine), sink, Overlay(engine.spec.classes))
 
@@ -117,7 +117,7 @@ def _compare(place: Workspace, val: FolderDataset) -> tuple[list[Comparison], li
         ("checkpoint, FP32, PyTorch", place.checkpoint),
         *((f"engine, {path.suffixes[0][1:].upper()}, ONNX Runtime", path) for path in place.engines()),
     ):
-        with open_model(path, place, Description()) as engine:
+        with open_model(path, Description()) as engine:
             segmenter = Segmenter(engine)
             latency = measure_latency(engine)
             comparisons.append(Comparison(name, evaluate(segmenter, val.samples), latency.p50_ms, path.stat().st_size / 1e6))

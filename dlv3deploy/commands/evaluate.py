@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -22,7 +22,7 @@ from dlv3deploy.commands.options import (
 from dlv3deploy.core.workspace import Workspace
 
 if TYPE_CHECKING:
-    from dlv3deploy.core.dataset import Sample
+    from dlv3deploy.core.dataset import Sample, Split
     from dlv3deploy.core.metrics import SegmentationScores
     from dlv3deploy.core.spec import ModelSpec
 
@@ -46,17 +46,21 @@ def evaluate(
     output: OutputOption = None,
 ) -> None:
     """Score a checkpoint, an ONNX file or an engine: mIoU, per-class IoU, pixel accuracy."""
-    from dlv3deploy.commands.models import open_model
+    from dlv3deploy.commands.models import best_artefact, open_model
     from dlv3deploy.core.segmenter import Segmenter
     from dlv3deploy.measure.evaluate import evaluate as score
 
-    with open_model(model, Workspace(workspace), describe(classes, ignore_index, mean, std, output)) as engine:
+    place = Workspace(workspace)
+    path = model or best_artefact(place)
+    with open_model(path, describe(classes, ignore_index, mean, std, output)) as engine:
         samples = _samples(engine.spec, data, split)
         if limit is not None and limit < len(samples):
             samples = [samples[i * len(samples) // limit] for i in range(limit)]
-        scores = score(Segmenter(engine, parse_size(size) if size else None), samples)
-        name = engine.name
-    _print(scores, name, json_output)
+        segmenter = Segmenter(engine, parse_size(size) if size else None)
+        scores = score(segmenter, samples)
+        height, width = segmenter.input.height, segmenter.input.width
+        about = {"model": str(path), "data": str(samples[0].image.parent), "size": [height, width], "engine": engine.name}
+    _print(scores, about, json_output)
 
 
 def _samples(spec: ModelSpec, data: Path | None, split: str | None) -> list[Sample]:
@@ -74,24 +78,41 @@ def _samples(spec: ModelSpec, data: Path | None, split: str | None) -> list[Samp
     has_splits = (root / "val").is_dir() or (root / "train").is_dir()
     own = trained_on is not None and root.resolve() == trained_on
     chosen = split or ("val" if has_splits or own else "all")
-    splits: list[str] = ["train", "val"] if chosen == "all" and not has_splits else [chosen]
-    if chosen == "all" and has_splits:
-        splits = [name for name in ("train", "val") if (root / name).is_dir()]
-    found = [s for name in splits for s in open_dataset(root, "val" if name == "val" else "train", spec.classes).samples]
+    _require_same_classes(root, spec)
+    splits: tuple[Split, ...] = ("val",) if chosen == "val" else ("train",) if chosen == "train" else ("train", "val")
+    if chosen == "all" and has_splits and not (root / "train").is_dir():
+        splits = ("val",)
+    found = {sample for name in splits for sample in open_dataset(root, name, spec.classes).samples}
     return sorted(found, key=lambda sample: str(sample.image))
 
 
-def _print(scores: SegmentationScores, engine: str, json_output: bool) -> None:
+def _require_same_classes(root: Path, spec: ModelSpec) -> None:
+    """Raise UserError when the data set names other classes than the model: equal ids would mean different things."""
+    from dlv3deploy.core.dataset import dataset_classes
+    from dlv3deploy.core.errors import UserError
+
+    if not (root / "classes.json").is_file():
+        return
+    named = dataset_classes(root).names
+    if named != spec.classes.names:
+        own, others = (", ".join(names[:4]) + (", …" if len(names) > 4 else "") for names in (spec.classes.names, named))
+        given = f"{root / 'classes.json'} ({others})"
+        raise UserError(given, f"the model's classes are {own}", "give data with the model's classes")
+
+
+def _print(scores: SegmentationScores, about: dict[str, Any], json_output: bool) -> None:
     import json
     from dataclasses import asdict
 
     if json_output:
-        print(json.dumps(asdict(scores), ensure_ascii=False))
+        print(json.dumps(asdict(scores) | about, ensure_ascii=False))
         return
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("class", "IoU", title=f"{engine}, {scores.images} images", title_justify="left")
+    height, width = about["size"]
+    title = f"{about['model']}\n{scores.images} images of {about['data']}\n{about['engine']}, input {height}×{width}"
+    table = Table("class", "IoU", title=title, title_justify="left")
     table.columns[1].justify = "right"
     for name, iou in scores.per_class_iou.items():
         table.add_row(name, "not seen" if iou is None else f"{iou:.3f}")

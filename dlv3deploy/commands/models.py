@@ -12,7 +12,7 @@ from dlv3deploy.core.files import require_file, sha256_of
 from dlv3deploy.core.foreign import Description, spec_of
 from dlv3deploy.core.graph import embedded_spec, load_onnx
 from dlv3deploy.core.progress import say
-from dlv3deploy.core.workspace import ENGINE_SUFFIX, Workspace
+from dlv3deploy.core.workspace import DEFAULT_ROOT, ENGINE_SUFFIX, Workspace
 
 if TYPE_CHECKING:
     from dlv3deploy.core.engine import Engine
@@ -21,14 +21,11 @@ if TYPE_CHECKING:
 KINDS = ".safetensors (checkpoint), .onnx or .engine"
 
 
-def open_model(path: Path | None, workspace: Workspace, description: Description) -> Engine:
-    """The engine for `path`, or for the workspace's best artefact on this machine.
+def open_model(path: Path, description: Description) -> Engine:
+    """The engine for a checkpoint, an ONNX file or an engine file.
 
-    Raises UserError when there is none or it cannot be read, StaleArtefact when it belongs to another model or machine.
+    Raises UserError when it cannot be read, StaleArtefact when it belongs to another model or machine.
     """
-    if path is None:
-        path = best_artefact(workspace)
-        say(f"using {path}")
     if path.suffix != ".onnx" and not description.is_empty:
         raise UserError(str(path), "describes itself", "leave out --classes, --ignore-index, --mean, --std and --output")
     if path.suffix == ENGINE_SUFFIX:
@@ -43,7 +40,7 @@ def open_model(path: Path | None, workspace: Workspace, description: Description
 
         return OnnxRuntimeEngine.open(path, spec_of(load_onnx(path), description, str(path)))
     require_file(path, f"a model is a {KINDS} file")
-    raise UserError(str(path), "is no model", f"give a {KINDS} file")
+    raise UserError(str(path), "is no model", f"give a {KINDS} file; what is to be labelled goes behind --source")
 
 
 def _open_checkpoint(path: Path) -> Engine:
@@ -58,6 +55,11 @@ def _open_checkpoint(path: Path) -> Engine:
     return TorchEngine.open(path)
 
 
+def option_for(workspace: Workspace) -> str:
+    """` --workspace DIR` where the workspace is not the default one, for commands that messages name."""
+    return "" if workspace.root == DEFAULT_ROOT else f" --workspace {workspace.root}"
+
+
 @dataclass(frozen=True)
 class _Candidate:
     path: Path
@@ -68,12 +70,12 @@ def best_artefact(workspace: Workspace) -> Path:
     """The fastest engine that is valid here, else the ONNX file, else the checkpoint; what is passed over is said."""
     valid = [c for path in workspace.engines() if (c := _candidate(path, workspace)) is not None]
     if valid:
-        return min(valid, key=lambda candidate: candidate.latency_ms).path
+        return _chosen(min(valid, key=lambda candidate: candidate.latency_ms).path)
     if workspace.onnx.exists():
         check_export_is_current(workspace)
-        return workspace.onnx
+        return _chosen(workspace.onnx)
     if workspace.checkpoint.exists():
-        return workspace.checkpoint
+        return _chosen(workspace.checkpoint)
     raise UserError(
         str(workspace.root),
         "holds no model",
@@ -81,12 +83,17 @@ def best_artefact(workspace: Workspace) -> Path:
     )
 
 
+def _chosen(path: Path) -> Path:
+    say(f"using {path}")
+    return path
+
+
 def _candidate(path: Path, workspace: Workspace) -> _Candidate | None:
     from dlv3deploy.engines.open import backend_for, checked_manifest
 
     try:
         manifest = checked_manifest(path)
-        _check_checkpoint(path, manifest.spec, workspace, manifest.rebuild)
+        _check_checkpoint(path, manifest.spec, workspace, manifest.rebuild(path))
     except Dlv3Error as error:
         say(f"passed over: {error}")
         return None
@@ -100,7 +107,7 @@ def check_export_is_current(workspace: Workspace) -> None:
     """Raise StaleArtefact when the workspace's ONNX file was exported from another checkpoint than the one beside it."""
     spec = embedded_spec(load_onnx(workspace.onnx), str(workspace.onnx))
     if spec is not None:
-        _check_checkpoint(workspace.onnx, spec, workspace, "export again: dlv3deploy export")
+        _check_checkpoint(workspace.onnx, spec, workspace, f"export again: dlv3deploy export{option_for(workspace)}")
 
 
 def _check_checkpoint(artefact: Path, spec: ModelSpec, workspace: Workspace, remedy: str) -> None:

@@ -53,9 +53,13 @@ def parse_triple(text: str | None, option: str) -> Triple | None:
     if text is None:
         return None
     try:
-        return triple(text)
+        values = triple(text)
     except ValueError:
         raise UserError(f"{option} {text!r}", "is not three numbers", "write it as 123.7,116.3,103.5 (0 to 255)") from None
+    if any(0 < abs(value) < 1 for value in values):
+        in_pixels = ",".join(f"{255 * value:g}" for value in values)
+        raise UserError(f"{option} {text}", "is in units of 0 to 1, pixels are 0 to 255 here", f"write {option} {in_pixels}")
+    return values
 
 
 def resolve_classes(data: Path, known: str | None, names: str | None, palette: str | None, ignore_index: int | None) -> Classes:
@@ -64,6 +68,8 @@ def resolve_classes(data: Path, known: str | None, names: str | None, palette: s
     from dlv3deploy.core.dataset import dataset_classes
     from dlv3deploy.core.errors import UserError
 
+    if palette and not names:
+        raise UserError("--palette", "colours the names of --class-names", "give both, or put the palette into a classes.json")
     if known and names:
         raise UserError("--classes and --class-names", "exclude each other", "give one of them")
     if names:

@@ -55,7 +55,7 @@ def run(
     import json
     from dataclasses import asdict
 
-    from dlv3deploy.commands.models import open_model
+    from dlv3deploy.commands.models import best_artefact, open_model
     from dlv3deploy.core.errors import UserError
     from dlv3deploy.core.progress import say
     from dlv3deploy.core.segmenter import Segmenter
@@ -69,7 +69,7 @@ def run(
         )
     address = parse_source(f"camera {camera}" if source is None else source)
     place = Workspace(workspace)
-    with open_model(model, place, describe(classes, ignore_index, mean, std, output)) as engine:
+    with open_model(model or best_artefact(place), describe(classes, ignore_index, mean, std, output)) as engine:
         segmenter = Segmenter(engine, parse_size(size) if size else None)
         opened = open_source(address)
         with opened:

@@ -53,6 +53,9 @@ class Classes:
     def from_json(cls, data: Any, where: str) -> Classes:
         """The inverse of `to_json`; the palette and the ignore index may be left out. Raises UserError naming `where`."""
         form = 'expected {"names": ["road", …], "palette": [[128, 64, 128], …], "ignore_index": 255}'
+        strange = sorted(set(data) - {"names", "palette", "ignore_index"}) if isinstance(data, dict) else []
+        if strange:
+            raise UserError(where, f"has an unknown key {strange[0]!r}", form)
         try:
             names = tuple(_name(name) for name in _list(data["names"]))
             palette = tuple(_colour(c) for c in _list(data["palette"])) if "palette" in data else palette_for(len(names))

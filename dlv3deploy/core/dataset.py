@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from dlv3deploy.core.classes import Classes, read_classes
 from dlv3deploy.core.errors import UserError
 from dlv3deploy.core.images import Frame, Mask, check_label, list_images, read_frame, read_label
@@ -53,10 +56,13 @@ class FolderDataset:
         for sample in self.samples:
             yield read_frame(sample.image)
 
-    def check(self) -> None:
-        """Read every image and label once; raise UserError naming the first that is damaged or holds unknown ids."""
+    def check(self) -> tuple[int, ...]:
+        """Read every image and label once; how many pixels each class has.
 
-        def check_one(sample: Sample) -> None:
+        Raises UserError naming the first sample that is damaged or holds unknown ids, and when every pixel is ignored.
+        """
+
+        def check_one(sample: Sample) -> NDArray[np.intp]:
             frame, label = sample.read()
             check_label(label, self.classes, sample.label)
             if frame.shape[:2] != label.shape:
@@ -65,24 +71,35 @@ class FolderDataset:
                     "an image and its label have one size in training",
                     "resize the label with nearest neighbours",
                 )
+            return np.bincount(label.ravel(), minlength=256)
 
+        pixels = np.zeros(256, np.int64)
         with ThreadPoolExecutor(4) as pool:
-            for _ in tracked(pool.map(check_one, self.samples), f"checking {self.split}", len(self)):
-                pass
+            for found in tracked(pool.map(check_one, self.samples), f"checking {self.split}", len(self)):
+                pixels += found
+        counts = tuple(int(n) for n in pixels[: len(self.classes)])
+        if not any(counts):
+            raise UserError(
+                f"{self.samples[0].label.parent} holds nothing but the ignored id {self.classes.ignore_index}",
+                f"labels are class ids from 0 to {len(self.classes) - 1}",
+                "mend the labels, or give the --ignore-index that they use",
+            )
+        return counts
 
 
 def open_dataset(root: Path, split: Split, classes: Classes | None = None) -> FolderDataset:
     """The `train` or `val` samples below `root`.
 
-    Classes come from the argument or from `root/classes.json`. Without `train/` and `val/` folders every tenth image belongs to
-    `val`, of fewer than ten the last one; a single image is in both. Raises UserError when the folder has another form, an
+    Classes come from the argument or from `root/classes.json`. Without a `val/` folder every tenth image belongs to `val`, of
+    fewer than ten the last one; a single image is in both. Raises UserError when the folder has another form, an
     image lacks its label, or the classes are unknown.
     """
     if not root.is_dir():
         raise UserError(str(root), "is no folder", FORM)
-    folder = root / split if (root / "train").is_dir() or (root / "val").is_dir() else root
+    whole = root / "train" if (root / "train").is_dir() else root
+    folder = root / split if (root / "val").is_dir() else whole
     samples = _samples(folder)
-    if folder == root:
+    if folder == whole and not (root / "val").is_dir():
         every = min(HELD_OUT, len(samples))
         held_out = [i % HELD_OUT == every - 1 for i in range(len(samples))]
         if len(samples) > 1:

@@ -95,15 +95,31 @@ def check_label(label: Mask, classes: Classes, path: Path) -> None:
         )
 
 
-def write_mask(path: Path, mask: Mask, classes: Classes) -> None:
-    """Write class ids as an indexed PNG in the classes' colours: values are ids, and viewers show colours."""
-    from PIL import Image
+def write_mask(path: Path, mask: Mask, classes: Classes, made_by: str = "dlv3deploy") -> None:
+    """Write class ids as an indexed PNG in the classes' colours: values are ids, and viewers show colours.
+
+    `made_by` goes into the file's Software entry, where `mask_made_by` finds it.
+    """
+    from PIL import Image, PngImagePlugin
 
     image = Image.fromarray(mask)
     colours = [channel for colour in classes.palette for channel in colour]
     image.putpalette(colours + [0] * (3 * 256 - len(colours)))  # a shorter palette would cut ids to fewer bits
     with replacing(path) as partial:
-        image.save(partial, format="PNG")
+        facts = PngImagePlugin.PngInfo()
+        facts.add_text("Software", made_by)
+        image.save(partial, format="PNG", pnginfo=facts)
+
+
+def mask_made_by(path: Path) -> str | None:
+    """What a PNG file says made it, or None where it says nothing or is no PNG."""
+    from PIL import Image, PngImagePlugin
+
+    try:
+        with Image.open(path) as image:
+            return image.text.get("Software") if isinstance(image, PngImagePlugin.PngImageFile) else None
+    except (OSError, SyntaxError, ValueError):
+        return None
 
 
 def write_frame(path: Path, frame: Frame) -> None:

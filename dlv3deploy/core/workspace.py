@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ENGINE_SUFFIX = ".engine"
+DEFAULT_ROOT = Path("artifacts")
 OWN_ENGINE_DOTS = 3  # model.<precision>.<target>.engine; `model.v2.onnx` is another model
 MODEL = "model"  # the stem of everything that descends from the workspace's checkpoint
 
@@ -14,7 +15,7 @@ MODEL = "model"  # the stem of everything that descends from the workspace's che
 class Workspace:
     """`./artifacts` unless `--workspace` says otherwise."""
 
-    root: Path = Path("artifacts")
+    root: Path = DEFAULT_ROOT
 
     @property
     def checkpoint(self) -> Path:

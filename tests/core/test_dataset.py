@@ -37,10 +37,17 @@ def test_folders_train_and_val_hold_the_splits(tmp_path: Path) -> None:
     assert stems(tmp_path, "val") == ["c"]
 
 
-def test_a_split_whose_folder_is_missing_is_refused(tmp_path: Path) -> None:
-    add(tmp_path / "train", "a.jpg")
-    with pytest.raises(UserError, match="val: has no images/ folder"):
-        open_dataset(tmp_path, "val", THREE)
+def test_without_val_a_tenth_of_train_is_held_out(tmp_path: Path) -> None:
+    for i in range(20):
+        add(tmp_path / "train", f"{i:02d}.png")
+    assert stems(tmp_path, "val") == ["09", "19"]
+    assert sorted(stems(tmp_path, "train") + stems(tmp_path, "val")) == [f"{i:02d}" for i in range(20)]
+
+
+def test_val_alone_is_no_training_set(tmp_path: Path) -> None:
+    add(tmp_path / "val", "a.jpg")
+    with pytest.raises(UserError, match="train: has no images/ folder"):
+        open_dataset(tmp_path, "train", THREE)
 
 
 @pytest.mark.parametrize("count", [2, 3, 9, 10, 11, 19, 20, 25, 40])
