@@ -27,6 +27,7 @@ lint: $(READY)
 	$(BIN)/lint-imports
 
 wheel: $(READY)
+	rm -rf dist
 	$(BIN)/python -m build --wheel --outdir dist .
 
 clean:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from dlv3deploy.calibration.collect import collect_ranges
@@ -21,7 +20,7 @@ from dlv3deploy.core.preprocess import preprocess
 from dlv3deploy.core.progress import tracked
 from dlv3deploy.core.spec import InputSpec, ModelSpec
 
-METHOD = "min-max"
+METHOD = "min-max, placement 1"  # the number grows when the recipe of `placement.py` changes
 
 
 def calibrate(onnx_path: Path, spec: ModelSpec, images: Sequence[Path], int8_path: Path, table_path: Path) -> CalibrationTable:
@@ -30,7 +29,9 @@ def calibrate(onnx_path: Path, spec: ModelSpec, images: Sequence[Path], int8_pat
     Returns the table of an earlier call when nothing that it depends on has changed. Raises UserError for unreadable images or
     a graph that cannot be quantised, CheckFailed when activations are not finite; older files then stay as they were.
     """
-    key = CalibrationKey(sha256_of(onnx_path), images_hash(images), len(images), (spec.input.height, spec.input.width), METHOD)
+    size = spec.input.height, spec.input.width
+    given = f"{spec.input.colour_order} {spec.input.resize}, mean {spec.input.mean}, std {spec.input.std}"
+    key = CalibrationKey(sha256_of(onnx_path), images_hash(images), len(images), size, given, METHOD)
     if (done := _done_before(key, int8_path, table_path)) is not None:
         return done
     model = simplified(load_onnx(onnx_path))
@@ -40,7 +41,7 @@ def calibrate(onnx_path: Path, spec: ModelSpec, images: Sequence[Path], int8_pat
     ranges, _ = collect_ranges(fixed, batches, {name: MinMax(name) for name in placement.tensors})
     table = CalibrationTable(key, shared_ranges(placement, ranges), placement.kept_float)
     result = quantized(model, placement, table.ranges)
-    embed_spec(result, replace(spec.made_from(onnx=key.onnx_sha256, calibration_images=key.images_sha256)))
+    embed_spec(result, spec.made_from(onnx=key.onnx_sha256, calibration=key.digest()))
     save_onnx(int8_path, result)
     table.write(table_path)
     return table
@@ -53,7 +54,7 @@ def _done_before(key: CalibrationKey, int8_path: Path, table_path: Path) -> Cali
         table, spec = CalibrationTable.read(table_path), embedded_spec(load_onnx(int8_path), str(int8_path))
     except UserError:
         return None  # damaged: made again
-    same = table.key == key and spec is not None and spec.parents.get("onnx") == key.onnx_sha256
+    same = table.key == key and spec is not None and spec.parents.get("calibration") == key.digest()
     return table if same else None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,14 +14,22 @@ from dlv3deploy.core.files import read_json, write_json
 
 @dataclass(frozen=True)
 class CalibrationKey:
-    """Two calibrations with the same key give the same table. `resolution` is (height, width): a dilated layer's share of
-    padding depends on it, so ranges taken at one size are not those of another."""
+    """Two calibrations with the same key give the same table.
+
+    `resolution` is (height, width): a dilated layer's share of padding depends on it, so ranges taken at one size are not
+    those of another. `preprocessing` says how pixels became input.
+    """
 
     onnx_sha256: str
     images_sha256: str
     images: int
     resolution: tuple[int, int]
+    preprocessing: str
     method: str
+
+    def digest(self) -> str:
+        """One sha256 over all of it, which the Q/DQ file names as its parent."""
+        return hashlib.sha256(repr(self).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -40,7 +49,12 @@ class CalibrationTable:
         try:
             height, width = data["resolution"]
             key = CalibrationKey(
-                data["onnx_sha256"], data["images_sha256"], int(data["images"]), (int(height), int(width)), data["method"]
+                data["onnx_sha256"],
+                data["images_sha256"],
+                int(data["images"]),
+                (int(height), int(width)),
+                str(data["preprocessing"]),
+                data["method"],
             )
             ranges = {name: Range(float(low), float(high)) for name, (low, high) in data["ranges"].items()}
             return cls(key, ranges, tuple(data["kept_float"]))

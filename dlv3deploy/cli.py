@@ -59,10 +59,35 @@ def _one_line_errors(command: Callable[..., None]) -> Callable[..., None]:
             raise _exit(f"error: {error}", error.exit_code) from error
         except OSError as error:
             raise _exit(f"error: {error.filename or 'the system'}: {error.strerror or error}", 1) from error
+        except ImportError as error:
+            raise _exit(f"error: {_missing(error)}", 1) from error
+        except MemoryError as error:
+            raise _exit(
+                "error: this needs more memory than there is; use a smaller --size, --crop or --batch-size", 1
+            ) from error
         except KeyboardInterrupt as error:
             raise _exit("interrupted", INTERRUPTED) from error
 
     return guarded
+
+
+# Which extra brings a library; anything else that cannot be imported is a broken installation.
+EXTRAS = {
+    "torch": "train",
+    "lightning_fabric": "train",
+    "matplotlib": "train",
+    "onnxruntime": "onnxruntime",
+    "onnxconverter_common": "fp16",
+    "cv2": "video",
+    "cuda": "cuda",
+}
+
+
+def _missing(error: ImportError) -> str:
+    name = (error.name or "").split(".")[0]
+    if isinstance(error, ModuleNotFoundError) and name in EXTRAS:
+        return f"this command needs {name}, which is not installed; install dlv3deploy[{EXTRAS[name]}]"
+    return f"{error}; `dlv3deploy doctor` says what is missing"
 
 
 def _exit(message: str, code: int) -> typer.Exit:

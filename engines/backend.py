@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -18,6 +19,9 @@ class Backend(Protocol):
 
     def open(self, engine: Path, spec: ModelSpec) -> Engine:
         """The engine, ready to run. Raises UserError or CheckFailed when it cannot be loaded here."""
+
+    def layer_precision(self, engine: Path, typed: Mapping[str, str]) -> Mapping[str, str]:
+        """For every convolution the type that the compiled engine runs it in; `typed` where that cannot be read."""
 
     def runs_here(self) -> bool:
         """Whether this machine can run what it builds."""

@@ -11,6 +11,7 @@ from dlv3deploy.core.errors import UserError
 from dlv3deploy.core.files import replacing, sha256_of
 from dlv3deploy.core.graph import fix_input, load_onnx, simplified
 from dlv3deploy.core.spec import ModelSpec
+from dlv3deploy.core.workspace import manifest_path
 from dlv3deploy.engines import onnxruntime_engine, tensorrt_backend
 from dlv3deploy.engines.backend import Backend
 from dlv3deploy.engines.dialect import DIALECTS, TENSORRT, TENSORRT_RTX, load_dialect
@@ -28,7 +29,8 @@ BACKENDS = (onnxruntime_engine.NAME, *DIALECTS)
 
 @dataclass(frozen=True)
 class EngineRequest:
-    """`onnx` is what is compiled (for INT8 the Q/DQ model) and `source` the floating-point file that it stems from."""
+    """`onnx` is what is compiled (for INT8 the Q/DQ model), `source` the floating-point file that it stems from, `command` what
+    makes the engine again."""
 
     onnx: Path
     source: Path
@@ -37,6 +39,7 @@ class EngineRequest:
     backend: str
     capabilities: tuple[str, ...] = ()
     calibration: Calibration | None = None
+    command: str = ""
 
 
 def default_backend() -> str:
@@ -71,29 +74,30 @@ def build(request: EngineRequest, engine: Path) -> Manifest:
     if request.backend not in BACKENDS:
         raise UserError(f"backend {request.backend!r}", "is unknown", f"use one of {', '.join(BACKENDS)}")
     spec = replace(request.spec, input=replace(request.spec.input, dynamic_size=False, dynamic_batch=False))
+    onnx_sha256 = sha256_of(request.source)  # before it is read: a file exported meanwhile then makes the engine stale
     model = _typed(load_onnx(request.onnx), request)
     model = fix_input(model, (1, 3, spec.input.height, spec.input.width))
     backend = _backend(request)
-    with replacing(engine) as fresh:
+    with replacing(engine) as fresh, replacing(manifest_path(engine)) as fresh_manifest:
         backend.build(model.SerializeToString(), fresh, str(request.onnx))
         timing = None
         if backend.runs_here():
             with backend.open(fresh, spec) as opened:
                 timing = measure_latency(opened)
-        digest = sha256_of(fresh)
-    manifest = Manifest(
-        spec=spec,
-        precision=request.precision,
-        engine_sha256=digest,
-        onnx=relative_source(request.source, engine),
-        onnx_sha256=sha256_of(request.source),
-        builder=backend.builder(),
-        target=backend.target(),
-        layer_precision=layer_precision(model),
-        calibration=request.calibration,
-        timing=timing,
-    )
-    manifest.write(engine)
+        manifest = Manifest(
+            spec=spec,
+            precision=request.precision,
+            engine_sha256=sha256_of(fresh),
+            onnx=relative_source(request.source, engine),
+            onnx_sha256=onnx_sha256,
+            builder=backend.builder(),
+            target=backend.target(),
+            layer_precision=backend.layer_precision(fresh, layer_precision(model)),
+            calibration=request.calibration,
+            timing=timing,
+            command=request.command,
+        )
+        manifest.write(fresh_manifest)
     return manifest
 
 
@@ -106,10 +110,14 @@ def _backend(request: EngineRequest) -> Backend:
 
 
 def _typed(model: ModelProto, request: EngineRequest) -> ModelProto:
-    """The graph in the wanted precision. Raises UserError where the backend has no use for it."""
+    """The graph in the wanted precision. Raises UserError where the graph or the backend does not suit it."""
+    if request.precision != "int8" and any(node.op_type == "QuantizeLinear" for node in model.graph.node):
+        raise UserError(
+            str(request.onnx), f"is quantised, and --{request.precision} is asked for", "give the floating-point file"
+        )
     if request.precision != "fp16":
         return model
-    if request.backend == onnxruntime_engine.NAME and find_gpu() is None:
+    if request.backend == onnxruntime_engine.NAME and onnxruntime_engine.providers()[0] == onnxruntime_engine.CPU:
         raise UserError(
             "--fp16 with ONNX Runtime", "needs a GPU, CPUs only emulate it", "use --fp32, --int8 or --backend tensorrt-rtx"
         )

@@ -9,6 +9,7 @@ from typing import Any
 
 from dlv3deploy.core.errors import StaleArtefact, UserError
 from dlv3deploy.core.files import read_json, sha256_of, write_json
+from dlv3deploy.core.progress import say
 from dlv3deploy.core.spec import ModelSpec
 from dlv3deploy.core.workspace import DEFAULT_ROOT, manifest_path
 
@@ -68,10 +69,11 @@ class Manifest:
     calibration: Calibration | None = None
     timing: Timing | None = None
     gate: Mapping[str, Any] | None = None
+    command: str = ""
 
-    def write(self, engine: Path) -> None:
+    def write(self, path: Path) -> None:
         data = {k: v for k, v in asdict(replace(self, spec=None)).items() if k != "spec"}  # type: ignore[arg-type]
-        write_json(manifest_path(engine), {"format": MANIFEST_FORMAT, "spec": self.spec.to_text(), **data})
+        write_json(path, {"format": MANIFEST_FORMAT, "spec": self.spec.to_text(), **data})
 
     @classmethod
     def read(cls, engine: Path) -> Manifest:
@@ -87,7 +89,7 @@ class Manifest:
         try:
             if data.pop("format") != MANIFEST_FORMAT:
                 raise ValueError("of another format")
-            for name in ("precision", "engine_sha256", "onnx", "onnx_sha256"):
+            for name in ("precision", "engine_sha256", "onnx", "onnx_sha256", "command"):
                 if not isinstance(data[name], str):
                     raise TypeError(f"{name} is {data[name]!r}")
             calibration, timing = data.pop("calibration"), data.pop("timing")
@@ -108,7 +110,9 @@ class Manifest:
             raise UserError(str(path), f"is no manifest of this version ({error})", "build the engine again") from error
 
     def rebuild(self, engine: Path) -> str:
-        """The command that makes this engine anew, in the folder where it lies."""
+        """The command that makes this engine anew."""
+        if self.command:
+            return f"rebuild with: {self.command}"
         source = "" if self.onnx == OWN_ONNX else f"{self.onnx} "
         place = "" if engine.parent == DEFAULT_ROOT else f" --workspace {engine.parent}"
         return f"rebuild with: dlv3deploy build-engine {source}--{self.precision} --backend {self.builder.name}{place}"
@@ -127,7 +131,9 @@ def check_fresh(engine: Path, manifest: Manifest, builder: Builder, target: Targ
 
     require("sha256 of the engine file", manifest.engine_sha256[:12], sha256_of(engine)[:12])
     source = engine.parent / manifest.onnx
-    if source.is_file():
+    if not source.is_file():
+        say(f"{engine}: {source} is gone, so whether the engine still fits it is not checked")
+    else:
         require(f"sha256 of {source.name}", manifest.onnx_sha256[:12], sha256_of(source)[:12])
     require("builder", manifest.builder.name, builder.name)
     require(f"{builder.name} version", manifest.builder.version, builder.version)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,10 @@ class TensorRTBackend:
 
     def open(self, engine: Path, spec: ModelSpec) -> TensorRTEngine:
         return TensorRTEngine(self.dialect, engine, spec)
+
+    def layer_precision(self, engine: Path, typed: Mapping[str, str]) -> Mapping[str, str]:  # noqa: ARG002 (see Backend)
+        """Strongly typed networks run as the graph is typed."""
+        return typed
 
     def runs_here(self) -> bool:
         return find_gpu() is not None

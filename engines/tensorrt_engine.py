@@ -1,4 +1,4 @@
-"""Running TensorRT and TensorRT-RTX engines. Needs a GPU; building does not (see `tensorrt_builder.py`)."""
+"""Running TensorRT and TensorRT-RTX engines. Needs a GPU; building does not (see `tensorrt_backend.py`)."""
 
 from __future__ import annotations
 
@@ -38,10 +38,11 @@ class TensorRTEngine(ClosingEngine):
             context.set_input_shape(self._input, shape)
         self.input_shape = shape
         self._output_shape = tuple(context.get_tensor_shape(self._output))
+        self._input_type = np.dtype(trt.nptype(engine.get_tensor_dtype(self._input)))
         self._output_type = np.dtype(trt.nptype(engine.get_tensor_dtype(self._output)))
         self._runtime, self._engine, self._context, self._stream = runtime, engine, context, Stream()
         self._buffers = [
-            DeviceBuffer(math.prod(shape) * 4),
+            DeviceBuffer(math.prod(shape) * self._input_type.itemsize),
             DeviceBuffer(math.prod(self._output_shape) * self._output_type.itemsize),
         ]
         for name, buffer in zip((self._input, self._output), self._buffers, strict=True):
@@ -49,7 +50,7 @@ class TensorRTEngine(ClosingEngine):
 
     def infer(self, batch: Batch) -> Outputs:
         check_batch(self, batch)
-        batch = np.ascontiguousarray(batch)
+        batch = np.ascontiguousarray(batch, self._input_type)
         self._buffers[0].upload(batch, self._stream)
         if not self._context.execute_async_v3(int(self._stream.handle)):
             raise CheckFailed(f"{self.name} failed to run; its log says why")

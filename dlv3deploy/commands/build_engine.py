@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -18,12 +20,14 @@ from dlv3deploy.commands.options import (
     describe,
     parse_size,
 )
-from dlv3deploy.core.workspace import Workspace
+from dlv3deploy.core.workspace import DEFAULT_ROOT, Workspace
 
 if TYPE_CHECKING:
     from dlv3deploy.core.spec import ModelSpec
     from dlv3deploy.engines.build import EngineRequest, Precision
     from dlv3deploy.engines.manifest import Manifest
+
+CALIBRATION_IMAGES = 100
 
 
 def build_engine(
@@ -41,7 +45,9 @@ def build_engine(
     images: Annotated[
         Path | None, typer.Option(help="Folder of calibration images; default: the model's training data.")
     ] = None,
-    calibration_images: Annotated[int, typer.Option(help="How many of them to use, spread evenly.", min=1)] = 100,
+    calibration_images: Annotated[
+        int, typer.Option(help="How many of them to use, spread evenly.", min=1)
+    ] = CALIBRATION_IMAGES,
     size: Annotated[str | None, typer.Option(help="Input HEIGHTxWIDTH of an ONNX file that leaves it open.")] = None,
     to: Annotated[
         Path | None, typer.Option("--to", help="Engine file; default: in the workspace, named after precision and target.")
@@ -72,7 +78,22 @@ def build_engine(
         check_export_is_current(place)
     spec = _sized(spec_of(graph, describe(classes, ignore_index, mean, std, output), str(source)), size)
     chosen = backend or default_backend()
-    request = EngineRequest(source, source, spec, _precision(wanted, chosen), chosen, tuple(target or ()))
+    precision = _precision(wanted, chosen)
+    given = {
+        "--backend": chosen,
+        "--workspace": None if workspace == DEFAULT_ROOT else workspace,
+        "--images": images,
+        "--calibration-images": None if calibration_images == CALIBRATION_IMAGES else calibration_images,
+        "--size": size,
+        "--to": to,
+        "--classes": classes,
+        "--ignore-index": ignore_index,
+        "--mean": mean,
+        "--std": std,
+        "--output": output,
+    }
+    command = _command(model, precision, given, target or [])
+    request = EngineRequest(source, source, spec, precision, chosen, tuple(target or ()), command=command)
     engine = to or place.engine(source, request.precision, target_label(chosen, request.capabilities))
     if request.precision == "int8":
         request = _calibrated(request, place, images, calibration_images)
@@ -80,6 +101,14 @@ def build_engine(
     made = f"{manifest.builder.name} {manifest.builder.version}, {manifest.target.device}"
     say(f"wrote {engine} ({engine.stat().st_size / 1e6:.1f} MB, {made})")
     _report_speed(manifest, request)
+
+
+def _command(model: Path | None, precision: str, given: Mapping[str, object], targets: list[str]) -> str:
+    """The command line that makes this engine again."""
+    words = ["dlv3deploy", "build-engine", *([str(model)] if model else []), f"--{precision}"]
+    for option, value in (*given.items(), *(("--target", text) for text in targets)):
+        words += [] if value is None else [option, str(value)]
+    return shlex.join(words)
 
 
 def _require_onnx_name(source: Path) -> None:

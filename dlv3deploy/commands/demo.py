@@ -41,6 +41,7 @@ def demo(
     from dlv3deploy.scenes import Drive, write_dataset, write_video
 
     started = time.monotonic()
+    _claim(workspace)
     place, data, video = Workspace(workspace), workspace / "data", workspace / "drive.mp4"
     say(f"1/6  painting {TRAIN_IMAGES + VAL_IMAGES} road scenes and a video with exact labels")
     write_dataset(data, TRAIN_IMAGES, VAL_IMAGES, seed, (HEIGHT, WIDTH))
@@ -64,6 +65,17 @@ def demo(
     page = workspace / "demo.html"
     _write_page(page, place, comparisons, rows, facts, seconds)
     _print_table(comparisons, page, workspace / "drive.labelled.mp4", seconds)
+
+
+def _claim(workspace: Path) -> None:
+    """Mark the folder as the demo's own. Raises UserError when it holds anything that another command made."""
+    from dlv3deploy.core.errors import UserError
+    from dlv3deploy.core.files import write_text
+
+    mark = workspace / "made-by-demo.txt"
+    if workspace.is_dir() and any(workspace.iterdir()) and not mark.exists():
+        raise UserError(str(workspace), "holds files that the demo did not make", "give --workspace a folder of its own")
+    write_text(mark, "dlv3deploy demo made this folder and replaces what is in it.\n")
 
 
 def _train(place: Workspace, data: Path, steps: int, seed: int) -> None:

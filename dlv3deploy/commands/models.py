@@ -89,10 +89,14 @@ def _chosen(path: Path) -> Path:
 
 
 def _candidate(path: Path, workspace: Workspace) -> _Candidate | None:
+    from dlv3deploy.engines.manifest import OWN_ONNX
     from dlv3deploy.engines.open import backend_for, checked_manifest
 
     try:
         manifest = checked_manifest(path)
+        if manifest.onnx != OWN_ONNX:
+            say(f"passed over: {path} is of another model, {manifest.onnx}; name it to use it")
+            return None
         _check_checkpoint(path, manifest.spec, workspace, manifest.rebuild(path))
     except Dlv3Error as error:
         say(f"passed over: {error}")

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from dlv3deploy.core.spec import Triple
 
 Size = tuple[int, int]  # height, width
+LARGEST_SIDE = 16384
 
 WorkspaceOption = Annotated[Path, typer.Option("--workspace", "-w", help="Folder through which commands hand over.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
@@ -31,8 +32,8 @@ def parse_size(text: str) -> Size:
         height, width = (int(p) for p in (parts if len(parts) == 2 else parts * 2))
     except ValueError:
         height = width = 0
-    if min(height, width) < 1:
-        raise UserError(f"size {text!r}", "is no HEIGHTxWIDTH", "write it as 513x513")
+    if not 1 <= min(height, width) <= max(height, width) <= LARGEST_SIDE:
+        raise UserError(f"size {text!r}", f"is no HEIGHTxWIDTH of 1 to {LARGEST_SIDE} pixels", "write it as 513x513")
     return height, width
 
 

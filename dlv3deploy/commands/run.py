@@ -57,6 +57,7 @@ def run(
 
     from dlv3deploy.commands.models import best_artefact, open_model
     from dlv3deploy.core.errors import UserError
+    from dlv3deploy.core.interrupts import termination_as_interrupt
     from dlv3deploy.core.progress import say
     from dlv3deploy.core.segmenter import Segmenter
     from dlv3deploy.video import Meter, Overlay, open_sinks, open_source, parse_source, run_pipeline
@@ -76,10 +77,12 @@ def run(
             texts = sink or [_default_sink(address, place)]
             sinks = open_sinks(texts, engine.spec.classes, opened)
             meter = Meter()
-            facts = run_pipeline(
-                opened, segmenter, sinks, Overlay(engine.spec.classes, opacity), max_frames=max_frames, on_frame=meter
-            )
-            meter.close()
+            try:
+                with termination_as_interrupt():
+                    overlay = Overlay(engine.spec.classes, opacity)
+                    facts = run_pipeline(opened, segmenter, sinks, overlay, max_frames=max_frames, on_frame=meter)
+            finally:
+                meter.close()
         say(facts.summary())
         for text in texts:
             if text not in ("window", "none") and facts.frames:

@@ -27,7 +27,13 @@ def load_onnx(path: Path) -> ModelProto:
 
     require_file(path, MADE_BY)
     try:
-        model = onnx.load(str(path))
+        model = onnx.load(str(path), load_external_data=False)
+        if any(w.data_location == onnx.TensorProto.EXTERNAL for w in model.graph.initializer):
+            raise UserError(
+                str(path),
+                "keeps its weights in other files, which no hash here would cover",
+                "put it into one file: onnx.save(onnx.load(PATH), NEW_PATH)",
+            )
         if not model.graph.node:
             raise ValueError("it holds no graph")
         onnx.checker.check_model(model)

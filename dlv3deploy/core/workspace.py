@@ -25,13 +25,20 @@ class Workspace:
     def onnx(self) -> Path:
         return self.root / f"{MODEL}.onnx"
 
+    def stem_for(self, source: Path) -> str:
+        """What artefacts of an ONNX file are called: `model` for the workspace's own alone, whatever others are called."""
+        if source.resolve() == self.onnx.resolve():
+            return MODEL
+        return f"{source.resolve().parent.name}-{MODEL}" if source.stem == MODEL else source.stem
+
     def int8_onnx(self, source: Path) -> Path:
         """The Q/DQ file that belongs to an ONNX file: `model.int8.onnx` for the workspace's own."""
-        return self.root / f"{source.stem}.int8.onnx"
+        return self.root / f"{self.stem_for(source)}.int8.onnx"
 
     def calibration(self, source: Path) -> Path:
         """The calibration table of an ONNX file: `calibration.json` for the workspace's own."""
-        return self.root / ("calibration.json" if source.stem == MODEL else f"{source.stem}.calibration.json")
+        stem = self.stem_for(source)
+        return self.root / ("calibration.json" if stem == MODEL else f"{stem}.calibration.json")
 
     @property
     def training(self) -> Path:
@@ -39,7 +46,7 @@ class Workspace:
 
     def engine(self, source: Path, precision: str, target: str) -> Path:
         """Where the engine of an ONNX file goes; only those of the workspace's own model are taken by default."""
-        return self.root / f"{source.stem}.{precision}.{target}{ENGINE_SUFFIX}"
+        return self.root / f"{self.stem_for(source)}.{precision}.{target}{ENGINE_SUFFIX}"
 
     def engines(self) -> list[Path]:
         found = self.root.glob(f"{MODEL}.*{ENGINE_SUFFIX}")

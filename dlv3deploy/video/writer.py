@@ -8,6 +8,7 @@ from collections import deque
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from dlv3deploy.core.interrupts import Noted, interrupts_noted
 from dlv3deploy.video.overlay import Overlay
 from dlv3deploy.video.sink import Segmented, Sink
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 RESULTS_WAITING = 4
+LOOK_EVERY_S = 0.1  # for signals, while the thread finishes
 
 
 class Writer(ABC):
@@ -32,18 +34,21 @@ class Writer(ABC):
         """Take a result without a picture. Raises what an earlier or this write to the sink raised."""
 
     @abstractmethod
-    def _finish(self) -> None:
+    def _finish(self, noted: Noted) -> None:
         """Write what waits, close the sink, raise what writing or closing raised."""
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        try:
-            self._finish()
-        except Exception:
-            if error is None:
-                raise
+        with interrupts_noted() as noted:
+            try:
+                self._finish(noted)
+            except Exception:
+                if error is None:
+                    raise
+            finally:
+                self.interrupted = noted.count > 0
 
     def _deliver(self, result: Segmented) -> None:
         if self._sink.wants_overlay:
@@ -57,14 +62,14 @@ class DirectWriter(Writer):
     def write(self, result: Segmented) -> None:
         self._deliver(result)
 
-    def _finish(self) -> None:
+    def _finish(self, noted: Noted) -> None:  # noqa: ARG002 (nothing waits here that a second Ctrl-C could leave out)
         self._sink.close()
 
 
 class QueuedWriter(Writer):
     """Writes in a thread of its own, `RESULTS_WAITING` results behind at most; then `write` waits.
 
-    The thread closes the sink as well, so that a Ctrl-C, which reaches the main thread only, cannot cut a file short.
+    The thread closes the sink as well. A second Ctrl-C while it finishes leaves out what waits, but completes the file.
     """
 
     def __init__(self, sink: Sink, overlay: Overlay) -> None:
@@ -73,6 +78,7 @@ class QueuedWriter(Writer):
         self._changed = threading.Condition()
         self._error: Exception | None = None
         self._finishing = False
+        self._done = threading.Event()
         self._thread = threading.Thread(target=self._run, name="writer")
 
     def __enter__(self) -> Self:
@@ -87,17 +93,14 @@ class QueuedWriter(Writer):
             self._results.append(result)
             self._changed.notify_all()
 
-    def _finish(self) -> None:
+    def _finish(self, noted: Noted) -> None:
         with self._changed:
             self._finishing = True
             self._changed.notify_all()
-        while self._thread.is_alive():
-            try:
-                self._thread.join()
-            except KeyboardInterrupt:
-                if self.interrupted:  # the second Ctrl-C here: leave out what waits, but complete the file
+        while not self._done.wait(LOOK_EVERY_S):
+            if noted.count > 1:
+                with self._changed:
                     self._results.clear()
-                self.interrupted = True
         if self._error is not None:
             raise self._error
 
@@ -112,6 +115,8 @@ class QueuedWriter(Writer):
             with self._changed:
                 self._error = error
                 self._changed.notify_all()
+        finally:
+            self._done.set()
 
     def _next(self) -> Segmented | None:
         with self._changed:

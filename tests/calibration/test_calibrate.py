@@ -1,21 +1,22 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 from tiny_models import HEIGHT, WIDTH, tiny_spec, write_tiny
 
 from dlv3deploy.calibration.calibrate import calibrate, spread
+from dlv3deploy.calibration.observers import Range
 from dlv3deploy.calibration.table import CalibrationTable
 from dlv3deploy.core.errors import CheckFailed, UserError
 from dlv3deploy.core.graph import embedded_spec, load_onnx
 from dlv3deploy.core.images import list_images, read_frame
 from dlv3deploy.core.preprocess import preprocess
 
-pytest.importorskip("onnxruntime")
+onnxruntime = pytest.importorskip("onnxruntime")
 
 
 @pytest.fixture
@@ -67,7 +68,7 @@ def test_the_int8_file_describes_itself_and_names_its_parents(files, images) -> 
     spec = embedded_spec(load_onnx(int8), "int8")
     assert spec is not None
     assert spec.classes == tiny_spec().classes
-    assert spec.parents == {"onnx": key.onnx_sha256, "calibration_images": key.images_sha256}
+    assert spec.parents == {"onnx": key.onnx_sha256, "calibration": key.digest()}
 
 
 def test_the_table_survives_the_disk(files, images) -> None:
@@ -82,18 +83,24 @@ def test_nothing_is_computed_twice_for_the_same_model_and_images(files, images, 
     assert calibrate(model, tiny_spec(), images, int8, path) == first
 
 
-@pytest.mark.parametrize("change", ["model", "images", "size", "int8 file", "table"])
-def test_a_change_of_anything_it_depends_on_calibrates_again(files, images, change: str) -> None:
+@pytest.mark.parametrize("change", ["model", "images", "size", "normalisation", "int8 file", "table"])
+def test_a_change_of_anything_it_depends_on_calibrates_again(files, images, change: str, monkeypatch) -> None:
     model, int8, path = files
     first = calibrate(model, tiny_spec(), images, int8, path)
+    collected = []
+    monkeypatch.setattr(
+        "dlv3deploy.calibration.calibrate.collect_ranges",
+        lambda model, batches, observers: collected.append(1) or ({name: Range(-1, 1) for name in observers}, 1),
+    )
     spec = tiny_spec()
     if change == "model":
         write_tiny(model, seed=7)
     elif change == "images":
         images = images[:-1]
     elif change == "size":
-        write_tiny(model, dynamic=True)
-        spec = spec.at_size(HEIGHT, WIDTH)
+        spec = spec.at_size(HEIGHT, WIDTH * 2)
+    elif change == "normalisation":
+        spec = replace(spec, input=replace(spec.input, mean=(0.0, 0.0, 0.0)))
     elif change == "int8 file":
         int8.write_bytes(int8.read_bytes()[:100])
     else:
@@ -101,8 +108,23 @@ def test_a_change_of_anything_it_depends_on_calibrates_again(files, images, chan
     second = calibrate(model, spec, images, int8, path)
     assert load_onnx(int8).graph.node
     assert CalibrationTable.read(path) == second
-    if change in ("model", "images"):
-        assert second.key != first.key
+    assert collected
+    assert (second.key == first.key) == (change in ("int8 file", "table"))
+    written = embedded_spec(load_onnx(int8), "int8")
+    assert written is not None
+    assert written.parents["calibration"] == second.key.digest()
+
+
+def test_an_int8_file_of_other_images_is_not_taken_for_this_tables(files, images, tmp_path: Path) -> None:
+    """What a build leaves that dies between its two files: the new model beside the old table."""
+    model, int8, path = files
+    calibrate(model, tiny_spec(), images, int8, path)
+    wanted = int8.read_bytes()
+    other = tmp_path / "other.onnx"
+    calibrate(model, tiny_spec(), images[:2], other, tmp_path / "other.json")
+    int8.write_bytes(other.read_bytes())
+    calibrate(model, tiny_spec(), images, int8, path)
+    assert int8.read_bytes() == wanted
 
 
 def test_weights_that_are_not_finite_are_refused_and_older_files_stay(files, images) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 from onnx import numpy_helper
 from tiny_models import HEIGHT, WIDTH, GraphWriter, tiny_deeplab
@@ -15,7 +14,7 @@ from dlv3deploy.calibration.quantize import quantized, shared_ranges, weight_sca
 from dlv3deploy.core.errors import UserError
 from dlv3deploy.core.graph import fix_input
 
-pytest.importorskip("onnxruntime")
+onnxruntime = pytest.importorskip("onnxruntime")
 
 
 def run(model: onnx.ModelProto, image: np.ndarray) -> np.ndarray:

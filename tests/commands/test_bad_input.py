@@ -290,6 +290,44 @@ def test_the_command_that_mends_a_stale_engine_names_its_workspace(work: Path, d
     assert f"--workspace {work}" in line
 
 
+def test_another_model_called_model_onnx_does_not_become_the_workspaces_own(work: Path, data: Path, tmp_path: Path) -> None:
+    assert dlv3deploy("build-engine", "--workspace", work).exit_code == 0
+    before = tree(work)
+    (tmp_path / "other").mkdir()
+    write_tiny(tmp_path / "other" / "model.onnx", seed=4)
+    assert dlv3deploy("build-engine", tmp_path / "other" / "model.onnx", "--workspace", work).exit_code == 0
+    assert {name: content for name, content in tree(work).items() if name in before} == before
+    done = dlv3deploy("evaluate", "--workspace", work, "--data", data, "--json")
+    assert json.loads(done.stdout)["model"] == str(work / "model.fp32.cpu.engine")
+
+
+def test_run_and_evaluate_take_the_fastest_engine(work: Path, data: Path) -> None:
+    assert dlv3deploy("build-engine", "--workspace", work).exit_code == 0
+    assert dlv3deploy("build-engine", "--int8", "--workspace", work, "--images", data / "train" / "images").exit_code == 0
+    for fast, slow in (("fp32", "int8"), ("int8", "fp32")):
+        for precision, latency_ms in ((fast, 1.0), (slow, 2.0)):
+            manifest = work / f"model.{precision}.cpu.engine.json"
+            facts = json.loads(manifest.read_text())
+            manifest.write_text(json.dumps(facts | {"timing": {"p50_ms": latency_ms, "p90_ms": latency_ms, "runs": 3}}))
+        done = dlv3deploy("evaluate", "--workspace", work, "--data", data, "--json")
+        assert json.loads(done.stdout)["model"] == str(work / f"model.{fast}.cpu.engine")
+
+
+def test_the_demo_leaves_a_workspace_alone_that_it_did_not_make(work: Path) -> None:
+    before = tree(work)
+    assert "did not make" in refused("demo", "--workspace", work)
+    assert tree(work) == before
+
+
+def test_a_missing_library_is_named_with_the_extra_that_brings_it(work: Path, monkeypatch) -> None:
+    import sys
+
+    monkeypatch.setitem(sys.modules, "torch", None)
+    for name in [m for m in sys.modules if m.startswith("dlv3deploy.train")]:
+        monkeypatch.delitem(sys.modules, name)
+    assert "dlv3deploy[train]" in refused("export", "--workspace", work)
+
+
 def test_a_typo_in_classes_json_is_named(work: Path, data: Path) -> None:
     described = json.loads((data / "classes.json").read_text())
     (data / "classes.json").write_text(json.dumps({**described, "pallete": []}))
