@@ -15,6 +15,7 @@ from dlv3deploy.core.progress import say
 from dlv3deploy.core.spec import ModelSpec
 from dlv3deploy.engines.gpu import find_gpu
 from dlv3deploy.engines.manifest import Builder, Target
+from dlv3deploy.engines.onnxruntime_int8 import with_unsigned_activations
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -78,7 +79,7 @@ class OnnxRuntimeBackend:
         options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
         options.optimized_model_filepath = str(engine)
         try:
-            runtime.InferenceSession(model, options, providers=providers())
+            runtime.InferenceSession(_fusable(model), options, providers=providers())
         except Exception as error:  # ONNX Runtime's own exceptions share no public base
             raise UserError(
                 where, f"cannot be optimised by ONNX Runtime ({_reason(error)})", "see `dlv3deploy inspect`"
@@ -112,11 +113,30 @@ class OnnxRuntimeBackend:
         return Target(f"cpu ({platform.machine()})")
 
 
+def _fusable(model: bytes) -> bytes:
+    """On a CPU, the form of a Q/DQ graph that ONNX Runtime fuses; other graphs as they are."""
+    import onnx
+
+    if providers()[0] != CPU:
+        return model
+    data: bytes = with_unsigned_activations(onnx.load_from_string(model)).SerializeToString()
+    return data
+
+
+def _lacks_vnni() -> bool:
+    """Whether this is an x86 processor whose products of unsigned and signed bytes saturate at 16 bits."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return False
+    return platform.machine() in ("x86_64", "AMD64") and "vnni" not in flags
+
+
 def _options(runtime: Any) -> onnxruntime.SessionOptions:
     options = runtime.SessionOptions()
     options.log_severity_level = 4
-    # Without VNNI instructions, products of unsigned activations and signed weights overflow; this keeps them exact.
-    options.add_session_config_entry("session.x64quantprecision", "1")
+    if _lacks_vnni():
+        options.add_session_config_entry("session.x64quantprecision", "1")  # slower, and exact
     return options
 
 
