@@ -14,7 +14,7 @@ OUTPUT_STRIDES = (8, 16, 32)
 
 
 class StageRates(NamedTuple):
-    """One stage: the stride of its first block, the atrous rate of that block's 3×3 convolution and of the later ones."""
+    """One stage: its stride, the atrous rate of the convolution that has the stride, and of the later ones."""
 
     stride: int
     first_rate: int
@@ -24,8 +24,8 @@ class StageRates(NamedTuple):
 def stage_rates(strides: tuple[int, ...], stem_stride: int, output_stride: int) -> list[StageRates]:
     """The plan for stages of the given native strides behind a stem of `stem_stride`.
 
-    Where a stride is replaced, the first block of that stage keeps the rate that reached it, and the blocks after it take the
-    new one (as torchvision and TensorFlow's DeepLab do). Raises UserError for an output stride other than 8, 16 or 32.
+    Where a stride is replaced, the convolution that had it keeps the rate that reached it, and those after it take the new one
+    (as torchvision and TensorFlow's DeepLab do). Raises UserError for an output stride other than 8, 16 or 32.
     """
     check_output_stride(output_stride)
     reached, rate, plan = stem_stride, 1, []

@@ -157,6 +157,8 @@ def check_parity(model: nn.Module, proto: ModelProto, spec: ModelSpec) -> Parity
     for batch in parity_batches(spec):
         with torch.inference_mode():
             expected = model(torch.from_numpy(batch)).numpy()
+        if not np.isfinite(expected).all():
+            raise CheckFailed("PyTorch itself computes values that are not finite; train again with a lower --learning-rate")
         try:
             found = run(batch)
         except Exception as error:  # the runtimes' own exceptions share no public base

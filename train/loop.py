@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import shutil
 import time
 import warnings
@@ -29,9 +30,10 @@ from dlv3deploy.train.augment import Augmentation
 from dlv3deploy.train.checkpoint import load_backbone_weights, save_checkpoint
 from dlv3deploy.train.curve import draw_curve
 from dlv3deploy.train.deeplabv3 import DeepLabV3, TrainingForward, upsample_to
-from dlv3deploy.train.interrupts import ignore_interrupts, interrupts_held
+from dlv3deploy.train.interrupts import StepAbandoned, ignore_interrupts, interrupts_held
 from dlv3deploy.train.meter import TrainingMeter
 from dlv3deploy.train.plan import TrainingPlan
+from dlv3deploy.train.precision import precision_for
 from dlv3deploy.train.run_state import Progress, Row, RunFolder
 from dlv3deploy.train.samples import AugmentedSamples, EpochBatches, steps_per_epoch
 from dlv3deploy.train.torch_engine import TorchEngine
@@ -65,6 +67,11 @@ class Run:
     progress: Progress
     rows: list[Row]
 
+    @property
+    def is_saved(self) -> bool:
+        """Whether this very step has been validated, and saved with its figures."""
+        return bool(self.rows) and self.rows[-1].step == self.progress.step and self.rows[-1].miou is not None
+
     def spec(self, scores: SegmentationScores | None = None) -> ModelSpec:
         """The model's description; `scores` are the validation's of these very weights, when there was one."""
         figures = (scores.miou, scores.pixel_accuracy) if scores else (None, None)
@@ -81,16 +88,19 @@ def train(plan: TrainingPlan, checkpoint: Path, folder: Path, resume: bool = Fal
     run = _prepare(plan, RunFolder(folder), resume)
     loader = run.fabric.setup_dataloaders(_loader(run), use_distributed_sampler=False)
     started = time.monotonic() - run.progress.seconds
-    with _saving_on_interrupt(run), TrainingMeter(plan.steps, run.progress) as meter:
+    with _saving_on_interrupt(run), TrainingMeter(plan.steps, run.progress, run.fabric.is_global_zero) as meter:
         _settle(run)
-        for images, labels in loader:
+        batches = iter(loader)
+        while run.progress.step < plan.steps:
             with interrupts_held():
+                images, labels = next(batches)
                 loss = _step(run, run.progress.step, images, labels)
                 run.progress.count(loss, time.monotonic() - started)
             scores = _settle(run)
             meter.update(run.progress, loss, scores)
-    if run.fabric.is_global_zero:
-        publish(run.folder.best, checkpoint)
+    if not run.fabric.is_global_zero:
+        raise SystemExit  # Fabric ran the whole program again for another device; what follows training is done once
+    publish(run.folder.best, checkpoint)
     best = run.progress
     return TrainingResult(checkpoint, best.best_miou, best.best_pixel_accuracy, best.step, best.seconds)
 
@@ -111,8 +121,11 @@ def _copy(source: Path, target: Path) -> None:
 
 def _prepare(plan: TrainingPlan, folder: RunFolder, resume: bool) -> Run:
     train_set, val_set = open_dataset(plan.data, "train", plan.classes), open_dataset(plan.data, "val", plan.classes)
+    if os.environ.get("LOCAL_RANK", "0") == "0":  # before further processes start, which would wait for this one for ever
+        train_set.check()
+        val_set.check()
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
-    fabric = Fabric(accelerator="auto", devices="auto", precision=_precision(plan.precision))
+    fabric = Fabric(accelerator="auto", devices="auto", precision=precision_for(plan.precision))
     fabric.launch()
     if plan.batch_size < 2 * fabric.world_size:
         raise UserError(
@@ -120,9 +133,6 @@ def _prepare(plan: TrainingPlan, folder: RunFolder, resume: bool) -> Run:
             "batch norm needs at least 2 images on each",
             f"use --batch-size {2 * fabric.world_size} or more, or hide devices with CUDA_VISIBLE_DEVICES",
         )
-    if fabric.is_global_zero:
-        train_set.check()
-        val_set.check()
     torch.manual_seed(plan.seed)
     model = DeepLabV3(plan.architecture, len(plan.classes))
     if plan.backbone_weights and not resume:
@@ -139,26 +149,6 @@ def _prepare(plan: TrainingPlan, folder: RunFolder, resume: bool) -> Run:
         folder.forget()
     progress, rows = (state.progress, state.rows) if state else (Progress(), [])
     return Run(plan, folder, fabric, model, trained, wrapped, train_set, val_set, progress, rows)
-
-
-def _precision(wanted: str) -> str:
-    """Mixed precision where it is faster: bfloat16 on GPUs and CPUs that compute in it, float16 on older GPUs."""
-    if wanted == "16-mixed" and not torch.cuda.is_available():
-        raise UserError("precision 16-mixed", "is for GPUs", "use auto, 32-true or bf16-mixed")
-    if wanted != "auto":
-        return wanted
-    if torch.cuda.is_available():
-        return "bf16-mixed" if torch.cuda.is_bf16_supported() else "16-mixed"
-    return "bf16-mixed" if _cpu_computes_bfloat16() else "32-true"
-
-
-def _cpu_computes_bfloat16() -> bool:
-    """Whether Linux lists bfloat16 instructions for this CPU; without them bfloat16 is emulated and slower than float32."""
-    try:
-        flags = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
-    except OSError:
-        return False
-    return any(name in flags for name in ("avx512_bf16", "amx_bf16", " bf16"))
 
 
 def _optimiser(plan: TrainingPlan, model: DeepLabV3) -> torch.optim.Optimizer:
@@ -187,7 +177,10 @@ def _loader(run: Run) -> DataLoader[tuple[Tensor, Tensor]]:
 
 
 def _step(run: Run, step: int, images: Tensor, labels: Tensor) -> float:
-    """One update; the loss. Dropout's seed depends on the step alone, so that a resumed run repeats it."""
+    """One update; the mean loss of all processes.
+
+    Dropout's seed depends on the step and the process alone, so that a resumed run repeats it.
+    """
     torch.manual_seed(hash((run.plan.seed, step, run.fabric.global_rank)) & 0x7FFF_FFFF)
     for group in run.optimiser.param_groups:
         group["lr"] = run.plan.rate_at(step)
@@ -199,7 +192,7 @@ def _step(run: Run, step: int, images: Tensor, labels: Tensor) -> float:
     run.optimiser.zero_grad(set_to_none=True)
     run.fabric.backward(loss)
     run.optimiser.step()
-    value = float(loss.detach())
+    value = float(run.fabric.all_reduce(loss.detach()))
     if not math.isfinite(value):
         raise CheckFailed(f"the loss is {value} at step {step}; lower --learning-rate (it is {run.plan.initial_rate:g})")
     return value
@@ -214,20 +207,21 @@ def segmentation_loss(scores: Tensor, labels: Tensor, ignore_index: int) -> Tens
 
 def _settle(run: Run) -> SegmentationScores | None:
     """Do what this step is due for, once: a validation, a row of the table, and saving what was validated."""
-    step, best = run.progress.step, run.progress.best_miou
+    step = run.progress.step
     if run.progress.settled == step:
         return None
     due = step % run.plan.validate_every == 0 or step == run.plan.steps
     scores = validate(run.model, run.spec(), run.val_set, run.fabric) if due else None
+    is_best = scores is not None and scores.miou > run.progress.best_miou
     with interrupts_held():
         run.progress.settled = step
-        if scores and scores.miou > best:
+        if scores and is_best:
             run.progress.best_miou, run.progress.best_pixel_accuracy = scores.miou, scores.pixel_accuracy
         if scores or step % ROWS_EVERY == 0:
             run.rows.append(_row(run, scores))
             run.progress.loss_sum, run.progress.loss_steps = 0.0, 0
         if scores and run.fabric.is_global_zero:
-            if scores.miou > best:
+            if is_best:
                 save_checkpoint(run.folder.best, run.model, run.spec(scores))
             _save(run, scores)
     return scores
@@ -273,10 +267,14 @@ def _saving_on_interrupt(run: Run) -> Iterator[None]:
         warnings.filterwarnings("ignore", category=UserWarning, module="lightning_fabric|torch.utils.data")
         try:
             yield
+        except StepAbandoned:
+            say("stopped in the middle of a step; go on with --resume from the last validation")
+            raise
         except KeyboardInterrupt:
             if run.fabric.is_global_zero:
-                with interrupts_held():
-                    _save(run, None)
+                if not run.is_saved:
+                    with interrupts_held():
+                        _save(run, None)
                 say(f"stopped at step {run.progress.step} of {run.plan.steps}; go on with --resume")
             raise
 

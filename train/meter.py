@@ -17,9 +17,10 @@ LINE_EVERY_S = 30.0
 
 
 class TrainingMeter:
-    """Shows step, smoothed loss and the latest and best validation mIoU; a context manager."""
+    """Shows step, smoothed loss and the latest and best validation mIoU, unless not `shown`; a context manager."""
 
-    def __init__(self, steps: int, progress: run_state.Progress) -> None:
+    def __init__(self, steps: int, progress: run_state.Progress, shown: bool = True) -> None:
+        self.shown = shown
         self.steps, self.loss, self.miou = steps, 0.0, "mIoU –"
         self.next_line = time.monotonic() + LINE_EVERY_S
         self.bar = Progress(
@@ -29,7 +30,7 @@ class TrainingMeter:
             TextColumn("loss {task.fields[loss]:.3f}  {task.fields[miou]}"),
             TimeRemainingColumn(),
             console=Console(stderr=True),
-            disable=not sys.stderr.isatty(),
+            disable=not (shown and sys.stderr.isatty()),
         )
         self.task = self.bar.add_task("training", total=steps, completed=progress.step, loss=0.0, miou=self.miou)
 
@@ -45,6 +46,6 @@ class TrainingMeter:
         if scores:
             self.miou = f"mIoU {scores.miou:.3f} (best {progress.best_miou:.3f})"
         self.bar.update(self.task, completed=progress.step, loss=self.loss, miou=self.miou)
-        if self.bar.disable and (scores or time.monotonic() > self.next_line):
+        if self.shown and self.bar.disable and (scores or time.monotonic() > self.next_line):
             self.next_line = time.monotonic() + LINE_EVERY_S
             say(f"step {progress.step}/{self.steps}  loss {self.loss:.3f}  {self.miou}  {progress.seconds:.0f} s")

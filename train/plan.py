@@ -20,7 +20,6 @@ BASE_RATES: dict[Optimiser, float] = {"adamw": 1e-3, "sgd": 7e-3}
 BASE_BATCH = 16
 PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed")
 LARGEST_SCALE = 16.0  # an image grows by its square
-LARGEST_LABEL = 255  # labels are uint8
 
 
 @dataclass(frozen=True)
@@ -69,12 +68,6 @@ class TrainingPlan:
             check_size(*size, network.output_stride)
 
     def _check_data(self) -> None:
-        if not 0 <= self.classes.ignore_index <= LARGEST_LABEL:
-            raise UserError(
-                f"ignore index {self.classes.ignore_index}",
-                f"labels hold 0 to {LARGEST_LABEL}",
-                "use an id that is no class, such as 255",
-            )
         if not (all(map(math.isfinite, self.input.mean)) and all(0 < s < math.inf for s in self.input.std)):
             raise UserError(
                 f"mean {self.input.mean}, std {self.input.std}",

@@ -10,16 +10,20 @@ from dlv3deploy.train.atrous import stage_rates
 
 
 class BasicBlock(nn.Module):
-    """Two 3×3 convolutions and the identity (ResNet-18 and -34)."""
+    """Two 3×3 convolutions and the identity (ResNet-18 and -34).
+
+    `rates` are those of the convolution that has the stride and of the one behind it.
+    """
 
     expansion = 1
 
-    def __init__(self, inputs: int, width: int, stride: int, rate: int) -> None:
+    def __init__(self, inputs: int, width: int, stride: int, rates: tuple[int, int]) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(inputs, width, 3, stride, padding=rate, dilation=rate, bias=False)
+        first, second = rates
+        self.conv1 = nn.Conv2d(inputs, width, 3, stride, padding=first, dilation=first, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.relu = nn.ReLU(inplace=True)
-        self.conv2 = nn.Conv2d(width, width, 3, padding=rate, dilation=rate, bias=False)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=second, dilation=second, bias=False)
         self.bn2 = nn.BatchNorm2d(width)
         self.downsample = _shortcut(inputs, width * self.expansion, stride)
 
@@ -30,13 +34,16 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1×1, 3×3, 1×1 and the identity (ResNet-50 and -101); the stride sits in the 3×3, as in torchvision's weights."""
+    """1×1, 3×3, 1×1 and the identity (ResNet-50 and -101); the stride sits in the 3×3, as in torchvision's weights.
+
+    `rates` are as in a BasicBlock; nothing behind the stride is large enough for the second.
+    """
 
     expansion = 4
 
-    def __init__(self, inputs: int, width: int, stride: int, rate: int) -> None:
+    def __init__(self, inputs: int, width: int, stride: int, rates: tuple[int, int]) -> None:
         super().__init__()
-        outputs = width * self.expansion
+        outputs, rate = width * self.expansion, rates[0]
         self.conv1 = nn.Conv2d(inputs, width, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.conv2 = nn.Conv2d(width, width, 3, stride, padding=rate, dilation=rate, bias=False)
@@ -90,9 +97,9 @@ class ResNet(nn.Module):
         self.maxpool = nn.MaxPool2d(3, 2, padding=1)
         channels, stages = WIDTHS[0], []
         for width, depth, rates in zip(WIDTHS, layout.depths, stage_rates(STRIDES, STEM_STRIDE, output_stride), strict=True):
-            blocks: list[nn.Module] = [layout.block(channels, width, rates.stride, rates.first_rate)]
+            blocks: list[nn.Module] = [layout.block(channels, width, rates.stride, (rates.first_rate, rates.later_rate))]
             channels = width * layout.block.expansion
-            blocks += [layout.block(channels, width, 1, rates.later_rate) for _ in range(depth - 1)]
+            blocks += [layout.block(channels, width, 1, (rates.later_rate, rates.later_rate)) for _ in range(depth - 1)]
             stages.append(nn.Sequential(*blocks))
         self.layer1, self.layer2, self.layer3, self.layer4 = stages
         self.out_channels = channels

@@ -36,8 +36,10 @@ def export(
 
     place = Workspace(workspace)
     choices = ExportChoices(kinds[output], parse_size(size) if size else None, dynamic_size, dynamic_batch, opset)
-    target = to or place.onnx
-    spec, parity = run_export(checkpoint or place.checkpoint, target, choices)
+    source, target = checkpoint or place.checkpoint, to or place.onnx
+    if target.resolve() == source.resolve():
+        raise UserError(f"--to {target}", "is the checkpoint itself", "give the ONNX file a name of its own")
+    spec, parity = run_export(source, target, choices)
     say(
         f"wrote {target}: {spec.input.height}×{spec.input.width} to {output}, opset {opset}; differs from PyTorch by "
         f"{parity.difference:.1e} ({parity.tolerance:.0e} allowed, {parity.runtime})"

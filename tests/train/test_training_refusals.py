@@ -1,0 +1,125 @@
+"""Data that cannot be trained on is refused before the first step, and the file that is wrong is named."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+from small_runs import small_plan
+
+from dlv3deploy.core.errors import UserError
+from dlv3deploy.core.images import read_label
+from dlv3deploy.train import loop
+from dlv3deploy.train.loop import train
+
+
+@pytest.fixture
+def data(few_scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A data set to spoil, in a test in which no step may be made."""
+
+    def no_step(*_: Any) -> float:
+        raise AssertionError("a step was made")
+
+    monkeypatch.setattr(loop, "_step", no_step)
+    shutil.copytree(few_scenes, tmp_path / "data")
+    return tmp_path / "data"
+
+
+def refusal(data: Path, **changes: Any) -> str:
+    root = data.parent
+    with pytest.raises(UserError) as raised:
+        train(small_plan(data, **changes), root / "model.safetensors", root / "train")
+    assert not (root / "model.safetensors").exists() and not list(root.glob("train/*"))
+    assert "\n" not in str(raised.value)
+    return str(raised.value)
+
+
+def bad_id(split: Path) -> Path:
+    path = split / "labels" / "00001.png"
+    label = read_label(path)
+    label[3, 4] = 77
+    Image.fromarray(label).save(path)
+    return path
+
+
+def cut_image(split: Path) -> Path:
+    path = split / "images" / "00001.jpg"
+    path.write_bytes(path.read_bytes()[:900])
+    return path
+
+
+def no_image(split: Path) -> Path:
+    path = split / "images" / "00001.jpg"
+    path.write_bytes(b"not a picture")
+    return path
+
+
+def cut_label(split: Path) -> Path:
+    path = split / "labels" / "00001.png"
+    path.write_bytes(path.read_bytes()[:200])
+    return path
+
+
+def colour_label(split: Path) -> Path:
+    path = split / "labels" / "00001.png"
+    Image.fromarray(np.zeros((64, 96, 3), np.uint8)).save(path)
+    return path
+
+
+def other_size(split: Path) -> Path:
+    path = split / "labels" / "00001.png"
+    Image.fromarray(cv2.resize(read_label(path), (48, 32), interpolation=cv2.INTER_NEAREST)).save(path)
+    return path
+
+
+def no_label(split: Path) -> Path:
+    path = split / "labels" / "00001.png"
+    path.unlink()
+    return path
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (bad_id, "label id 77"),
+        (cut_image, "is cut short"),
+        (no_image, "is not a readable picture"),
+        (cut_label, "00001.png"),
+        (colour_label, "not class ids"),
+        (other_size, "48×32"),
+        (no_label, "has no label"),
+    ],
+)
+def test_a_spoilt_file_is_named(data: Path, split: str, spoil: Callable[[Path], Path], says: str) -> None:
+    path = spoil(data / split)
+    message = refusal(data)
+    assert str(path) in message and says in message
+
+
+def test_a_refused_start_leaves_the_state_of_the_run_before_it(data: Path) -> None:
+    bad_id(data / "train")
+    state = data.parent / "train" / "state.pt"
+    state.parent.mkdir()
+    state.write_bytes(b"state")
+    with pytest.raises(UserError, match="label id 77"):
+        train(small_plan(data), data.parent / "model.safetensors", state.parent)
+    assert state.read_bytes() == b"state"
+
+
+def test_a_folder_that_is_no_data_set_is_refused(data: Path) -> None:
+    shutil.rmtree(data / "val" / "images")
+    assert "has no images/ folder" in refusal(data)
+    shutil.rmtree(data)
+    assert "is no folder" in refusal(data)
+
+
+def test_backbone_weights_that_do_not_fit_are_refused(data: Path) -> None:
+    missing = data.parent / "nothing.pth"
+    assert f"{missing}: does not exist" in refusal(data, backbone_weights=missing)

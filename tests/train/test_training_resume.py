@@ -1,0 +1,412 @@
+"""A run that is interrupted, killed or cut off while writing, and then resumed, ends exactly as one that was not."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from small_runs import SMALL, UnbrokenRun, rows_of, shallow_backbone, small_plan, tensors_of
+
+from dlv3deploy.core.errors import UserError
+from dlv3deploy.core.metrics import SegmentationScores
+from dlv3deploy.train import loop
+from dlv3deploy.train.deeplabv3 import DeepLabV3
+from dlv3deploy.train.interrupts import StepAbandoned, interrupts_held
+from dlv3deploy.train.loop import check_fits, train
+from dlv3deploy.train.run_state import RunFolder
+
+HERE = Path(__file__).parent
+pytestmark = pytest.mark.usefixtures("shallow_network")
+
+
+class Killed(BaseException):
+    """Nobody catches this, as nobody catches SIGKILL."""
+
+
+def start(data: Path, root: Path, **changes: Any) -> loop.TrainingResult:
+    return train(small_plan(data, **changes), root / "model.safetensors", root / "train")
+
+
+def resume(data: Path, root: Path, **changes: Any) -> loop.TrainingResult:
+    return train(small_plan(data, **changes), root / "model.safetensors", root / "train", resume=True)
+
+
+def assert_ends_like(unbroken: UnbrokenRun, root: Path, result: loop.TrainingResult) -> None:
+    for name in ("best.safetensors", "last.safetensors"):
+        assert (root / "train" / name).read_bytes() == (unbroken.folder / name).read_bytes(), name
+    assert (root / "model.safetensors").read_bytes() == unbroken.checkpoint.read_bytes()
+    assert rows_of(root / "train") == rows_of(unbroken.folder)
+    assert replace(result, checkpoint=Path(), seconds=0) == replace(unbroken.result, checkpoint=Path(), seconds=0)
+
+
+def raising_at(step: int, error: type[BaseException]) -> Callable[..., float]:
+    real = loop._step
+
+    def stepped(run: loop.Run, number: int, *rest: Any) -> float:
+        if number == step:
+            raise error
+        return real(run, number, *rest)
+
+    return stepped
+
+
+@pytest.mark.parametrize("step", [0, 3, 4, 6, 11])
+def test_interrupted_between_steps(
+    unbroken: UnbrokenRun, few_scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "_step", raising_at(step, KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            start(few_scenes, tmp_path)
+    assert not (tmp_path / "model.safetensors").exists()
+    assert_ends_like(unbroken, tmp_path, resume(few_scenes, tmp_path, workers=1))
+
+
+def test_interrupted_again_and_again(
+    unbroken: UnbrokenRun, few_scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run: Callable[..., loop.TrainingResult] = start
+    for step in (1, 5, 5, 9):
+        with monkeypatch.context() as patch:
+            patch.setattr(loop, "_step", raising_at(step, KeyboardInterrupt))
+            with pytest.raises(KeyboardInterrupt):
+                run(few_scenes, tmp_path)
+        run = resume
+    assert_ends_like(unbroken, tmp_path, resume(few_scenes, tmp_path))
+    ours, theirs = (torch.load(folder / "state.pt") for folder in (tmp_path / "train", unbroken.folder))
+    for number, theirs_of_one in theirs["optimiser"]["state"].items():
+        for name, tensor in theirs_of_one.items():
+            assert torch.equal(ours["optimiser"]["state"][number][name], tensor)
+
+
+@pytest.mark.parametrize("step", [2, 6, 11])
+def test_ctrl_c_in_the_middle_of_a_step_waits_for_its_end(
+    unbroken: UnbrokenRun,
+    few_scenes: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    step: int,
+) -> None:
+    """After the forward pass batch norm has already learnt, and the weights have not yet."""
+    real, calls = loop.segmentation_loss, iter(range(100))
+
+    def interrupted(*arguments: Any) -> torch.Tensor:
+        if next(calls) == step:
+            signal.raise_signal(signal.SIGINT)
+        return real(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "segmentation_loss", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            start(few_scenes, tmp_path)
+    assert f"stopped at step {step + 1} of 12; go on with --resume" in capsys.readouterr().err
+    assert_ends_like(unbroken, tmp_path, resume(few_scenes, tmp_path))
+
+
+@pytest.mark.parametrize("validation", [0, 1, 2])
+def test_interrupted_in_a_validation(
+    unbroken: UnbrokenRun, few_scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, validation: int
+) -> None:
+    real, calls = loop.validate, iter(range(100))
+
+    def interrupted(*arguments: Any) -> SegmentationScores:
+        if next(calls) == validation:
+            signal.raise_signal(signal.SIGINT)
+        return real(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "validate", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            start(few_scenes, tmp_path)
+    with pytest.raises(UserError, match=f"stopped at step {4 * validation + 4} of 12"):
+        RunFolder(tmp_path / "train").require_free()
+    assert_ends_like(unbroken, tmp_path, resume(few_scenes, tmp_path))
+
+
+@pytest.mark.parametrize("save", [1, 2])
+def test_interrupted_while_saving(
+    unbroken: UnbrokenRun, few_scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, save: int
+) -> None:
+    real, calls = RunFolder.save_state, iter(range(100))
+
+    def interrupted(*arguments: Any) -> None:
+        if next(calls) == save:
+            signal.raise_signal(signal.SIGINT)
+        real(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "save_state", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            start(few_scenes, tmp_path)
+    assert_ends_like(unbroken, tmp_path, resume(few_scenes, tmp_path))
+
+
+WRITES = [
+    *(("save_checkpoint", n) for n in (2, 3)),
+    *(("write_rows", n) for n in (1, 2)),
+    *(("save_state", n) for n in (1, 2)),
+    ("publish", 0),
+]
+
+
+@pytest.mark.parametrize(("write", "number"), WRITES)
+def test_killed_at_any_write(
+    unbroken: UnbrokenRun, few_scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: str, number: int
+) -> None:
+    owner: Any = RunFolder if hasattr(RunFolder, write) else loop
+    real, calls = getattr(owner, write), iter(range(100))
+
+    def killed(*arguments: Any) -> None:
+        if next(calls) == number:
+            raise Killed
+        real(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, write, killed)
+        with pytest.raises(Killed):
+            start(few_scenes, tmp_path)
+    assert_ends_like(unbroken, tmp_path, resume(few_scenes, tmp_path))
+
+
+def test_killed_between_validations_a_run_goes_on_from_the_last_one(
+    unbroken: UnbrokenRun, few_scenes: Path, tmp_path: Path
+) -> None:
+    command = [sys.executable, str(HERE / "train_until_killed.py"), str(few_scenes), str(tmp_path), "6"]
+    done = subprocess.run(command, capture_output=True, timeout=120, check=False, env={**os.environ, "PYTHONPATH": str(HERE)})
+    assert done.returncode == -signal.SIGKILL, done.stderr.decode()
+    state = torch.load(tmp_path / "train" / "state.pt")
+    assert state["progress"]["step"] == 4
+    assert_ends_like(unbroken, tmp_path, resume(few_scenes, tmp_path))
+
+
+def copy_of(run: UnbrokenRun, root: Path) -> Path:
+    shutil.copytree(run.folder, root / "train")
+    shutil.copy(run.checkpoint, root / "model.safetensors")
+    return root / "train"
+
+
+def test_resuming_a_finished_run_changes_nothing(unbroken: UnbrokenRun, few_scenes: Path, tmp_path: Path) -> None:
+    copy_of(unbroken, tmp_path)
+    previous = tmp_path / "model.previous.safetensors"
+    previous.write_bytes(b"the model of last week")
+    assert_ends_like(unbroken, tmp_path, resume(few_scenes, tmp_path))
+    assert previous.read_bytes() == b"the model of last week"
+
+
+def test_the_learning_rate_goes_on_falling_after_a_resume(
+    few_scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used: list[float] = []
+    real, interruptions = loop._step, iter([KeyboardInterrupt])
+
+    def noted(run: loop.Run, step: int, *rest: Any) -> float:
+        if step == 5 and (interruption := next(interruptions, None)):
+            raise interruption
+        loss = real(run, step, *rest)
+        used.append(run.optimiser.optimizer.param_groups[0]["lr"])  # type: ignore[attr-defined]
+        return loss
+
+    monkeypatch.setattr(loop, "_step", noted)
+    with pytest.raises(KeyboardInterrupt):
+        start(few_scenes, tmp_path)
+    resume(few_scenes, tmp_path)
+    plan = small_plan(few_scenes)
+    assert used == [plan.rate_at(step) for step in range(12)]
+
+
+def test_backbone_weights_are_not_needed_any_more(few_scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(1)
+    weights = tmp_path / "backbone.pth"
+    torch.save(DeepLabV3(SMALL, 3).backbone.state_dict(), weights)
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "_step", raising_at(2, KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            start(few_scenes, tmp_path, backbone_weights=weights)
+    saved = tensors_of(tmp_path / "train" / "last.safetensors")
+    weights.unlink()
+
+    def compare(run: loop.Run, *rest: Any) -> float:
+        assert all(torch.equal(tensor, saved[name]) for name, tensor in run.model.state_dict().items())
+        raise Killed
+
+    monkeypatch.setattr(loop, "_step", compare)
+    with pytest.raises(Killed):
+        resume(few_scenes, tmp_path, backbone_weights=weights)
+
+
+# What is refused
+
+
+@pytest.fixture(scope="module")
+def stopped_at_5(one_thread: None, few_scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("stopped")
+    with shallow_backbone() as patch:
+        patch.setattr(loop, "_step", raising_at(5, KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            start(few_scenes, root)
+    return root
+
+
+@pytest.fixture
+def unfinished(stopped_at_5: Path, tmp_path: Path) -> Path:
+    """The folder of a run that stopped at step 5."""
+    shutil.copytree(stopped_at_5 / "train", tmp_path / "train")
+    return tmp_path / "train"
+
+
+def test_an_unfinished_run_is_overwritten_only_on_request(few_scenes: Path, unfinished: Path) -> None:
+    plan = small_plan(few_scenes)
+    with pytest.raises(UserError, match="stopped at step 5 of 12; use --resume to go on, --restart to begin again"):
+        check_fits(plan, unfinished, resume=False, restart=False)
+    check_fits(plan, unfinished, resume=True, restart=False)
+    check_fits(plan, unfinished, resume=False, restart=True)
+    with pytest.raises(UserError, match="exclude each other"):
+        check_fits(plan, unfinished, resume=True, restart=True)
+
+
+def test_a_finished_run_and_an_empty_folder_are_free(unbroken: UnbrokenRun, few_scenes: Path, tmp_path: Path) -> None:
+    check_fits(small_plan(few_scenes), unbroken.folder, resume=False, restart=False)
+    check_fits(small_plan(few_scenes), tmp_path / "new", resume=False, restart=False)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"batch_size": 4, "learning_rate": 1e-3}, r"--resume with --batch-size 4: the saved run has 2; give the same"),
+        ({"seed": 9}, r"--resume with --seed 9: the saved run has 3"),
+        ({"crop": (64, 64)}, r"--resume with --crop \(64, 64\): the saved run has \(48, 64\)"),
+        ({"architecture": replace(SMALL, aspp_channels=16)}, "--resume with --aspp-channels 16: the saved run has 8"),
+        ({"steps": 20}, "--resume with --steps 20: the saved run has 12"),
+    ],
+)
+def test_other_options_are_refused_by_name(few_scenes: Path, unfinished: Path, changes: dict[str, Any], says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        check_fits(small_plan(few_scenes, **changes), unfinished, resume=True, restart=False)
+    before = (unfinished / "state.pt").read_bytes()
+    with pytest.raises(UserError, match=says):
+        resume(few_scenes, unfinished.parent, **changes)
+    assert (unfinished / "state.pt").read_bytes() == before
+
+
+def test_there_must_be_a_run_to_resume(few_scenes: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="holds no run to resume"):
+        resume(few_scenes, tmp_path)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.9])
+def test_a_damaged_state_is_refused_and_not_overwritten_unasked(few_scenes: Path, unfinished: Path, share: float) -> None:
+    state = unfinished / "state.pt"
+    state.write_bytes(state.read_bytes()[: int(share * state.stat().st_size)])
+    for resumes in (True, False):
+        with pytest.raises(UserError, match="state.pt: is damaged; start anew with --restart"):
+            check_fits(small_plan(few_scenes), unfinished, resume=resumes, restart=False)
+
+
+def test_a_state_whose_best_checkpoint_is_gone_is_refused(few_scenes: Path, unfinished: Path) -> None:
+    (unfinished / "best.safetensors").unlink()
+    with pytest.raises(UserError, match="best.safetensors: is missing"):
+        check_fits(small_plan(few_scenes), unfinished, resume=True, restart=False)
+
+
+def test_a_restarted_run_that_dies_early_is_not_resumed_as_the_old_one(
+    few_scenes: Path, unfinished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "_step", raising_at(1, Killed))
+    with pytest.raises(Killed):
+        start(few_scenes, unfinished.parent)
+    with pytest.raises(UserError, match="holds no run to resume"):
+        resume(few_scenes, unfinished.parent)
+
+
+# Holding Ctrl-C back
+
+
+def test_workers_do_not_hear_the_terminals_ctrl_c(
+    unbroken: UnbrokenRun, few_scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = loop._step
+
+    def stepped(run: loop.Run, step: int, *rest: Any) -> float:
+        for worker in multiprocessing.active_children():
+            assert worker.pid is not None
+            for _ in range(2):  # a worker that listened would leave at the second
+                os.kill(worker.pid, signal.SIGINT)
+                time.sleep(0.01)
+        return real(run, step, *rest)
+
+    monkeypatch.setattr("dlv3deploy.train.interrupts.PATIENCE_S", 0.0)
+    monkeypatch.setattr(loop, "_step", stepped)
+    assert_ends_like(unbroken, tmp_path, start(few_scenes, tmp_path, workers=1))
+
+
+def test_a_held_interrupt_comes_at_the_end_of_the_block() -> None:
+    done: list[str] = []
+
+    def work() -> None:
+        with interrupts_held():
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+            done.append("whole")
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    assert done == ["whole"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_step_that_does_not_end_can_be_abandoned_and_is_not_saved(
+    unbroken: UnbrokenRun, few_scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, calls = loop.segmentation_loss, iter(range(100))
+
+    def hanging(*arguments: Any) -> torch.Tensor:
+        if next(calls) == 6:
+            for _ in range(3):
+                signal.raise_signal(signal.SIGINT)
+            raise AssertionError("the step went on")
+        return real(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "segmentation_loss", hanging)
+        patch.setattr("dlv3deploy.train.interrupts.PATIENCE_S", 0.0)
+        with pytest.raises(StepAbandoned):
+            start(few_scenes, tmp_path)
+    assert torch.load(tmp_path / "train" / "state.pt")["progress"]["step"] == 4
+    assert_ends_like(unbroken, tmp_path, resume(few_scenes, tmp_path))
+
+
+def test_an_error_in_the_block_goes_before_the_held_interrupt() -> None:
+    def work() -> None:
+        with interrupts_held():
+            signal.raise_signal(signal.SIGINT)
+            raise ValueError("first")
+
+    with pytest.raises(ValueError, match="first"):
+        work()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_off_the_main_thread_nothing_is_held() -> None:
+    done: list[bool] = []
+
+    def work() -> None:
+        with interrupts_held():
+            done.append(signal.getsignal(signal.SIGINT) is signal.default_int_handler)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert done == [True]
