@@ -122,8 +122,7 @@ def _copy(source: Path, target: Path) -> None:
 def _prepare(plan: TrainingPlan, folder: RunFolder, resume: bool) -> Run:
     train_set, val_set = open_dataset(plan.data, "train", plan.classes), open_dataset(plan.data, "val", plan.classes)
     if os.environ.get("LOCAL_RANK", "0") == "0":  # before further processes start, which would wait for this one for ever
-        train_set.check()
-        val_set.check()
+        _check_data(train_set, val_set)
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     fabric = Fabric(accelerator="auto", devices="auto", precision=precision_for(plan.precision))
     fabric.launch()
@@ -149,6 +148,18 @@ def _prepare(plan: TrainingPlan, folder: RunFolder, resume: bool) -> Run:
         folder.forget()
     progress, rows = (state.progress, state.rows) if state else (Progress(), [])
     return Run(plan, folder, fabric, model, trained, wrapped, train_set, val_set, progress, rows)
+
+
+def _check_data(train_set: FolderDataset, val_set: FolderDataset) -> None:
+    """Say what training will see. Raises UserError for damaged data, and for a set too small to hold anything out."""
+    if set(train_set.samples) & set(val_set.samples):
+        raise UserError(str(train_set.root), "holds a single image, which cannot train and validate at once", "add more images")
+    say(f"training on {len(train_set)} images, validating on {len(val_set)} others")
+    counts = train_set.check()
+    val_set.check()
+    absent = [name for name, pixels in zip(train_set.classes.names, counts, strict=True) if not pixels]
+    if absent:
+        say(f"no training label holds {', '.join(absent)}; the model cannot learn what it never sees")
 
 
 def _optimiser(plan: TrainingPlan, model: DeepLabV3) -> torch.optim.Optimizer:
@@ -268,14 +279,14 @@ def _saving_on_interrupt(run: Run) -> Iterator[None]:
         try:
             yield
         except StepAbandoned:
-            say("stopped in the middle of a step; go on with --resume from the last validation")
+            say("stopped in the middle of a step; go on with the same command and --resume from the last validation")
             raise
         except KeyboardInterrupt:
             if run.fabric.is_global_zero:
                 if not run.is_saved:
                     with interrupts_held():
                         _save(run, None)
-                say(f"stopped at step {run.progress.step} of {run.plan.steps}; go on with --resume")
+                say(f"stopped at step {run.progress.step} of {run.plan.steps}; go on with the same command and --resume")
             raise
 
 

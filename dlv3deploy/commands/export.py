@@ -37,11 +37,14 @@ def export(
     place = Workspace(workspace)
     choices = ExportChoices(kinds[output], parse_size(size) if size else None, dynamic_size, dynamic_batch, opset)
     source, target = checkpoint or place.checkpoint, to or place.onnx
-    if target.resolve() == source.resolve():
-        raise UserError(f"--to {target}", "is the checkpoint itself", "give the ONNX file a name of its own")
+    if target.suffix != ".onnx":
+        raise UserError(f"--to {target}", "is no ONNX file's name", "end it in .onnx")
+    if source.suffix == ".onnx":
+        raise UserError(str(source), "is an ONNX file already", "build an engine from it: dlv3deploy build-engine")
     spec, parity = run_export(source, target, choices)
     say(
-        f"wrote {target}: {spec.input.height}×{spec.input.width} to {output}, opset {opset}; differs from PyTorch by "
+        f"wrote {target}: {spec.input.height}×{spec.input.width}{' (may change)' if dynamic_size else ''} to {output}, "
+        f"opset {opset}; differs from PyTorch by "
         f"{parity.difference:.1e} ({parity.tolerance:.0e} allowed, {parity.runtime})"
     )
-    say("next: dlv3deploy build-engine, or dlv3deploy run --camera 0")
+    say(f"next: dlv3deploy build-engine{'' if to is None else f' {to}'}")

@@ -75,7 +75,7 @@ def test_a_checkpoint_is_not_overwritten_by_its_own_export(workspace: Path) -> N
     checkpoint = workspace / "model.safetensors"
     before = checkpoint.read_bytes()
     result = export("--workspace", workspace, "--to", workspace / "." / "model.safetensors")
-    assert result.exit_code == 1 and "is the checkpoint itself" in result.stderr
+    assert result.exit_code == 1 and "end it in .onnx" in result.stderr
     assert checkpoint.read_bytes() == before
 
 

@@ -51,7 +51,7 @@ def train(data: Path, workspace: Path, *options: str) -> Result:
 def error_of(result: Result) -> str:
     """The one line on stderr of a run that ended with 1, and nothing on stdout."""
     assert result.exit_code == 1, result.output
-    lines = result.stderr.strip().splitlines()
+    lines = [line for line in result.stderr.strip().splitlines() if not line.startswith("training on ")]
     assert len(lines) == 1 and lines[0].startswith("error: ") and result.stdout == ""
     return lines[0]
 
@@ -190,7 +190,10 @@ def test_interrupted_refused_and_resumed(few_scenes: Path, tmp_path: Path, monke
         patch.setattr(loop, "_step", interrupted)
         result = train(few_scenes, tmp_path)
     assert result.exit_code == 130
-    assert result.stderr.splitlines()[-2:] == ["stopped at step 3 of 4; go on with --resume", "interrupted"]
+    assert result.stderr.splitlines()[-2:] == [
+        "stopped at step 3 of 4; go on with the same command and --resume",
+        "interrupted",
+    ]
     assert "use --resume to go on, --restart to begin again" in error_of(train(few_scenes, tmp_path))
     assert "--resume with --seed 5: the saved run has 0" in error_of(train(few_scenes, tmp_path, "--resume", "--seed", "5"))
     assert train(few_scenes, tmp_path, "--resume").exit_code == 0

@@ -13,10 +13,12 @@ import pytest
 from PIL import Image
 from small_runs import small_plan
 
+from dlv3deploy.core.classes import VOC
+from dlv3deploy.core.dataset import open_dataset
 from dlv3deploy.core.errors import UserError
-from dlv3deploy.core.images import read_label
+from dlv3deploy.core.images import read_label, write_frame, write_mask
 from dlv3deploy.train import loop
-from dlv3deploy.train.loop import train
+from dlv3deploy.train.loop import _check_data, train
 
 
 @pytest.fixture
@@ -123,3 +125,28 @@ def test_a_folder_that_is_no_data_set_is_refused(data: Path) -> None:
 def test_backbone_weights_that_do_not_fit_are_refused(data: Path) -> None:
     missing = data.parent / "nothing.pth"
     assert f"{missing}: does not exist" in refusal(data, backbone_weights=missing)
+
+
+def test_a_single_image_cannot_train_and_validate(tmp_path: Path) -> None:
+    write_frame(tmp_path / "images" / "a.png", np.zeros((32, 32, 3), np.uint8))
+    write_mask(tmp_path / "labels" / "a.png", np.zeros((32, 32), np.uint8), VOC)
+    with pytest.raises(UserError, match="single image"):
+        _check_data(open_dataset(tmp_path, "train", VOC), open_dataset(tmp_path, "val", VOC))
+
+
+def test_classes_that_no_label_holds_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in "ab":
+        write_frame(tmp_path / "images" / f"{name}.png", np.zeros((32, 32, 3), np.uint8))
+        write_mask(tmp_path / "labels" / f"{name}.png", np.zeros((32, 32), np.uint8), VOC)
+    _check_data(open_dataset(tmp_path, "train", VOC), open_dataset(tmp_path, "val", VOC))
+    said = capsys.readouterr().err
+    assert "training on 1 images, validating on 1 others" in said
+    assert "no training label holds aeroplane, bicycle" in said
+
+
+def test_labels_that_count_nowhere_are_refused(tmp_path: Path) -> None:
+    for name in "ab":
+        write_frame(tmp_path / "images" / f"{name}.png", np.zeros((32, 32, 3), np.uint8))
+        write_mask(tmp_path / "labels" / f"{name}.png", np.full((32, 32), 255, np.uint8), VOC)
+    with pytest.raises(UserError, match="nothing but the ignored id 255"):
+        _check_data(open_dataset(tmp_path, "train", VOC), open_dataset(tmp_path, "val", VOC))

@@ -112,7 +112,7 @@ def test_ctrl_c_in_the_middle_of_a_step_waits_for_its_end(
         patch.setattr(loop, "segmentation_loss", interrupted)
         with pytest.raises(KeyboardInterrupt):
             start(few_scenes, tmp_path)
-    assert f"stopped at step {step + 1} of 12; go on with --resume" in capsys.readouterr().err
+    assert f"stopped at step {step + 1} of 12; go on with the same command and --resume" in capsys.readouterr().err
     assert_ends_like(unbroken, tmp_path, resume(few_scenes, tmp_path))
 
 
