@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,10 +50,6 @@ class FolderDataset:
 
     def __len__(self) -> int:
         return len(self.samples)
-
-    def frames(self) -> Iterator[Frame]:
-        for sample in self.samples:
-            yield read_frame(sample.image)
 
     def check(self) -> tuple[int, ...]:
         """Read every image and label once; how many pixels each class has.

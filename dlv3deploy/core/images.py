@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -147,8 +146,3 @@ def list_images(folder: Path) -> list[Path]:
     """The pictures of a folder, sorted by name, hidden files left out."""
     found = (p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith("."))
     return sorted(p for p in found if p.is_file())
-
-
-def image_facts(frame: NDArray[Any]) -> str:
-    """`640×480` (width first, as cameras are named)."""
-    return f"{frame.shape[1]}×{frame.shape[0]}"

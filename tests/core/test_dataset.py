@@ -164,4 +164,4 @@ def test_frames_are_those_of_the_samples_in_order(tmp_path: Path) -> None:
         add(tmp_path / "val", name, (2 + i, 2 + i))
     data = open_dataset(tmp_path, "val", THREE)
     assert len(data) == 2
-    assert [frame.shape for frame in data.frames()] == [(2, 2, 3), (3, 3, 3)]
+    assert [frame.shape for frame in (sample.read()[0] for sample in data.samples)] == [(2, 2, 3), (3, 3, 3)]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from dlv3deploy.core.errors import UserError
-from dlv3deploy.core.images import Frame, image_facts, list_images, read_frame, write_frame
+from dlv3deploy.core.images import Frame, list_images, read_frame, write_frame
 
 cv2 = pytest.importorskip("cv2")
 Image = pytest.importorskip("PIL.Image")
@@ -150,7 +150,3 @@ def test_a_folders_pictures_are_its_visible_files_by_name(tmp_path: Path) -> Non
         (tmp_path / name).touch()
     (tmp_path / "folder.png").mkdir()
     assert [p.name for p in list_images(tmp_path)] == ["a.png", "b.JPG", "c.tiff"]
-
-
-def test_sizes_are_said_width_first() -> None:
-    assert image_facts(picture(48, 64)) == "64×48"
