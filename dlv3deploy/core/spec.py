@@ -22,6 +22,7 @@ ResizeRule = Literal["stretch", "letterbox"]
 ColourOrder = Literal["rgb", "bgr"]
 OutputKind = Literal["scores", "logits", "mask"]
 Coordinates = Literal["half-pixel", "align-corners"]
+HeadKind = Literal["aspp", "cascade", "deeplabv2", "lraspp"]
 Triple = tuple[float, float, float]
 
 IMAGENET_MEAN: Triple = (123.675, 116.28, 103.53)  # 8-bit pixel units, red green blue
@@ -30,13 +31,35 @@ IMAGENET_STD: Triple = (58.395, 57.12, 57.375)
 
 @dataclass(frozen=True)
 class Architecture:
-    """The settings that, with the number of classes, rebuild the network (paper, sections 3.2 and 3.3)."""
+    """The settings that, with the number of classes, rebuild the network (paper, sections 3.2 and 3.3).
+
+    `head`: `aspp` (section 3.3), `cascade` (section 3.2: a classifier right behind the last block), `deeplabv2` (its summed
+    ASPP) or `lraspp` (MobileNetV3's). `width` multiplies MobileNetV2's channels. `blocks` is the last block of a ResNet, 4 to 7.
+    `multi_grid` holds the unit rates of the three 3×3 convolutions in each of blocks 4 to 7; None is torchvision's rule, by
+    which the convolution that had the stride keeps the rate that reached it. `final_convolution` is the 3×3 convolution
+    that torchvision has behind ASPP and the paper has not. `decoder` is DeepLabv3+'s. `early_padding` pads inverted residuals
+    before their expansion, as some trained MobileNetV2 weights want it.
+    """
 
     backbone: str
     output_stride: int = 16
     aspp_rates: tuple[int, ...] = (6, 12, 18)
     aspp_channels: int = 256
     auxiliary: bool = False
+    head: HeadKind = "aspp"
+    width: float = 1.0
+    blocks: int = 4
+    multi_grid: tuple[int, int, int] | None = None
+    image_pooling: bool = True
+    aspp_batch_norm: bool = True
+    final_convolution: bool = True
+    decoder: bool = False
+    early_padding: bool = False
+
+    def at_output_stride(self, output_stride: int) -> Architecture:
+        """The same weights with a denser or coarser map: ASPP rates follow (paper, section 4.2: doubled from 16 to 8)."""
+        rates = tuple(max(1, rate * self.output_stride // output_stride) for rate in self.aspp_rates)
+        return replace(self, output_stride=output_stride, aspp_rates=rates)
 
 
 @dataclass(frozen=True)
@@ -155,11 +178,17 @@ def _output(data: dict[str, Any]) -> OutputSpec:
 def _architecture(data: dict[str, Any] | None) -> Architecture | None:
     if data is None:
         return None
-    spec = Architecture(**{**data, "aspp_rates": tuple(data["aspp_rates"])})
-    _check_types(spec, backbone=str, output_stride=int, aspp_channels=int, auxiliary=bool)
-    numbers = (spec.output_stride, spec.aspp_channels, *spec.aspp_rates)
-    if not all(type(n) is int and n > 0 for n in numbers):
-        raise ValueError(f"output stride, ASPP channels and rates {numbers}")
+    grid = data.get("multi_grid")
+    spec = Architecture(
+        **{**data, "aspp_rates": tuple(data["aspp_rates"]), "multi_grid": None if grid is None else tuple(grid)}
+    )
+    _check_types(spec, backbone=str, width=int | float, blocks=int)
+    _check_types(spec, **dict.fromkeys(("auxiliary", "image_pooling", "aspp_batch_norm", "final_convolution"), bool))
+    _check_types(spec, decoder=bool, early_padding=bool)
+    _require(spec.head, HeadKind)
+    numbers = (spec.output_stride, spec.aspp_channels, *spec.aspp_rates, *(spec.multi_grid or ()))
+    if not all(type(n) is int and n > 0 for n in numbers) or not 0 < spec.width < math.inf:
+        raise ValueError(f"output stride, ASPP channels, rates and width {(*numbers, spec.width)}")
     return spec
 
 
