@@ -5,6 +5,7 @@ What a killed run needs to go on (optimiser, step) is a different file, `train/s
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -13,8 +14,13 @@ from torch import Tensor
 from dlv3deploy.core.checkpoints import MADE_BY, checkpoint_facts
 from dlv3deploy.core.errors import UserError
 from dlv3deploy.core.files import replacing, require_file
+from dlv3deploy.core.progress import say
 from dlv3deploy.core.spec import SPEC_KEY, ModelSpec
-from dlv3deploy.train.deeplabv3 import DeepLabV3
+from dlv3deploy.train.network.atrous import check_output_stride
+from dlv3deploy.train.network.choices import native_stride
+from dlv3deploy.train.network.deeplabv3 import DeepLabV3
+from dlv3deploy.train.network.mobilenet_v3 import MobileNetV3
+from dlv3deploy.train.network.resnet import replicated
 
 
 def save_checkpoint(path: Path, model: DeepLabV3, spec: ModelSpec) -> None:
@@ -26,18 +32,49 @@ def save_checkpoint(path: Path, model: DeepLabV3, spec: ModelSpec) -> None:
         save_file(weights, str(partial), metadata={SPEC_KEY: spec.to_text()})
 
 
-def load_checkpoint(path: Path) -> tuple[DeepLabV3, ModelSpec]:
-    """The model in evaluation mode, and its spec. Raises UserError for anything but a whole checkpoint of this program."""
+def load_checkpoint(path: Path, output_stride: int | None = None) -> tuple[DeepLabV3, ModelSpec]:
+    """The model in evaluation mode, and its spec; at another output stride where one is given, ASPP's rates with it.
+
+    Raises UserError for anything but a whole checkpoint of this program.
+    """
     spec = checkpoint_facts(path).spec
     weights = _read(path)
-    if spec.architecture is None:
+    architecture = spec.architecture
+    if architecture is None:
         raise UserError(str(path), "does not say which architecture its weights are for", MADE_BY)
-    model = DeepLabV3(spec.architecture, len(spec.classes))
+    if output_stride is not None:
+        check_output_stride(output_stride, native_stride(architecture))
+        architecture = architecture.at_output_stride(output_stride)
+    model = DeepLabV3(architecture, len(spec.classes))
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
         raise UserError(str(path), f"does not fit its own description ({_first_line(error)})", MADE_BY) from error
-    return model.eval(), spec
+    return model.eval(), replace(spec, architecture=architecture)
+
+
+def load_start(path: Path, model: DeepLabV3) -> None:
+    """Begin with all weights of a checkpoint, whatever output stride it was trained at (paper, section 4.1: 16, then 8).
+
+    Where the checkpoint has other classes, or no auxiliary head, the layers that depend on them stay as they are, which is
+    said. Raises UserError when any other weight is missing or has another shape.
+    """
+    theirs = len(checkpoint_facts(path).spec.classes)
+    weights, wanted = _read(path), model.state_dict()
+    fresh = {n for n in wanted if n.startswith("aux_classifier.") and n not in weights}
+    fresh |= {n for n, t in wanted.items() if n in weights and _counts_classes(n, weights[n], t, theirs, model.classes)}
+    problems = [
+        f"lacks {n}" if n not in weights else f"has {n} of shape {list(weights[n].shape)}, not {list(t.shape)}"
+        for n, t in wanted.items()
+        if n not in fresh and (n not in weights or weights[n].shape != t.shape)
+    ]
+    if problems:
+        raise UserError(
+            str(path), f"does not fit this network: it {problems[0]}", "give the --backbone and head options that made it"
+        )
+    if fresh:
+        say(f"{path}: {', '.join(sorted({n.rpartition('.')[0] for n in fresh}))} begin anew")
+    model.load_state_dict({n: t if n in fresh else weights[n] for n, t in wanted.items()})
 
 
 def load_backbone_weights(path: Path, model: DeepLabV3) -> None:
@@ -51,6 +88,9 @@ def load_backbone_weights(path: Path, model: DeepLabV3) -> None:
     if any(name.startswith("backbone.") for name in weights):
         weights = {n.removeprefix("backbone."): t for n, t in weights.items() if n.startswith("backbone.")}
     wanted = model.backbone.state_dict()
+    if isinstance(model.backbone, MobileNetV3):  # which torchvision's segmentation models take out of `features`
+        weights = {n.removeprefix("features."): t for n, t in weights.items()}
+    weights = replicated(weights, wanted)
     optional = {name for name in wanted if name.endswith("num_batches_tracked")}
     problems = [f"lacks {n}" for n in sorted(set(wanted) - set(weights) - optional)]
     problems += [f"has {n} as well" for n in sorted(set(weights) - set(wanted)) if n.startswith("layer")]
@@ -65,6 +105,12 @@ def load_backbone_weights(path: Path, model: DeepLabV3) -> None:
             f"supply weights of {name} under torchvision's names, or choose another --backbone",
         )
     model.backbone.load_state_dict({**wanted, **{n: t for n, t in weights.items() if n in wanted}})
+
+
+def _counts_classes(name: str, theirs: Tensor, own: Tensor, their_classes: int, own_classes: int) -> bool:
+    """Whether a head's weight differs between two networks because their numbers of classes do."""
+    in_head = name.startswith(("classifier.", "aux_classifier."))
+    return in_head and (len(theirs), len(own)) == (their_classes, own_classes) and theirs.shape != own.shape
 
 
 def _read(path: Path) -> dict[str, Tensor]:

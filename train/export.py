@@ -25,7 +25,7 @@ from dlv3deploy.core.files import sha256_of
 from dlv3deploy.core.graph import embed_spec, save_onnx, simplified
 from dlv3deploy.core.spec import ModelSpec, OutputKind, OutputSpec, check_size
 from dlv3deploy.train.checkpoint import load_checkpoint
-from dlv3deploy.train.deeplabv3 import DeepLabV3, upsample_to
+from dlv3deploy.train.network.deeplabv3 import DeepLabV3, upsample_to
 
 if TYPE_CHECKING:
     from onnx import ModelProto

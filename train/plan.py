@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from dlv3deploy.core.classes import Classes
 from dlv3deploy.core.errors import UserError
 from dlv3deploy.core.spec import Architecture, InputSpec, check_size
-from dlv3deploy.train.atrous import check_output_stride
-from dlv3deploy.train.deeplabv3 import BACKBONES
+from dlv3deploy.train.loss import LossChoice
+from dlv3deploy.train.network.aspp import DROPOUT
+from dlv3deploy.train.network.choices import check_architecture
 
 Optimiser = Literal["adamw", "sgd"]
 
@@ -20,6 +21,7 @@ BASE_RATES: dict[Optimiser, float] = {"adamw": 1e-3, "sgd": 7e-3}
 BASE_BATCH = 16
 PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed")
 LARGEST_SCALE = 16.0  # an image grows by its square
+MOST_REPEATS = 100
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,10 @@ class TrainingPlan:
     """A run is decided by this and the data: the same plan and seed give the same weights on a CPU.
 
     `crop` and `scale` are the augmentation's; `learning_rate` decays by the poly rule to zero over `steps`; validation runs
-    every `validate_every` steps and at the end.
+    every `validate_every` steps and at the end. A batch of `batch_size` is spread over all processes and, on each, over
+    `accumulate` passes. Images that hold one of `repeat_classes` count `repeats` times (the paper's hard images, section 4.3).
+    `split` is what is trained on, of data sets that have more than `train`. `ema_decay` keeps an exponential moving average of
+    the weights, which is what is then validated and saved.
     """
 
     data: Path
@@ -37,35 +42,37 @@ class TrainingPlan:
     crop: tuple[int, int]
     steps: int
     batch_size: int = 8
+    accumulate: int = 1
     scale: tuple[float, float] = (0.5, 2.0)
     flip: bool = True
+    split: str = "train"
+    repeat_classes: tuple[str, ...] = ()
+    repeats: int = 2
+    loss: LossChoice = field(default_factory=LossChoice)
     optimiser: Optimiser = "adamw"
     learning_rate: float | None = None
     weight_decay: float = 1e-4
     poly_power: float = 0.9
-    auxiliary_weight: float = 0.4
+    dropout: float = DROPOUT
+    frozen_batch_norm: bool = False
+    sync_batch_norm: bool = False
+    batch_norm_momentum: float | None = None
+    ema_decay: float | None = None
     validate_every: int = 500
     seed: int = 0
     workers: int = 1
     precision: str = "auto"
+    compiled: bool = False
     backbone_weights: Path | None = None
+    start_from: Path | None = None
 
     def __post_init__(self) -> None:
-        self._check_network()
+        check_architecture(self.architecture)
+        for size in (self.crop, (self.input.height, self.input.width)):
+            check_size(*size, self.architecture.output_stride)
         self._check_data()
         self._check_steps()
-
-    def _check_network(self) -> None:
-        network = self.architecture
-        if network.backbone not in BACKBONES:
-            raise UserError(f"backbone {network.backbone!r}", "is unknown", f"use one of {', '.join(BACKBONES)}")
-        check_output_stride(network.output_stride)
-        if not network.aspp_rates or min(network.aspp_rates) < 1:
-            raise UserError(f"ASPP rates {network.aspp_rates}", "are whole numbers of 1 or more", "the paper's are 6,12,18")
-        if network.aspp_channels < 1:
-            raise UserError(f"{network.aspp_channels} ASPP channels", "are too few", "the paper has 256")
-        for size in (self.crop, (self.input.height, self.input.width)):
-            check_size(*size, network.output_stride)
+        self._check_shares()
 
     def _check_data(self) -> None:
         if not (all(map(math.isfinite, self.input.mean)) and all(0 < s < math.inf for s in self.input.std)):
@@ -82,10 +89,19 @@ class TrainingPlan:
             )
         if self.workers < 0:
             raise UserError(f"{self.workers} workers", "is below 0", "use --workers 0 to read images in the main process")
+        if strange := [name for name in self.repeat_classes if name not in self.classes.names]:
+            known = ", ".join(self.classes.names)
+            raise UserError(f"class {strange[0]!r} to repeat", f"is none of {known}", "use names of the data set's classes")
+        if not 1 <= self.repeats <= MOST_REPEATS:
+            raise UserError(f"{self.repeats} repeats", f"are 1 to {MOST_REPEATS}", "the usual is 2")
 
     def _check_steps(self) -> None:
-        if self.batch_size < 2:
-            raise UserError(f"batch size {self.batch_size}", "batch norm needs at least 2 images", "use --batch-size 2 or more")
+        if self.accumulate < 1:
+            raise UserError(f"accumulation over {self.accumulate} passes", "is over 1 or more", "use --accumulate 1")
+        fewest = self.images_for_batch_norm * self.accumulate
+        if self.batch_size < fewest:
+            reason = "batch norm needs at least 2 images in each pass" if not self.frozen_batch_norm else "each pass needs one"
+            raise UserError(f"batch size {self.batch_size}", reason, f"use --batch-size {fewest} or more")
         if self.steps < 1 or self.validate_every < 1:
             raise UserError(
                 f"{self.steps} steps, validation every {self.validate_every}", "both are 1 or more", "use --steps 1000"
@@ -96,13 +112,30 @@ class TrainingPlan:
             raise UserError(f"precision {self.precision!r}", "is unknown", f"use one of {', '.join(PRECISIONS)}")
         if self.learning_rate is not None and not 0 < self.learning_rate < math.inf:
             raise UserError(f"learning rate {self.learning_rate}", "is above 0", "leave it out for the default")
-        for name in ("weight_decay", "poly_power", "auxiliary_weight"):
+        if not 0 <= self.seed < 1 << 63:
+            raise UserError(f"seed {self.seed}", "is 0 or more and below 2⁶³", "use --seed 0")
+        if self.backbone_weights and self.start_from:
+            raise UserError("--backbone-weights and --from", "both say where the weights begin", "give one of them")
+
+    def _check_shares(self) -> None:
+        for name in ("weight_decay", "poly_power"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise UserError(
                     f"{name.replace('_', ' ')} {getattr(self, name)}", "is 0 or more", "leave it out for the default"
                 )
-        if not 0 <= self.seed < 1 << 63:
-            raise UserError(f"seed {self.seed}", "is 0 or more and below 2⁶³", "use --seed 0")
+        if not 0 <= self.dropout < 1:
+            raise UserError(f"dropout {self.dropout}", "is 0 or more and below 1", f"torchvision's is {DROPOUT}")
+        if self.batch_norm_momentum is not None and not 0 < self.batch_norm_momentum <= 1:
+            raise UserError(f"batch-norm momentum {self.batch_norm_momentum}", "is above 0 and at most 1", "torch's is 0.1")
+        if self.ema_decay is not None and not 0 < self.ema_decay < 1:
+            raise UserError(f"EMA decay {self.ema_decay}", "is above 0 and below 1", "0.999 suits a few thousand steps")
+        if self.frozen_batch_norm and self.sync_batch_norm:
+            raise UserError("frozen and synchronised batch norm", "exclude each other", "give one of them")
+
+    @property
+    def images_for_batch_norm(self) -> int:
+        """How many images a pass takes at least: the statistics of one would be its own."""
+        return 1 if self.frozen_batch_norm else 2
 
     @property
     def initial_rate(self) -> float:
@@ -119,13 +152,13 @@ class TrainingPlan:
     def fingerprint(self) -> dict[str, str]:
         """What must be the same for a run to be resumed, by the option's name.
 
-        Free to change are the place of the data, the number of workers, the precision, how often validation runs, and the
-        backbone's weights, which the saved state replaces.
+        Free to change are the place of the data, the number of workers, the precision, whether the network is compiled, how
+        often validation runs, and the weights to begin with, which the saved state replaces.
         """
-        settings = asdict(self) | asdict(self.architecture) | asdict(self.input)
+        settings = asdict(self) | asdict(self.architecture) | asdict(self.input) | asdict(self.loss)
         settings |= {"size": (self.input.height, self.input.width), "learning_rate": self.initial_rate}
         settings |= {"classes": ", ".join(self.classes.names), "ignore_index": self.classes.ignore_index}
-        free = ("data", "workers", "precision", "validate_every", "backbone_weights")
-        for name in (*free, "architecture", "input", "height", "width"):
+        free = ("data", "workers", "precision", "compiled", "validate_every", "backbone_weights", "start_from")
+        for name in (*free, "architecture", "input", "loss", "height", "width"):
             del settings[name]
         return {name.replace("_", "-"): str(value) for name, value in settings.items()}

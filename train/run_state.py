@@ -60,6 +60,7 @@ class SavedState:
     rows: list[Row]
     model: dict[str, Any]
     optimiser: dict[str, Any]
+    average: dict[str, Any] | None
 
 
 class RunFolder:
@@ -71,7 +72,13 @@ class RunFolder:
         self.best, self.last = root / "best.safetensors", root / "last.safetensors"
 
     def save_state(
-        self, plan: TrainingPlan, progress: Progress, rows: list[Row], model: dict[str, Any], optimiser: dict[str, Any]
+        self,
+        plan: TrainingPlan,
+        progress: Progress,
+        rows: list[Row],
+        model: dict[str, Any],
+        optimiser: dict[str, Any],
+        average: dict[str, Any] | None,
     ) -> None:
         state = {
             "plan": plan.fingerprint(),
@@ -80,6 +87,7 @@ class RunFolder:
             "rows": [asdict(row) for row in rows],
             "model": model,
             "optimiser": optimiser,
+            "average": average,
         }
         with replacing(self.state) as partial:
             torch.save(state, partial)
@@ -118,7 +126,8 @@ class RunFolder:
         try:
             state: dict[str, Any] = torch.load(self.state, map_location="cpu", weights_only=True)
             progress, rows = Progress(**state["progress"]), [Row(**row) for row in state["rows"]]
-            return SavedState(dict(state["plan"]), int(state["steps"]), progress, rows, state["model"], state["optimiser"])
+            learnt = state["model"], state["optimiser"], state["average"]
+            return SavedState(dict(state["plan"]), int(state["steps"]), progress, rows, *learnt)
         except FileNotFoundError as error:
             raise UserError(str(self.root), "holds no run to resume", "leave --resume out to start one") from error
         except Exception as error:  # torch raises whatever the pickle machinery meets

@@ -38,24 +38,33 @@ class AugmentedSamples(Dataset[tuple[Tensor, Tensor]]):
 
 
 class EpochBatches(Sampler[list[tuple[int, int]]]):
-    """Batches of (epoch, index) from `first_step` to `last_step`; every epoch is a new shuffle, its incomplete batch dropped.
+    """This process's parts of the batches from `first_step` to `last_step`, as (epoch, index); `passes` of them a step.
 
-    `batch_size` counts the images of all processes together; each takes its share.
+    `batch_size` counts the images of all processes and passes together. Every epoch is a new shuffle, its incomplete batch
+    dropped.
     """
 
     def __init__(
-        self, data: Sized, batch_size: int, seed: int, first_step: int, last_step: int, rank: int = 0, processes: int = 1
+        self,
+        data: Sized,
+        batch_size: int,
+        seed: int,
+        first_step: int,
+        last_step: int,
+        rank: int = 0,
+        processes: int = 1,
+        passes: int = 1,
     ) -> None:
         self.size, self.batch_size, self.seed = len(data), batch_size, seed
         self.first_step, self.last_step = first_step, last_step
-        self.rank, self.processes = rank, processes
+        self.rank, self.processes, self.passes = rank, processes, passes
 
     @property
     def steps_per_epoch(self) -> int:
         return steps_per_epoch(self.size, self.batch_size)
 
     def __len__(self) -> int:
-        return max(0, self.last_step - self.first_step)
+        return max(0, self.last_step - self.first_step) * self.passes
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         for step in range(self.first_step, self.last_step):
@@ -63,7 +72,14 @@ class EpochBatches(Sampler[list[tuple[int, int]]]):
             order = np.random.default_rng((self.seed, epoch)).permutation(self.size)
             # A set smaller than the batch is repeated until it fills one.
             picked = np.resize(order, max(self.size, self.batch_size))[position * self.batch_size :][: self.batch_size]
-            yield [(epoch, int(index)) for index in picked[self.rank :: self.processes]]
+            for number in range(self.passes):
+                places = part_of_batch(self.batch_size, number, self.passes, self.rank, self.processes)
+                yield [(epoch, int(picked[place])) for place in places]
+
+
+def part_of_batch(batch_size: int, number: int, passes: int, rank: int, processes: int) -> range:
+    """The places in a batch of the images that process `rank` computes in pass `number`."""
+    return range(rank + processes * number, batch_size, processes * passes)
 
 
 def steps_per_epoch(samples: int, batch_size: int) -> int:

@@ -10,7 +10,7 @@ import torch
 from dlv3deploy.core.engine import Batch, ClosingEngine, Outputs, check_batch
 from dlv3deploy.core.spec import ModelSpec, OutputSpec
 from dlv3deploy.train.checkpoint import load_checkpoint
-from dlv3deploy.train.deeplabv3 import DeepLabV3
+from dlv3deploy.train.network.deeplabv3 import DeepLabV3
 
 
 class TorchEngine(ClosingEngine):
@@ -24,8 +24,9 @@ class TorchEngine(ClosingEngine):
         self.name = f"PyTorch {torch.__version__}, {self.device}"
 
     @classmethod
-    def open(cls, path: Path) -> TorchEngine:
-        model, spec = load_checkpoint(path)
+    def open(cls, path: Path, output_stride: int | None = None) -> TorchEngine:
+        """A checkpoint, at the output stride that it was trained at unless another is given (paper, Tables 4 and 6)."""
+        model, spec = load_checkpoint(path, output_stride)
         return cls(model.to("cuda" if torch.cuda.is_available() else "cpu"), spec)
 
     def infer(self, batch: Batch) -> Outputs:

@@ -2,68 +2,134 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from dlv3deploy.commands.options import Size, WorkspaceOption, parse_pair, parse_size, parse_triple, resolve_classes
 from dlv3deploy.core.workspace import Workspace
 
+if TYPE_CHECKING:
+    from dlv3deploy.core.spec import HeadKind
+
+
+def _panel(name: str) -> Callable[..., Any]:
+    """An option that `--help` lists under `name`."""
+    return functools.partial(typer.Option, rich_help_panel=name)
+
+
+_network, _start, _data = _panel("Network"), _panel("Where it starts"), _panel("Data")
+_schedule, _loss, _norm, _machine = _panel("Schedule"), _panel("Loss"), _panel("Batch norm"), _panel("Machine")
+
 
 def train(
     data: Annotated[Path, typer.Argument(help="Folder with images/ and labels/, or with train/ and val/ that hold them.")],
     workspace: WorkspaceOption = Path("artifacts"),
-    backbone: Annotated[str, typer.Option(help="resnet18, resnet34, resnet50, resnet101 or mobilenet_v2.")] = "mobilenet_v2",
+    backbone: Annotated[
+        str, _network(help="resnet18, resnet34, resnet50, resnet101, mobilenet_v2 or mobilenet_v3_large.")
+    ] = "mobilenet_v2",
+    width: Annotated[float, _network(help="Multiplies MobileNetV2's channels.")] = 1.0,
+    head: Annotated[str, _network(help="aspp, cascade (paper, section 3.2), deeplabv2 or lraspp (MobileNetV3's).")] = "aspp",
+    output_stride: Annotated[int, _network(help="8, 16 or 32; up to 256 with --blocks 7.")] = 16,
+    blocks: Annotated[int, _network(help="Last ResNet block, 4 to 7; those after 4 are replicas of it.")] = 4,
+    multi_grid: Annotated[
+        str | None, _network(help="Unit rates of blocks 4 to 7, such as 1,2,4; default: torchvision's rule.")
+    ] = None,
+    aspp_rates: Annotated[str | None, _network(help="Atrous rates; default: the paper's, 6,12,18 at stride 16.")] = None,
+    aspp_channels: Annotated[int, _network(help="Channels of every ASPP branch.", min=1)] = 256,
+    aspp_batch_norm: Annotated[bool, _network(help="Batch norm in ASPP; without it convolutions have biases.")] = True,
+    image_pooling: Annotated[bool, _network(help="ASPP's branch of image-level features.")] = True,
+    final_convolution: Annotated[bool, _network(help="torchvision's 3×3 convolution behind ASPP; the paper has none.")] = True,
+    decoder: Annotated[bool, _network("--decoder", help="DeepLabv3+'s decoder.")] = False,
+    auxiliary: Annotated[bool, _network("--auxiliary", help="Train torchvision's auxiliary head as well.")] = False,
     backbone_weights: Annotated[
-        Path | None, typer.Option(help="State dict with torchvision's names, to start from (.safetensors, .pth).")
+        Path | None, _start(help="State dict with torchvision's names, to start from (.safetensors, .pth).")
     ] = None,
-    output_stride: Annotated[int, typer.Option(help="8, 16 or 32.")] = 16,
-    aspp_rates: Annotated[str | None, typer.Option(help="Atrous rates; default: the paper's, 6,12,18 at stride 16.")] = None,
-    aspp_channels: Annotated[int, typer.Option(help="Channels of every ASPP branch.", min=1)] = 256,
-    auxiliary: Annotated[bool, typer.Option("--auxiliary", help="Train torchvision's auxiliary head as well.")] = False,
-    classes: Annotated[
-        str | None, typer.Option(help="voc, camvid, cityscapes or a JSON file; default: DATA/classes.json.")
+    start_from: Annotated[
+        Path | None, _start("--from", help="Checkpoint to go on from, at this or another output stride.")
     ] = None,
-    class_names: Annotated[str | None, typer.Option(help="Names instead of --classes: road,car,…")] = None,
-    palette: Annotated[str | None, typer.Option(help="Colours for --class-names: 128:64:128,0:0:142,…")] = None,
-    ignore_index: Annotated[int | None, typer.Option(help="Label id that does not count.")] = None,
+    resume: Annotated[bool, _start("--resume", help="Go on with the run that stopped in this workspace.")] = False,
+    restart: Annotated[bool, _start("--restart", help="Begin again although an unfinished run lies here.")] = False,
+    classes: Annotated[str | None, _data(help="voc, camvid, cityscapes or a JSON file; default: DATA/classes.json.")] = None,
+    class_names: Annotated[str | None, _data(help="Names instead of --classes: road,car,…")] = None,
+    palette: Annotated[str | None, _data(help="Colours for --class-names: 128:64:128,0:0:142,…")] = None,
+    ignore_index: Annotated[int | None, _data(help="Label id that does not count.")] = None,
     size: Annotated[
-        str | None, typer.Option(help="Model input HEIGHTxWIDTH; default: the first image's, fitted to the stride.")
+        str | None, _data(help="Model input HEIGHTxWIDTH; default: the first image's, fitted to the stride.")
     ] = None,
-    crop: Annotated[str | None, typer.Option(help="Training crop HEIGHTxWIDTH; default: the input size, 513 at most.")] = None,
-    scale: Annotated[str, typer.Option(help="Range of the random resizing.")] = "0.5,2.0",
-    flip: Annotated[bool, typer.Option(help="Mirror half of the images left to right.")] = True,
-    steps: Annotated[int, typer.Option(help="Updates of the weights.", min=1)] = 3000,
-    batch_size: Annotated[int, typer.Option(help="Images in one update.")] = 8,
-    optimiser: Annotated[str, typer.Option("--optimiser", "--optimizer", help="adamw, or sgd as in the paper.")] = "adamw",
+    mean: Annotated[str | None, _data(help="R,G,B in 8-bit pixel units; default: ImageNet's.")] = None,
+    std: Annotated[str | None, _data(help="R,G,B in 8-bit pixel units; default: ImageNet's.")] = None,
+    crop: Annotated[str | None, _data(help="Training crop HEIGHTxWIDTH; default: the input size, 513 at most.")] = None,
+    scale: Annotated[str, _data(help="Range of the random resizing.")] = "0.5,2.0",
+    flip: Annotated[bool, _data(help="Mirror half of the images left to right.")] = True,
+    repeat_classes: Annotated[str | None, _data(help="Classes whose images count several times: bicycle,chair,…")] = None,
+    repeats: Annotated[int, _data(help="How many times.", min=1)] = 2,
+    steps: Annotated[int, _schedule(help="Updates of the weights.", min=1)] = 3000,
+    batch_size: Annotated[int, _schedule(help="Images in one update, over all processes and passes.")] = 8,
+    accumulate: Annotated[int, _schedule(help="Passes over which each process spreads its batch.", min=1)] = 1,
+    optimiser: Annotated[str, _schedule("--optimiser", "--optimizer", help="adamw, or sgd as in the paper.")] = "adamw",
     learning_rate: Annotated[
-        float | None, typer.Option("--learning-rate", "--lr", help="Default: by optimiser and batch size.")
+        float | None, _schedule("--learning-rate", "--lr", help="Default: by optimiser and batch size.")
     ] = None,
-    weight_decay: Annotated[float, typer.Option(help="On convolution weights only.", min=0)] = 1e-4,
-    validate_every: Annotated[int, typer.Option(help="Steps between validations.", min=1)] = 500,
-    mean: Annotated[str | None, typer.Option(help="R,G,B in 8-bit pixel units; default: ImageNet's.")] = None,
-    std: Annotated[str | None, typer.Option(help="R,G,B in 8-bit pixel units; default: ImageNet's.")] = None,
-    precision: Annotated[str, typer.Option(help="auto, 32-true, bf16-mixed or 16-mixed.")] = "auto",
-    workers: Annotated[int, typer.Option(help="Processes that read images; 0 reads in the main one.", min=0)] = 1,
-    seed: Annotated[int, typer.Option(help="Same seed, same weights (on a CPU).", min=0)] = 0,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run that stopped in this workspace.")] = False,
-    restart: Annotated[bool, typer.Option("--restart", help="Begin again although an unfinished run lies here.")] = False,
+    weight_decay: Annotated[float, _schedule(help="On convolution weights only.", min=0)] = 1e-4,
+    poly_power: Annotated[float, _schedule(help="The rate falls as (1 − step/steps)^power.", min=0)] = 0.9,
+    validate_every: Annotated[int, _schedule(help="Steps between validations.", min=1)] = 500,
+    ema: Annotated[
+        float | None, _schedule(help="Decay of a moving average of the weights, which is then what is kept: 0.999.")
+    ] = None,
+    dropout: Annotated[float, _schedule(help="Behind ASPP's projection.")] = 0.5,
+    label_smoothing: Annotated[float, _loss(help="Share of each label spread over all classes.")] = 0.0,
+    ohem: Annotated[float | None, _loss(help="Learn only from pixels whose class has a probability below this: 0.7.")] = None,
+    dice: Annotated[float, _loss(help="Weight of the soft Dice loss, added to the cross entropy.")] = 0.0,
+    class_weights: Annotated[bool, _loss("--class-weights", help="Weigh classes by median frequency.")] = False,
+    frozen_batch_norm: Annotated[
+        bool, _norm("--freeze-batch-norm", help="Leave batch norm as it is (the paper's second phase).")
+    ] = False,
+    batch_norm_momentum: Annotated[
+        float | None, _norm(help="Of the running statistics; default: the network's. The paper's is 0.0003.")
+    ] = None,
+    sync_batch_norm: Annotated[bool, _norm("--sync-batch-norm", help="Statistics over all GPUs.")] = False,
+    precision: Annotated[str, _machine(help="auto, 32-true, bf16-mixed or 16-mixed.")] = "auto",
+    compiled: Annotated[bool, _machine("--compile", help="Compile the network with torch.compile.")] = False,
+    workers: Annotated[int, _machine(help="Processes that read images; 0 reads in the main one.", min=0)] = 1,
+    seed: Annotated[int, _machine(help="Same seed, same weights (on a CPU).", min=0)] = 0,
 ) -> None:
-    """Train or fine-tune DeepLabv3 on a data set; the best checkpoint becomes the workspace's model."""
+    """Train or fine-tune DeepLabv3 on a data set; the best checkpoint becomes the workspace's model.
+
+    On several GPUs or machines: torchrun --nproc-per-node N -m dlv3deploy train DATA …
+    """
     from dlv3deploy.core.dataset import FORM
     from dlv3deploy.core.errors import UserError
     from dlv3deploy.core.progress import say
     from dlv3deploy.core.spec import IMAGENET_MEAN, IMAGENET_STD, Architecture, InputSpec, check_size
-    from dlv3deploy.train.atrous import check_output_stride
-    from dlv3deploy.train.deeplabv3 import PAPER_RATES
     from dlv3deploy.train.loop import check_fits
     from dlv3deploy.train.loop import train as run_training
+    from dlv3deploy.train.loss import LossChoice
+    from dlv3deploy.train.network.atrous import aspp_rates_at
+    from dlv3deploy.train.network.choices import check_architecture
     from dlv3deploy.train.plan import TrainingPlan
 
     if not data.is_dir():
         raise UserError(str(data), "is no folder", FORM)
-    check_output_stride(output_stride)
+    architecture = Architecture(
+        backbone,
+        output_stride,
+        _whole_numbers(aspp_rates, "--aspp-rates", "6,12,18") or aspp_rates_at(output_stride),
+        aspp_channels,
+        auxiliary,
+        head=head_kind(head),
+        width=width,
+        blocks=blocks,
+        multi_grid=_grid(multi_grid),
+        image_pooling=image_pooling,
+        aspp_batch_norm=aspp_batch_norm,
+        final_convolution=final_convolution,
+        decoder=decoder,
+    )
+    check_architecture(architecture)
     known = resolve_classes(data, classes, class_names, palette, ignore_index)
     input_size = parse_size(size) if size else _size_of_first_image(data, output_stride)
     check_size(*input_size, output_stride)
@@ -71,24 +137,34 @@ def train(
     plan = TrainingPlan(
         data=data,
         classes=known,
-        architecture=Architecture(
-            backbone, output_stride, _rates(aspp_rates) or PAPER_RATES[output_stride], aspp_channels, auxiliary
-        ),
+        architecture=architecture,
         input=InputSpec(
             *input_size, mean=parse_triple(mean, "--mean") or IMAGENET_MEAN, std=parse_triple(std, "--std") or IMAGENET_STD
         ),
         crop=parse_size(crop) if crop else _crop_for(input_size, output_stride),
-        scale=parse_pair(scale, "--scale"),
-        flip=flip,
         steps=steps,
         batch_size=batch_size,
+        accumulate=accumulate,
+        scale=parse_pair(scale, "--scale"),
+        flip=flip,
+        repeat_classes=tuple(name.strip() for name in repeat_classes.split(",")) if repeat_classes else (),
+        repeats=repeats,
+        loss=LossChoice(label_smoothing, ohem, dice, class_weights),
         learning_rate=learning_rate,
         weight_decay=weight_decay,
+        poly_power=poly_power,
+        dropout=dropout,
+        frozen_batch_norm=frozen_batch_norm,
+        sync_batch_norm=sync_batch_norm,
+        batch_norm_momentum=batch_norm_momentum,
+        ema_decay=ema,
         validate_every=validate_every,
         seed=seed,
         workers=workers,
         precision=precision,
+        compiled=compiled,
         backbone_weights=backbone_weights,
+        start_from=start_from,
         **options,
     )
     place = Workspace(workspace)
@@ -119,15 +195,39 @@ def _crop_for(size: Size, output_stride: int) -> Size:
     return height, width
 
 
-def _rates(text: str | None) -> tuple[int, ...] | None:
+def _whole_numbers(text: str | None, option: str, example: str) -> tuple[int, ...] | None:
     from dlv3deploy.core.errors import UserError
 
     if text is None:
         return None
     try:
-        rates = tuple(int(part) for part in text.split(","))
+        numbers = tuple(int(part) for part in text.split(","))
     except ValueError:
-        rates = ()
-    if not rates or min(rates) < 1:
-        raise UserError(f"--aspp-rates {text}", "are whole numbers of 1 or more", "the paper's are 6,12,18")
-    return rates
+        numbers = ()
+    if not numbers or min(numbers) < 1:
+        raise UserError(f"{option} {text}", "are whole numbers of 1 or more", f"the paper's are {example}")
+    return numbers
+
+
+def _grid(text: str | None) -> tuple[int, int, int] | None:
+    from dlv3deploy.core.errors import UserError
+
+    numbers = _whole_numbers(text, "--multi-grid", "1,2,4")
+    if numbers is None:
+        return None
+    if len(numbers) != 3:
+        raise UserError(f"--multi-grid {text}", "is three unit rates", "the paper's best are 1,2,1 and 1,2,4")
+    return numbers[0], numbers[1], numbers[2]
+
+
+def head_kind(text: str) -> HeadKind:
+    """The head that an option names. Raises UserError."""
+    from typing import get_args
+
+    from dlv3deploy.core.errors import UserError
+    from dlv3deploy.core.spec import HeadKind
+
+    kinds: dict[str, HeadKind] = {kind: kind for kind in get_args(HeadKind)}
+    if text not in kinds:
+        raise UserError(f"--head {text}", "is unknown", f"use one of {', '.join(kinds)}")
+    return kinds[text]

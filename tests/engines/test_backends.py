@@ -38,7 +38,7 @@ class TestPyTorchOnACheckpoint(EngineConformance):
     @pytest.fixture
     def engine(self) -> Engine:
         pytest.importorskip("torch")
-        from dlv3deploy.train.deeplabv3 import DeepLabV3
+        from dlv3deploy.train.network.deeplabv3 import DeepLabV3
         from dlv3deploy.train.torch_engine import TorchEngine
 
         architecture = Architecture("resnet18", 16, (2, 4), 8)

@@ -18,11 +18,13 @@ from dlv3deploy.core.dataset import open_dataset
 from dlv3deploy.core.preprocess import preprocess
 from dlv3deploy.core.spec import Architecture, InputSpec, ModelSpec, OutputSpec
 from dlv3deploy.scenes import ROAD_SCENE
-from dlv3deploy.train import deeplabv3
 from dlv3deploy.train.checkpoint import save_checkpoint
-from dlv3deploy.train.deeplabv3 import DeepLabHead, DeepLabV3
 from dlv3deploy.train.loop import TrainingResult
-from dlv3deploy.train.mobilenet import InvertedResidual
+from dlv3deploy.train.network import deeplabv3
+from dlv3deploy.train.network.deeplabv3 import DeepLabV3
+from dlv3deploy.train.network.features import Features
+from dlv3deploy.train.network.heads import DeepLabHead
+from dlv3deploy.train.network.mobilenet_v2 import InvertedResidual
 from dlv3deploy.train.plan import TrainingPlan
 
 SIZE = (64, 96)
@@ -70,11 +72,12 @@ def enlivened(model: DeepLabV3) -> DeepLabV3:
         nn.init.uniform_(norm.weight, 0.5, 1.5)
         nn.init.normal_(norm.bias, std=0.3)
     with torch.no_grad():
-        middle, _ = model.train().backbone(images := torch.randn(2, 3, *SIZE))
+        features = model.train().backbone(images := torch.randn(2, 3, *SIZE))
         model(images)
         if model.aux_classifier is not None:
-            model.aux_classifier(middle)
-        model.eval().classifier[4].bias -= model(images).mean((0, 2, 3))  # no class wins everywhere
+            model.aux_classifier(features.middle)
+        biases = [p for p in model.classifier.parameters() if p.ndim == 1]
+        biases[-1] -= model.eval()(images).mean((0, 2, 3))  # no class wins everywhere
     for norm in norms:
         norm.momentum = 0.1
     return model
@@ -83,7 +86,7 @@ def enlivened(model: DeepLabV3) -> DeepLabV3:
 class ShallowBackbone(nn.Module):
     """One of each kind of layer that the backbones have, output stride 16; trains and exports in a fifth of their time."""
 
-    out_channels, auxiliary_channels = 16, 8
+    out_channels, middle_channels, low_channels = 16, 8, 8
 
     def __init__(self) -> None:
         super().__init__()
@@ -97,16 +100,16 @@ class ShallowBackbone(nn.Module):
             InvertedResidual(8, 16, stride=2, rate=1, expansion=6), InvertedResidual(16, 16, stride=1, rate=2, expansion=6)
         )
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor) -> Features:
         middle = self.stem(x)
-        return middle, self.blocks(middle)
+        return Features(middle, middle, self.blocks(middle))
 
 
 @contextmanager
 def shallow_backbone() -> Iterator[pytest.MonkeyPatch]:
     """Every network that is built inside has a `ShallowBackbone`; yields the patch, for more of them."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(deeplabv3, "build_backbone", lambda name, output_stride: ShallowBackbone())
+        patch.setattr(deeplabv3, "build_backbone", lambda architecture: ShallowBackbone())
         yield patch
 
 
@@ -115,7 +118,7 @@ def shallow_model() -> DeepLabV3:
     torch.manual_seed(0)
     model = DeepLabV3(SMALL, len(ROAD_SCENE))
     model.backbone = ShallowBackbone()  # type: ignore[assignment]
-    model.classifier = DeepLabHead(16, len(ROAD_SCENE), (1, 2, 3), 8)
+    model.classifier = DeepLabHead(16, len(ROAD_SCENE), SMALL, 0.5)
     return enlivened(model)
 
 

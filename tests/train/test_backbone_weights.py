@@ -15,7 +15,7 @@ from torch import Tensor
 from dlv3deploy.core.errors import UserError
 from dlv3deploy.core.spec import Architecture
 from dlv3deploy.train.checkpoint import load_backbone_weights
-from dlv3deploy.train.deeplabv3 import DeepLabV3
+from dlv3deploy.train.network.deeplabv3 import DeepLabV3
 
 RESNET18 = Architecture("resnet18", 16, (1,), 8)
 
@@ -185,7 +185,7 @@ def test_the_real_mobilenet_weights_fit_and_compute_sensible_features(shared: Pa
     frame = read_frame(list_images(picture)[0])
     image = torch.from_numpy(np.ascontiguousarray(frame[:, :, ::-1])).permute(2, 0, 1)[None] / 127.5 - 1
     with torch.inference_mode():
-        features = model.eval().backbone(image)[1]
+        features = model.eval().backbone(image).high
     assert features.shape == (1, 320, -(-frame.shape[0] // 16), -(-frame.shape[1] // 16))
     # Linear bottlenecks behind trained batch norm: centred, of moderate size, and different from place to place.
     assert features.isfinite().all() and 0.1 < features.std() < 10

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dlv3deploy.core.spec import Architecture
-from dlv3deploy.train.deeplabv3 import DeepLabV3, build_backbone
+from dlv3deploy.train.network.deeplabv3 import DeepLabV3, build_backbone
 
 Shapes = dict[str, tuple[int, ...]]
 Weights = dict[str, Tensor]
@@ -131,7 +131,7 @@ def test_a_deeplabv3_resnet_has_torchvisions_names_and_shapes(backbone: str, dep
 @pytest.mark.parametrize("output_stride", [8, 16, 32])
 def test_a_backbone_has_torchvisions_names_and_shapes(backbone: str, expected: Shapes, output_stride: int) -> None:
     with torch.device("meta"):
-        network = build_backbone(backbone, output_stride)
+        network = build_backbone(Architecture(backbone, output_stride))
     assert shapes_of(network.state_dict()) == expected
 
 

@@ -24,6 +24,7 @@ from dlv3deploy.core.classes import CAMVID
 from dlv3deploy.core.spec import Architecture, InputSpec
 from dlv3deploy.train import loop
 from dlv3deploy.train.checkpoint import load_checkpoint
+from dlv3deploy.train.loss import SegmentationLoss
 from dlv3deploy.train.run_state import RunFolder
 
 SMALL = [
@@ -172,14 +173,14 @@ def test_labels_of_other_classes_are_exit_1_with_the_file(few_scenes: Path, tmp_
 
 
 def test_a_loss_that_diverges_is_exit_3(few_scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = loop.segmentation_loss
-    monkeypatch.setattr(loop, "segmentation_loss", lambda *arguments: real(*arguments) * math.nan)
+    real = SegmentationLoss.__call__
+    monkeypatch.setattr(SegmentationLoss, "__call__", lambda *arguments: real(*arguments) * math.nan)
     result = train(few_scenes, tmp_path)
     assert result.exit_code == 3 and "error: the loss is nan at step 0; lower --learning-rate" in result.stderr
 
 
 def test_interrupted_refused_and_resumed(few_scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = loop._step
+    real = loop.update
 
     def interrupted(run: loop.Run, step: int, *rest: Any) -> float:
         if step == 3:
@@ -187,7 +188,7 @@ def test_interrupted_refused_and_resumed(few_scenes: Path, tmp_path: Path, monke
         return real(run, step, *rest)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "_step", interrupted)
+        patch.setattr(loop, "update", interrupted)
         result = train(few_scenes, tmp_path)
     assert result.exit_code == 130
     assert result.stderr.splitlines()[-2:] == [

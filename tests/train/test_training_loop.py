@@ -19,11 +19,12 @@ from dlv3deploy.core.dataset import open_dataset
 from dlv3deploy.core.errors import CheckFailed, UserError
 from dlv3deploy.core.images import read_label
 from dlv3deploy.core.metrics import SegmentationScores
-from dlv3deploy.train import loop
+from dlv3deploy.train import loop, preparation
 from dlv3deploy.train.checkpoint import load_checkpoint
 from dlv3deploy.train.curve import draw_curve
-from dlv3deploy.train.deeplabv3 import DeepLabV3
-from dlv3deploy.train.loop import segmentation_loss, train, validate
+from dlv3deploy.train.loop import train, validate
+from dlv3deploy.train.loss import LossChoice, SegmentationLoss
+from dlv3deploy.train.network.deeplabv3 import DeepLabV3
 from dlv3deploy.train.run_state import Row
 
 pytestmark = pytest.mark.usefixtures("shallow_network")
@@ -65,13 +66,13 @@ def test_the_tables_loss_is_the_mean_since_the_last_row(
     few_scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     losses: list[float] = []
-    step = loop._step
+    step = loop.update
 
     def noted(*arguments: object) -> float:
         losses.append(step(*arguments))  # type: ignore[arg-type]
         return losses[-1]
 
-    monkeypatch.setattr(loop, "_step", noted)
+    monkeypatch.setattr(loop, "update", noted)
     train(small_plan(few_scenes), tmp_path / "model.safetensors", tmp_path / "train")
     means = [float(np.mean(losses[a:b])) for a, b in ((0, 4), (4, 8), (8, 10), (10, 12))]
     assert [float(row["loss"]) for row in rows_of(tmp_path / "train")] == pytest.approx(means)
@@ -160,12 +161,18 @@ def cross_entropy_by_hand(logits: NDArray[np.float64], labels: NDArray[np.int64]
     return float(np.mean(losses))
 
 
+def batch_loss(scores: torch.Tensor, labels: torch.Tensor, ignore_index: int) -> torch.Tensor:
+    """Plain cross entropy of a batch that is computed in one part."""
+    labelled = (labels != ignore_index).sum().clamp(min=1)
+    return SegmentationLoss(LossChoice(), ignore_index)(scores, labels, labelled)
+
+
 @pytest.mark.parametrize("ignore_index", [255, 3, 11])
 def test_ignored_pixels_do_not_count(ignore_index: int) -> None:
     random = np.random.default_rng(0)
     logits = random.standard_normal((2, 3, 5, 4))
     labels = random.choice([0, 1, 2, ignore_index], size=(2, 5, 4))
-    loss = segmentation_loss(torch.from_numpy(logits), torch.from_numpy(labels), ignore_index)
+    loss = batch_loss(torch.from_numpy(logits), torch.from_numpy(labels), ignore_index)
     assert float(loss) == pytest.approx(cross_entropy_by_hand(logits, labels, ignore_index))
 
 
@@ -173,7 +180,7 @@ def test_scores_at_ignored_pixels_get_no_gradient() -> None:
     scores = torch.randn(1, 3, 4, 4, requires_grad=True)
     labels = torch.full((1, 4, 4), 255)
     labels[0, 1, 2] = 2
-    segmentation_loss(scores, labels, 255).backward()  # type: ignore[no-untyped-call]
+    batch_loss(scores, labels, 255).backward()  # type: ignore[no-untyped-call]
     assert scores.grad is not None
     touched = scores.grad.abs().sum(1)[0] > 0
     assert touched.nonzero().tolist() == [[1, 2]]
@@ -184,12 +191,12 @@ def test_scores_are_upsampled_to_the_label_never_the_label_shrunk() -> None:
     scores = torch.tensor([[[[0.0, 4.0]], [[0.0, 0.0]]]], dtype=torch.float64)
     labels = torch.zeros(1, 1, 4, dtype=torch.int64)
     expected = np.mean([math.log(1 + math.exp(-s)) for s in (0.0, 1.0, 3.0, 4.0)])
-    assert float(segmentation_loss(scores, labels, 255)) == pytest.approx(expected)
+    assert float(batch_loss(scores, labels, 255)) == pytest.approx(expected)
 
 
 def test_a_batch_without_a_counted_pixel_costs_nothing_and_teaches_nothing() -> None:
     scores = torch.randn(2, 3, 2, 2, requires_grad=True)
-    loss = segmentation_loss(scores, torch.full((2, 8, 8), 255), 255)
+    loss = batch_loss(scores, torch.full((2, 8, 8), 255), 255)
     loss.backward()  # type: ignore[no-untyped-call]
     assert float(loss.detach()) == 0
     assert scores.grad is not None and not scores.grad.any()
@@ -210,8 +217,8 @@ def test_a_loss_that_is_not_finite_fails_and_leaves_the_good_files(
 ) -> None:
     checkpoint = tmp_path / "model.safetensors"
     checkpoint.write_bytes(b"good")
-    real, calls = loop.segmentation_loss, iter(range(100))
-    monkeypatch.setattr(loop, "segmentation_loss", lambda *args: real(*args) * (math.nan if next(calls) == 6 else 1))
+    real, calls = SegmentationLoss.__call__, iter(range(100))
+    monkeypatch.setattr(SegmentationLoss, "__call__", lambda *args: real(*args) * (math.nan if next(calls) == 6 else 1))
     with pytest.raises(CheckFailed, match=r"loss is nan at step 6; lower --learning-rate \(it is 0.000353553\)"):
         train(small_plan(few_scenes), checkpoint, tmp_path / "train")
     assert checkpoint.read_bytes() == b"good"
@@ -243,15 +250,15 @@ def test_the_auxiliary_head_is_trained_and_kept(few_scenes: Path, tmp_path: Path
 
 def test_the_auxiliary_loss_counts_with_its_weight(few_scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     parts: list[float] = []
-    real = loop.segmentation_loss
+    real = SegmentationLoss.__call__
 
     def noted(*arguments: object) -> torch.Tensor:
         loss = real(*arguments)  # type: ignore[arg-type]
         parts.append(float(loss.detach()))
         return loss
 
-    monkeypatch.setattr(loop, "segmentation_loss", noted)
-    plan = small_plan(few_scenes, steps=1, architecture=replace(SMALL, auxiliary=True), auxiliary_weight=0.25)
+    monkeypatch.setattr(SegmentationLoss, "__call__", noted)
+    plan = small_plan(few_scenes, steps=1, architecture=replace(SMALL, auxiliary=True), loss=LossChoice(auxiliary_weight=0.25))
     train(plan, tmp_path / "model.safetensors", tmp_path / "train")
     assert float(rows_of(tmp_path / "train")[0]["loss"]) == pytest.approx(parts[0] + 0.25 * parts[1])
 
@@ -279,7 +286,7 @@ def test_float16_without_a_gpu_is_refused(few_scenes: Path, tmp_path: Path) -> N
 
 def test_weight_decay_spares_batch_norm_and_biases() -> None:
     model = lively_model()
-    groups = loop._optimiser(small_plan(Path("data"), weight_decay=0.1), model).param_groups
+    groups = preparation._optimiser(small_plan(Path("data"), weight_decay=0.1), model).param_groups
     decayed, free = ({id(p) for p in group["params"]} for group in groups)
     assert [group["weight_decay"] for group in groups] == [0.1, 0.0]
     for name, parameter in model.named_parameters():
@@ -297,7 +304,7 @@ def test_training_starts_from_the_backbone_weights_given(
         assert all(torch.equal(tensor, given[name]) for name, tensor in run.model.backbone.state_dict().items())
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(loop, "_step", stop)
+    monkeypatch.setattr(loop, "update", stop)
     with pytest.raises(KeyboardInterrupt):
         train(
             small_plan(few_scenes, backbone_weights=tmp_path / "backbone.pth"),

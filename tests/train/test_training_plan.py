@@ -15,6 +15,7 @@ from small_runs import SMALL, small_plan
 from dlv3deploy.core.classes import CAMVID, VOC
 from dlv3deploy.core.errors import UserError
 from dlv3deploy.core.spec import InputSpec
+from dlv3deploy.train.loss import LossChoice
 
 HERE = Path("data")
 
@@ -62,7 +63,18 @@ INVALID: list[tuple[dict[str, Any], str]] = [
     ({"weight_decay": -1e-4}, "weight decay -0.0001"),
     ({"weight_decay": math.nan}, "weight decay nan"),
     ({"poly_power": -1.0}, "poly power"),
-    ({"auxiliary_weight": math.inf}, "auxiliary weight"),
+    ({"batch_size": 6, "accumulate": 4}, "at least 2 images in each pass"),
+    ({"batch_size": 3, "accumulate": 4, "frozen_batch_norm": True}, "each pass needs one"),
+    ({"accumulate": 0}, "1 or more"),
+    ({"dropout": 1.0}, "dropout 1.0"),
+    ({"dropout": math.nan}, "dropout"),
+    ({"ema_decay": 1.0}, "EMA decay"),
+    ({"ema_decay": math.nan}, "EMA decay"),
+    ({"batch_norm_momentum": 0.0}, "momentum 0.0"),
+    ({"frozen_batch_norm": True, "sync_batch_norm": True}, "exclude each other"),
+    ({"repeat_classes": ("unicorn",)}, "'unicorn' to repeat: is none of"),
+    ({"repeats": 0}, "repeats"),
+    ({"backbone_weights": HERE, "start_from": HERE}, "give one of them"),
     ({"crop": (50, 64)}, "height 50"),
     ({"crop": (48, 8)}, "width 8"),
     ({"input": InputSpec(64, 90)}, "width 90"),
@@ -86,6 +98,23 @@ INVALID: list[tuple[dict[str, Any], str]] = [
 def test_a_setting_that_cannot_work_is_refused(settings: dict[str, Any], says: str) -> None:
     with pytest.raises(UserError, match=says):
         small_plan(HERE, **settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"label_smoothing": 1.0}, "label smoothing"),
+        ({"label_smoothing": math.nan}, "label smoothing"),
+        ({"hard_below": 0.0}, "OHEM threshold 0.0"),
+        ({"hard_below": 1.5}, "OHEM threshold 1.5"),
+        ({"dice_weight": -1.0}, "Dice weight"),
+        ({"auxiliary_weight": math.inf}, "auxiliary weight"),
+    ],
+    ids=lambda value: str(value) if isinstance(value, dict) else "",
+)
+def test_a_loss_that_cannot_work_is_refused(settings: dict[str, Any], says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        LossChoice(**settings)
 
 
 DECIDING: list[tuple[str, dict[str, Any]]] = [

@@ -18,7 +18,8 @@ from dlv3deploy.core.dataset import open_dataset
 from dlv3deploy.core.errors import UserError
 from dlv3deploy.core.images import read_label, write_frame, write_mask
 from dlv3deploy.train import loop
-from dlv3deploy.train.loop import _check_data, train
+from dlv3deploy.train.loop import train
+from dlv3deploy.train.preparation import _check_data
 
 
 @pytest.fixture
@@ -28,7 +29,7 @@ def data(few_scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
     def no_step(*_: Any) -> float:
         raise AssertionError("a step was made")
 
-    monkeypatch.setattr(loop, "_step", no_step)
+    monkeypatch.setattr(loop, "update", no_step)
     shutil.copytree(few_scenes, tmp_path / "data")
     return tmp_path / "data"
 

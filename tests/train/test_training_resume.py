@@ -22,9 +22,10 @@ from small_runs import SMALL, UnbrokenRun, rows_of, shallow_backbone, small_plan
 from dlv3deploy.core.errors import UserError
 from dlv3deploy.core.metrics import SegmentationScores
 from dlv3deploy.train import loop
-from dlv3deploy.train.deeplabv3 import DeepLabV3
 from dlv3deploy.train.interrupts import StepAbandoned, interrupts_held
 from dlv3deploy.train.loop import check_fits, train
+from dlv3deploy.train.loss import SegmentationLoss
+from dlv3deploy.train.network.deeplabv3 import DeepLabV3
 from dlv3deploy.train.run_state import RunFolder
 
 HERE = Path(__file__).parent
@@ -52,7 +53,7 @@ def assert_ends_like(unbroken: UnbrokenRun, root: Path, result: loop.TrainingRes
 
 
 def raising_at(step: int, error: type[BaseException]) -> Callable[..., float]:
-    real = loop._step
+    real = loop.update
 
     def stepped(run: loop.Run, number: int, *rest: Any) -> float:
         if number == step:
@@ -67,7 +68,7 @@ def test_interrupted_between_steps(
     unbroken: UnbrokenRun, few_scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "_step", raising_at(step, KeyboardInterrupt))
+        patch.setattr(loop, "update", raising_at(step, KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             start(few_scenes, tmp_path)
     assert not (tmp_path / "model.safetensors").exists()
@@ -80,7 +81,7 @@ def test_interrupted_again_and_again(
     run: Callable[..., loop.TrainingResult] = start
     for step in (1, 5, 5, 9):
         with monkeypatch.context() as patch:
-            patch.setattr(loop, "_step", raising_at(step, KeyboardInterrupt))
+            patch.setattr(loop, "update", raising_at(step, KeyboardInterrupt))
             with pytest.raises(KeyboardInterrupt):
                 run(few_scenes, tmp_path)
         run = resume
@@ -101,7 +102,7 @@ def test_ctrl_c_in_the_middle_of_a_step_waits_for_its_end(
     step: int,
 ) -> None:
     """After the forward pass batch norm has already learnt, and the weights have not yet."""
-    real, calls = loop.segmentation_loss, iter(range(100))
+    real, calls = SegmentationLoss.__call__, iter(range(100))
 
     def interrupted(*arguments: Any) -> torch.Tensor:
         if next(calls) == step:
@@ -109,7 +110,7 @@ def test_ctrl_c_in_the_middle_of_a_step_waits_for_its_end(
         return real(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "segmentation_loss", interrupted)
+        patch.setattr(SegmentationLoss, "__call__", interrupted)
         with pytest.raises(KeyboardInterrupt):
             start(few_scenes, tmp_path)
     assert f"stopped at step {step + 1} of 12; go on with the same command and --resume" in capsys.readouterr().err
@@ -210,7 +211,7 @@ def test_the_learning_rate_goes_on_falling_after_a_resume(
     few_scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     used: list[float] = []
-    real, interruptions = loop._step, iter([KeyboardInterrupt])
+    real, interruptions = loop.update, iter([KeyboardInterrupt])
 
     def noted(run: loop.Run, step: int, *rest: Any) -> float:
         if step == 5 and (interruption := next(interruptions, None)):
@@ -219,7 +220,7 @@ def test_the_learning_rate_goes_on_falling_after_a_resume(
         used.append(run.optimiser.optimizer.param_groups[0]["lr"])  # type: ignore[attr-defined]
         return loss
 
-    monkeypatch.setattr(loop, "_step", noted)
+    monkeypatch.setattr(loop, "update", noted)
     with pytest.raises(KeyboardInterrupt):
         start(few_scenes, tmp_path)
     resume(few_scenes, tmp_path)
@@ -232,7 +233,7 @@ def test_backbone_weights_are_not_needed_any_more(few_scenes: Path, tmp_path: Pa
     weights = tmp_path / "backbone.pth"
     torch.save(DeepLabV3(SMALL, 3).backbone.state_dict(), weights)
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "_step", raising_at(2, KeyboardInterrupt))
+        patch.setattr(loop, "update", raising_at(2, KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             start(few_scenes, tmp_path, backbone_weights=weights)
     saved = tensors_of(tmp_path / "train" / "last.safetensors")
@@ -242,7 +243,7 @@ def test_backbone_weights_are_not_needed_any_more(few_scenes: Path, tmp_path: Pa
         assert all(torch.equal(tensor, saved[name]) for name, tensor in run.model.state_dict().items())
         raise Killed
 
-    monkeypatch.setattr(loop, "_step", compare)
+    monkeypatch.setattr(loop, "update", compare)
     with pytest.raises(Killed):
         resume(few_scenes, tmp_path, backbone_weights=weights)
 
@@ -254,7 +255,7 @@ def test_backbone_weights_are_not_needed_any_more(few_scenes: Path, tmp_path: Pa
 def stopped_at_5(one_thread: None, few_scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("stopped")
     with shallow_backbone() as patch:
-        patch.setattr(loop, "_step", raising_at(5, KeyboardInterrupt))
+        patch.setattr(loop, "update", raising_at(5, KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             start(few_scenes, root)
     return root
@@ -324,7 +325,7 @@ def test_a_state_whose_best_checkpoint_is_gone_is_refused(few_scenes: Path, unfi
 def test_a_restarted_run_that_dies_early_is_not_resumed_as_the_old_one(
     few_scenes: Path, unfinished: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop, "_step", raising_at(1, Killed))
+    monkeypatch.setattr(loop, "update", raising_at(1, Killed))
     with pytest.raises(Killed):
         start(few_scenes, unfinished.parent)
     with pytest.raises(UserError, match="holds no run to resume"):
@@ -337,7 +338,7 @@ def test_a_restarted_run_that_dies_early_is_not_resumed_as_the_old_one(
 def test_workers_do_not_hear_the_terminals_ctrl_c(
     unbroken: UnbrokenRun, few_scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = loop._step
+    real = loop.update
 
     def stepped(run: loop.Run, step: int, *rest: Any) -> float:
         for worker in multiprocessing.active_children():
@@ -348,7 +349,7 @@ def test_workers_do_not_hear_the_terminals_ctrl_c(
         return real(run, step, *rest)
 
     monkeypatch.setattr("dlv3deploy.train.interrupts.PATIENCE_S", 0.0)
-    monkeypatch.setattr(loop, "_step", stepped)
+    monkeypatch.setattr(loop, "update", stepped)
     assert_ends_like(unbroken, tmp_path, start(few_scenes, tmp_path, workers=1))
 
 
@@ -370,7 +371,7 @@ def test_a_held_interrupt_comes_at_the_end_of_the_block() -> None:
 def test_a_step_that_does_not_end_can_be_abandoned_and_is_not_saved(
     unbroken: UnbrokenRun, few_scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, calls = loop.segmentation_loss, iter(range(100))
+    real, calls = SegmentationLoss.__call__, iter(range(100))
 
     def hanging(*arguments: Any) -> torch.Tensor:
         if next(calls) == 6:
@@ -380,7 +381,7 @@ def test_a_step_that_does_not_end_can_be_abandoned_and_is_not_saved(
         return real(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "segmentation_loss", hanging)
+        patch.setattr(SegmentationLoss, "__call__", hanging)
         patch.setattr("dlv3deploy.train.interrupts.PATIENCE_S", 0.0)
         with pytest.raises(StepAbandoned):
             start(few_scenes, tmp_path)

@@ -10,7 +10,7 @@ import torch
 from lightning_fabric import Fabric
 from small_runs import small_plan
 
-from dlv3deploy.train import loop
+from dlv3deploy.train import devices, loop
 
 
 def two_processes(**settings: Any) -> Fabric:
@@ -19,7 +19,7 @@ def two_processes(**settings: Any) -> Fabric:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    setattr(loop, "Fabric", two_processes)  # noqa: B010 (what mypy takes for a type)
+    setattr(devices, "Fabric", two_processes)  # noqa: B010 (what mypy takes for a type)
     data, root = Path(sys.argv[1]), Path(sys.argv[2])
     plan = small_plan(data, batch_size=4, steps=6, validate_every=3, learning_rate=0.02)
     result = loop.train(plan, root / "model.safetensors", root / "train", resume="--resume" in sys.argv)

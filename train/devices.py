@@ -1,0 +1,59 @@
+"""On which devices a run computes: all of this machine, or those that `torchrun` started a process for."""
+
+from __future__ import annotations
+
+import logging
+import os
+
+import torch
+from lightning_fabric import Fabric
+from torch import nn
+
+from dlv3deploy.core.errors import UserError
+from dlv3deploy.train.plan import TrainingPlan
+from dlv3deploy.train.precision import precision_for
+
+
+def launched(plan: TrainingPlan) -> Fabric:
+    """Fabric with every process started. Raises UserError where a device would be left without images."""
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    fabric = Fabric(precision=precision_for(plan.precision), **_placement())
+    fabric.launch()
+    parts, fewest = plan.accumulate * fabric.world_size, plan.images_for_batch_norm
+    if plan.batch_size < fewest * parts:
+        raise UserError(
+            f"batch size {plan.batch_size} on {fabric.world_size} devices, accumulated over {plan.accumulate}",
+            f"each pass takes {fewest} images at least{'' if fewest == 1 else ', for batch norm'}",
+            f"use --batch-size {fewest * parts} or more, or fewer devices (CUDA_VISIBLE_DEVICES)",
+        )
+    return fabric
+
+
+def _placement() -> dict[str, object]:
+    """Fabric's settings: torchrun says how many processes there are, here and in all; without it every device gets one."""
+    if not started_by_torchrun():
+        return {"accelerator": "auto", "devices": "auto"}
+    here, everywhere = int(os.environ["LOCAL_WORLD_SIZE"]), int(os.environ["WORLD_SIZE"])
+    return {"accelerator": "auto", "devices": here, "num_nodes": everywhere // here, "strategy": "ddp"}
+
+
+def started_by_torchrun() -> bool:
+    return "TORCHELASTIC_RUN_ID" in os.environ
+
+
+def is_first_process() -> bool:
+    """Whether this process speaks for all, before and after they are connected."""
+    return os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) == "0"
+
+
+def with_shared_statistics(model: nn.Module, fabric: Fabric) -> nn.Module:
+    """`model` with batch norm that computes its statistics over all processes. Raises UserError without GPUs.
+
+    torch has no SyncBatchNorm for CPUs. One process needs none, and keeps `model` as it is.
+    """
+    if fabric.device.type != "cuda":
+        raise UserError("--sync-batch-norm", "needs GPUs: torch synchronises batch norm on them alone", "leave it out on CPUs")
+    if fabric.world_size == 1:
+        return model
+    shared: nn.Module = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
+    return shared

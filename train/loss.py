@@ -1,0 +1,98 @@
+"""What training minimises: cross entropy of the upsampled scores, and what people add to it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy, one_hot, softmax
+
+from dlv3deploy.core.errors import UserError
+from dlv3deploy.train.network.deeplabv3 import upsample_to
+
+FEWEST_HARD = 1 / 16  # share of the labelled pixels that mining keeps at the least, however easy they are
+
+
+@dataclass(frozen=True)
+class LossChoice:
+    """`hard_below` keeps pixels whose own class has a probability below it (online hard example mining, OHEM).
+
+    `dice_weight` adds that much of the soft Dice loss; `class_weights` weighs classes by median frequency.
+    """
+
+    label_smoothing: float = 0.0
+    hard_below: float | None = None
+    dice_weight: float = 0.0
+    class_weights: bool = False
+    auxiliary_weight: float = 0.4
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.label_smoothing < 1:
+            raise UserError(f"label smoothing {self.label_smoothing}", "is 0 or more and below 1", "0.1 is usual")
+        if self.hard_below is not None and not 0 < self.hard_below <= 1:
+            raise UserError(f"OHEM threshold {self.hard_below}", "is a probability above 0", "0.7 is usual")
+        for name, weight in (("Dice weight", self.dice_weight), ("auxiliary weight", self.auxiliary_weight)):
+            if not 0 <= weight < math.inf:
+                raise UserError(f"{name} {weight}", "is 0 or more", "leave it out for the default")
+
+
+@dataclass(frozen=True)
+class SegmentationLoss:
+    """The loss of a part of a batch, such that the parts' losses add up to the batch's.
+
+    `weights` are C float32 class weights, or None.
+    """
+
+    choice: LossChoice
+    ignore_index: int
+    weights: Tensor | None = None
+
+    def __call__(self, scores: Tensor, labels: Tensor, labelled: Tensor | float) -> Tensor:
+        """From scores N×C×h×w and labels N×H×W int64; `labelled` counts the labelled pixels of the whole batch.
+
+        The mean over this part's labelled pixels, times its share of `labelled`; 0 where there is none. Plain cross entropy is
+        so the batch's mean exactly; mining and Dice are computed within each part.
+        """
+        logits = upsample_to(scores, labels.shape[1], labels.shape[2])
+        counts = labels != self.ignore_index
+        number = counts.sum()
+        losses = cross_entropy(
+            logits,
+            labels,
+            weight=self.weights,
+            ignore_index=self.ignore_index,
+            label_smoothing=self.choice.label_smoothing,
+            reduction="none",
+        )
+        if self.choice.hard_below is None:
+            mean = losses.sum() / number.clamp(min=1)
+        else:
+            mean = _mean_of_hard(losses, logits, labels, counts, self.choice.hard_below)
+        if self.choice.dice_weight:
+            mean = mean + self.choice.dice_weight * dice_loss(logits, labels, counts)
+        return mean * (number / labelled)
+
+
+def _mean_of_hard(losses: Tensor, logits: Tensor, labels: Tensor, counts: Tensor, hard_below: float) -> Tensor:
+    """Mean loss of the labelled pixels whose class has a probability below `hard_below`, or of the hardest few."""
+    with torch.no_grad():
+        own = softmax(logits.float(), 1).gather(1, torch.where(counts, labels, 0)[:, None])[:, 0]
+        own = torch.where(counts, own, torch.inf)
+        fewest = (counts.sum() * FEWEST_HARD).ceil().long().clamp(min=1)
+        limit = own.flatten().sort().values[fewest - 1].clamp(min=hard_below)
+        hard = counts & ((own < limit) | (own == limit) & (limit > hard_below))
+    return (losses * hard).sum() / hard.sum().clamp(min=1)
+
+
+def dice_loss(logits: Tensor, labels: Tensor, counts: Tensor) -> Tensor:
+    """1 − the mean soft Dice coefficient of the classes that the labels hold (Milletari et al. 2016, with plain sums)."""
+    present = one_hot(torch.where(counts, labels, 0), logits.shape[1]).movedim(3, 1) * counts[:, None]
+    probabilities = softmax(logits.float(), 1) * counts[:, None]
+    axes = (0, 2, 3)
+    together = (probabilities * present).sum(axes)
+    either = probabilities.sum(axes) + present.sum(axes)
+    held = present.sum(axes) > 0
+    coefficients = 2 * together / either.clamp(min=1e-6)
+    return ((1 - coefficients) * held).sum() / held.sum().clamp(min=1)

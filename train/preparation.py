@@ -1,0 +1,125 @@
+"""From a plan to a run that is ready for its first step, or for the step where it stopped."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.data import DataLoader
+
+from dlv3deploy.core.dataset import FolderDataset, open_dataset
+from dlv3deploy.core.errors import UserError
+from dlv3deploy.core.progress import say
+from dlv3deploy.train import batch_norm
+from dlv3deploy.train.augment import Augmentation
+from dlv3deploy.train.checkpoint import load_backbone_weights, load_start
+from dlv3deploy.train.devices import is_first_process, launched, with_shared_statistics
+from dlv3deploy.train.interrupts import ignore_interrupts
+from dlv3deploy.train.loss import SegmentationLoss
+from dlv3deploy.train.network.deeplabv3 import DeepLabV3, TrainingForward
+from dlv3deploy.train.plan import TrainingPlan
+from dlv3deploy.train.run import Run
+from dlv3deploy.train.run_state import Progress, RunFolder, SavedState
+from dlv3deploy.train.samples import AugmentedSamples, EpochBatches
+
+
+def prepare(plan: TrainingPlan, folder: RunFolder, resume: bool) -> Run:
+    """Data that has been checked, processes, the network and its optimiser, each as the saved state has it when resuming."""
+    train_set, val_set = open_dataset(plan.data, "train", plan.classes), open_dataset(plan.data, "val", plan.classes)
+    if is_first_process():  # before further processes start, which would wait for this one for ever
+        _check_data(train_set, val_set)
+    fabric = launched(plan)
+    model = _network(plan, fabric, begins=not resume)
+    state = folder.load_state(plan) if resume else None
+    if state:
+        model.load_state_dict(state.model)
+    forward: torch.nn.Module = TrainingForward(model)
+    if plan.compiled:
+        forward.compile()
+    trained, optimiser = fabric.setup(forward, _optimiser(plan, model))
+    average = _average(plan, model, state)
+    if state:
+        optimiser.load_state_dict(state.optimiser)
+    elif fabric.is_global_zero:
+        folder.forget()
+    progress, rows = (state.progress, state.rows) if state else (Progress(), [])
+    loss = SegmentationLoss(plan.loss, plan.classes.ignore_index)
+    return Run(plan, folder, fabric, model, trained, average, loss, optimiser, train_set, val_set, progress, rows)
+
+
+def _check_data(train_set: FolderDataset, val_set: FolderDataset) -> None:
+    """Say what training will see. Raises UserError for damaged data, and for a set too small to hold anything out."""
+    if set(train_set.samples) & set(val_set.samples):
+        raise UserError(str(train_set.root), "holds a single image, which cannot train and validate at once", "add more images")
+    say(f"training on {len(train_set)} images, validating on {len(val_set)} others")
+    counts = train_set.check()
+    val_set.check()
+    absent = [name for name, pixels in zip(train_set.classes.names, counts, strict=True) if not pixels]
+    if absent:
+        say(f"no training label holds {', '.join(absent)}; the model cannot learn what it never sees")
+
+
+def _network(plan: TrainingPlan, fabric: Fabric, begins: bool) -> DeepLabV3:
+    """The network in channels-last layout, with the weights that the plan begins with unless a saved state follows."""
+    torch.manual_seed(plan.seed)
+    model = DeepLabV3(plan.architecture, len(plan.classes), plan.dropout)
+    if begins and plan.backbone_weights:
+        load_backbone_weights(plan.backbone_weights, model)
+    if begins and plan.start_from:
+        load_start(plan.start_from, model)
+    if plan.batch_norm_momentum is not None:
+        batch_norm.set_momentum(model, plan.batch_norm_momentum)
+    if plan.frozen_batch_norm:
+        batch_norm.freeze(model)
+    if plan.sync_batch_norm:
+        with_shared_statistics(model, fabric)
+    placed: DeepLabV3 = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # typed for tensors only
+    return placed
+
+
+def _optimiser(plan: TrainingPlan, model: DeepLabV3) -> torch.optim.Optimizer:
+    """Weight decay acts on convolution weights alone, not on batch norm or biases."""
+    learning = [p for p in model.parameters() if p.requires_grad]
+    decayed, free = [p for p in learning if p.ndim > 1], [p for p in learning if p.ndim <= 1]
+    groups = [{"params": decayed, "weight_decay": plan.weight_decay}, {"params": free, "weight_decay": 0.0}]
+    if plan.optimiser == "sgd":
+        return torch.optim.SGD(groups, lr=plan.initial_rate, momentum=0.9)
+    return torch.optim.AdamW(groups, lr=plan.initial_rate)
+
+
+def _average(plan: TrainingPlan, model: DeepLabV3, state: SavedState | None) -> AveragedModel | None:
+    """The moving average of weights and batch-norm statistics, which begins as a copy of the first step's."""
+    if plan.ema_decay is None:
+        return None
+    moving: Any = get_ema_multi_avg_fn(plan.ema_decay)  # type: ignore[no-untyped-call]
+    average = AveragedModel(model, multi_avg_fn=moving, use_buffers=True)
+    if state and state.average is not None:
+        average.load_state_dict(state.average)
+    return average
+
+
+def batches_of(run: Run) -> Any:
+    """The parts of every batch that this process computes, from the step where the run stands to its last."""
+    plan = run.plan
+    samples = AugmentedSamples(run.train_set, Augmentation(plan.crop, plan.scale, plan.flip), plan.input, plan.seed)
+    batches = EpochBatches(
+        run.train_set,
+        plan.batch_size,
+        plan.seed,
+        run.progress.step,
+        plan.steps,
+        run.fabric.global_rank,
+        run.fabric.world_size,
+        plan.accumulate,
+    )
+    loader: DataLoader[tuple[Tensor, Tensor]] = DataLoader(
+        samples,
+        batch_sampler=batches,
+        num_workers=plan.workers,
+        pin_memory=torch.cuda.is_available(),
+        worker_init_fn=ignore_interrupts,
+    )
+    return run.fabric.setup_dataloaders(loader, use_distributed_sampler=False)
