@@ -38,7 +38,9 @@ def train(
     multi_grid: Annotated[
         str | None, _network(help="Unit rates of blocks 4 to 7, such as 1,2,4; default: torchvision's rule.")
     ] = None,
-    aspp_rates: Annotated[str | None, _network(help="Atrous rates; default: the paper's, 6,12,18 at stride 16.")] = None,
+    aspp_rates: Annotated[
+        str | None, _network(help="Atrous rates, or none; default: the paper's, 6,12,18 at stride 16.")
+    ] = None,
     aspp_channels: Annotated[int, _network(help="Channels of every ASPP branch.", min=1)] = 256,
     aspp_batch_norm: Annotated[bool, _network(help="Batch norm in ASPP; without it convolutions have biases.")] = True,
     image_pooling: Annotated[bool, _network(help="ASPP's branch of image-level features.")] = True,
@@ -108,7 +110,6 @@ def train(
     from dlv3deploy.train.loop import check_fits
     from dlv3deploy.train.loop import train as run_training
     from dlv3deploy.train.loss import LossChoice
-    from dlv3deploy.train.network.atrous import aspp_rates_at
     from dlv3deploy.train.network.choices import check_architecture
     from dlv3deploy.train.plan import TrainingPlan
 
@@ -117,7 +118,7 @@ def train(
     architecture = Architecture(
         backbone,
         output_stride,
-        _whole_numbers(aspp_rates, "--aspp-rates", "6,12,18") or aspp_rates_at(output_stride),
+        _aspp_rates(aspp_rates, output_stride),
         aspp_channels,
         auxiliary,
         head=head_kind(head),
@@ -193,6 +194,15 @@ def _size_of_first_image(data: Path, output_stride: int) -> Size:
 def _crop_for(size: Size, output_stride: int) -> Size:
     height, width = (side if side <= LARGEST_CROP else LARGEST_CROP // output_stride * output_stride + 1 for side in size)
     return height, width
+
+
+def _aspp_rates(text: str | None, output_stride: int) -> tuple[int, ...]:
+    """As given; the paper's by default; with `none` ASPP is a 1×1 convolution and image pooling, as in small edge models."""
+    from dlv3deploy.train.network.atrous import aspp_rates_at
+
+    if text == "none":
+        return ()
+    return _whole_numbers(text, "--aspp-rates", "6,12,18") or aspp_rates_at(output_stride)
 
 
 def _whole_numbers(text: str | None, option: str, example: str) -> tuple[int, ...] | None:

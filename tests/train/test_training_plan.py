@@ -88,7 +88,7 @@ INVALID: list[tuple[dict[str, Any], str]] = [
     ({"architecture": replace(SMALL, backbone="vgg16")}, "resnet18"),
     ({"architecture": replace(SMALL, output_stride=0)}, "8, 16, 32"),
     ({"architecture": replace(SMALL, output_stride=4)}, "8, 16, 32"),
-    ({"architecture": replace(SMALL, aspp_rates=())}, "6,12,18"),
+    ({"architecture": replace(SMALL, head="deeplabv2", aspp_rates=())}, "6,12,18"),
     ({"architecture": replace(SMALL, aspp_rates=(6, 0))}, "6,12,18"),
     ({"architecture": replace(SMALL, aspp_channels=0)}, "ASPP channels"),
 ]

@@ -36,7 +36,7 @@ def check_architecture(architecture: Architecture) -> None:
     for given, rule, remedy in _misfits(a):
         raise UserError(f"{given} with backbone {a.backbone}, head {a.head}", rule, remedy)
     check_output_stride(a.output_stride, native_stride(a))
-    if a.head in ("aspp", "deeplabv2") and (not a.aspp_rates or min(a.aspp_rates) < 1):
+    if min(a.aspp_rates, default=1) < 1 or (a.head == "deeplabv2" and not a.aspp_rates):
         raise UserError(f"ASPP rates {a.aspp_rates}", "are whole numbers of 1 or more", "the paper's are 6,12,18")
     if a.aspp_channels < 1:
         raise UserError(f"{a.aspp_channels} ASPP channels", "are too few", "the paper has 256")
