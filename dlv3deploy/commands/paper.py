@@ -1,4 +1,4 @@
-"""`dlv3deploy paper`: the figure of the DeepLabv3 paper, computed (Chen et al. 2017, arXiv 1706.05587)."""
+"""`dlv3deploy paper`: the figure and the tables of the DeepLabv3 paper (Chen et al. 2017, arXiv 1706.05587)."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import typer
 
 from dlv3deploy.commands.options import LARGEST_SIDE, JsonOption, WorkspaceOption
 
+FIGURE_MAP, FIGURE_KERNEL, FIGURE_RATES = 65, 3, "1..100"  # the paper's
 LARGEST_KERNEL = 31
 IN_TEXT = (1, 6, 12, 18, 24, 36, 48, 64, 96)  # the paper's rates at output strides 16 and 8, and Figure 4's turning points
 
@@ -19,22 +20,63 @@ class What(str, Enum):
     """What of the paper to show."""
 
     FIGURE4 = "figure4"
+    TABLE1 = "table1"
+    TABLE2 = "table2"
+    TABLE3 = "table3"
+    TABLE4 = "table4"
+    TABLE5 = "table5"
+    TABLE6 = "table6"
+    TABLE7 = "table7"
 
 
 def paper(
-    what: Annotated[What, typer.Argument(help="figure4: the valid weights of a filter as its atrous rate grows.")],
+    what: Annotated[What, typer.Argument(help="The figure of valid weights over atrous rates, or a table of results.")],
     workspace: WorkspaceOption = Path("artifacts"),
     json_output: JsonOption = False,
-    map_size: Annotated[int, typer.Option("--map", help="figure4: side of the feature map.")] = 65,
-    kernel: Annotated[int, typer.Option(help="figure4: side of the filter, odd.")] = 3,
-    rates: Annotated[str, typer.Option(help="figure4: atrous rates, as 1..100 or 6,12,18.")] = "1..100",
+    row: Annotated[str | None, typer.Option(help="Tables: one row in full, such as block7-mg-1-2-1 of table3.")] = None,
+    map_size: Annotated[int | None, typer.Option("--map", help="Figure: side of the feature map; default: 65.")] = None,
+    kernel: Annotated[int | None, typer.Option(help="Figure: side of the filter, odd; default: 3.")] = None,
+    rates: Annotated[str | None, typer.Option(help="Figure: atrous rates, as 1..100 (the default) or 6,12,18.")] = None,
     to: Annotated[
-        Path | None, typer.Option(help="figure4: .png, .svg or .pdf file; default: paper/figure4.png in the workspace.")
+        Path | None, typer.Option(help="Figure: .png, .svg or .pdf file; default: paper/figure4.png in the workspace.")
     ] = None,
 ) -> None:
-    """Show the DeepLabv3 paper's Figure 4, for its own map and filter or for yours."""
+    """Show the DeepLabv3 paper's Figure 4, or a table of its results beside what was measured here."""
+    from dlv3deploy.core.errors import UserError
+
     if what is What.FIGURE4:
-        _figure4(workspace, json_output, map_size, kernel, parse_rates(rates), to)
+        if row is not None:
+            raise UserError("--row", "is of the tables", "leave it out, or ask for table1 to table7")
+        size = FIGURE_MAP if map_size is None else map_size
+        chosen = FIGURE_KERNEL if kernel is None else kernel
+        _figure4(workspace, json_output, size, chosen, parse_rates(FIGURE_RATES if rates is None else rates), to)
+        return
+    for option, value in (("--map", map_size), ("--kernel", kernel), ("--rates", rates), ("--to", to)):
+        if value is not None:
+            raise UserError(option, "is of figure4", f"leave it out with {what.value}")
+    _table(int(what.value.removeprefix("table")), workspace, json_output, row)
+
+
+def _table(number: int, workspace: Path, json_output: bool, name: str | None) -> None:
+    import json
+
+    from dlv3deploy.commands.paper_tables import measured, print_recipe, print_table, table_facts
+    from dlv3deploy.core.paper.results import read_miou
+    from dlv3deploy.core.paper.tables import TABLES, find_recipe
+    from dlv3deploy.core.workspace import Workspace
+
+    table, place = TABLES[number], Workspace(workspace)
+    if name is None:
+        rows, here = table.rows, measured(table.rows, place)
+    else:
+        recipe = find_recipe(table, name)
+        rows, here = (recipe,), {recipe.name: read_miou(place, recipe)}
+    if json_output:
+        print(json.dumps(table_facts(table, rows, here), ensure_ascii=False))
+    elif name is None:
+        print_table(table, here)
+    else:
+        print_recipe(recipe, here)
 
 
 def parse_rates(text: str) -> list[int]:
