@@ -153,7 +153,9 @@ def _convolution_table(facts: dict[str, Any], every: bool) -> Any:
 
     shown = [c for c in facts["convolutions"] if every or c["atrous"]]
     title = "convolutions" if every else "atrous convolutions (--all lists every one)"
-    table = Table("name", "kernel", "rate", "input", "valid taps", "MACs", title=title, title_justify="left")
+    names = ("name", "kernel", "rate", "input", "valid taps", "all / one", "MACs")
+    caption = "all / one: the share of positions at which every tap is valid / only one is"
+    table = Table(*names, title=title, title_justify="left", caption=caption, caption_justify="left")
     for column in table.columns[1:]:
         column.justify = "right"
     for c in shown:
@@ -163,6 +165,7 @@ def _convolution_table(facts: dict[str, Any], every: bool) -> Any:
             "×".join(map(str, sorted(set(c["atrous_rate"])))),
             "×".join(map(str, c["input_shape"])),
             f"{c['valid_tap_share']:.1%}",
+            " / ".join(f"{c['valid_taps'].get(taps, 0):.1%}" for taps in (c["kernel"][0] * c["kernel"][1], 1)),
             f"{c['macs'] / 1e6:.1f} M",
         )
     return table

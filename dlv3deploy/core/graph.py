@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -169,7 +170,11 @@ def fix_input(model: ModelProto, shape: tuple[int, int, int, int]) -> ModelProto
 
 @dataclass(frozen=True)
 class Convolution:
-    """One Conv node at one input size. `valid_tap_share` is 0 to 1; `macs` counts multiply-accumulates, padding included."""
+    """One Conv node at one input size. `macs` counts multiply-accumulates, padding included.
+
+    `valid_tap_share` (0 to 1) is the mean over all output positions, `valid_taps` the share of the positions that have exactly
+    so many valid taps.
+    """
 
     name: str
     atrous_rate: tuple[int, int]
@@ -179,6 +184,7 @@ class Convolution:
     input_shape: tuple[int, int, int]
     output_shape: tuple[int, int, int]
     valid_tap_share: float
+    valid_taps: Mapping[int, float]
     macs: int
 
     @property
@@ -217,7 +223,7 @@ def attributes(node: NodeProto) -> dict[str, Any]:
 
 def _convolution(node: NodeProto, given: tuple[int, ...], weight: tuple[int, ...]) -> Convolution:
     rows, columns = _windows(node, given, weight)
-    outputs = rows.outputs, columns.outputs
+    outputs, taps = (rows.outputs, columns.outputs), ValidTaps(rows, columns)
     return Convolution(
         name=node.name or node.output[0],
         atrous_rate=(rows.rate, columns.rate),
@@ -226,7 +232,8 @@ def _convolution(node: NodeProto, given: tuple[int, ...], weight: tuple[int, ...
         groups=attributes(node).get("group", 1),
         input_shape=(given[1], given[2], given[3]),
         output_shape=(weight[0], *outputs),
-        valid_tap_share=ValidTaps(rows, columns).share(),
+        valid_tap_share=taps.share(),
+        valid_taps=taps.shares(),
         macs=math.prod(weight) * math.prod(outputs),
     )
 

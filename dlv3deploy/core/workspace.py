@@ -44,6 +44,11 @@ class Workspace:
     def training(self) -> Path:
         return self.root / "train"
 
+    @property
+    def paper(self) -> Path:
+        """Where the paper's figure and the results of its experiments lie."""
+        return self.root / "paper"
+
     def engine(self, source: Path, precision: str, target: str) -> Path:
         """Where the engine of an ONNX file goes; only those of the workspace's own model are taken by default."""
         return self.root / f"{self.stem_for(source)}.{precision}.{target}{ENGINE_SUFFIX}"

@@ -119,6 +119,10 @@ def test_inspect_lists_the_atrous_convolutions_of_the_graph(folder: Path) -> Non
     rates = sorted(c["atrous_rate"][0] for c in facts["convolutions"] if c["atrous"])
     # At stride 16 the last stage's convolutions take rate 2, but for the first block's first; then ASPP's 2 and 3 (1 is none).
     assert rates == [2, 2, 2, 2, 3]
+    outer = next(c for c in facts["convolutions"] if c["atrous_rate"] == [3, 3])
+    assert outer["input_shape"][1:] == [4, 6]
+    # Of four rows the outer two reach one tap 3 away, the inner two none; each of six columns reaches exactly one.
+    assert outer["valid_taps"] == {"4": 0.5, "2": 0.5}
     assert facts["spec"]["classes"]["names"][0] == "sky"
     assert facts["spec"]["parents"]["checkpoint"]
 

@@ -66,6 +66,8 @@ def test_shapes_and_valid_taps_are_what_a_convolution_of_ones_sums_up(
     assert found.output_shape == sums.shape[1:]
     assert found.input_shape == (3, height, width)
     assert found.valid_tap_share == pytest.approx(sums.mean() / np.prod(weight[1:]), rel=1e-5)
+    counted = np.unique(sums[0, 0].round() / weight[1], return_counts=True)
+    assert found.valid_taps == pytest.approx({int(n): count / sums[0, 0].size for n, count in zip(*counted, strict=True)})
     assert found.macs == sums.size * np.prod(weight[1:])
 
 
@@ -96,6 +98,7 @@ def test_every_field_of_a_grouped_convolution_without_optional_attributes() -> N
         input_shape=(3, 10, 20),
         output_shape=(12, 8, 20),
         valid_tap_share=1.0,
+        valid_taps={3: 1.0},
         macs=12 * 3 * 8 * 20,  # one input channel a group
     )
 
@@ -114,6 +117,8 @@ def test_a_deeplab_by_hand() -> None:
     assert (atrous.input_shape, atrous.output_shape) == ((8, 16, 24), (6, 16, 24))
     assert atrous.valid_tap_share == pytest.approx((16 + 10 + 10) / 48 * (24 + 18 + 18) / 72)
     assert atrous.macs == 6 * 8 * 9 * 16 * 24
+    # At rate 6 on 16×24 the middle 4×12 positions have all nine taps, 12 rows or columns lose three, the corners five.
+    assert atrous.valid_taps == pytest.approx({9: 48 / 384, 6: (4 * 12 + 12 * 12) / 384, 4: 144 / 384})
     assert found["stem"].output_shape == (8, 32, 48)
     assert found["pooled"].output_shape == (6, 1, 1)
 
