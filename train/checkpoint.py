@@ -110,7 +110,7 @@ def load_backbone_weights(path: Path, model: DeepLabV3) -> None:
 def _counts_classes(name: str, theirs: Tensor, own: Tensor, their_classes: int, own_classes: int) -> bool:
     """Whether a head's weight differs between two networks because their numbers of classes do."""
     in_head = name.startswith(("classifier.", "aux_classifier."))
-    return in_head and (len(theirs), len(own)) == (their_classes, own_classes) and theirs.shape != own.shape
+    return in_head and (theirs.shape[:1], own.shape[:1]) == ((their_classes,), (own_classes,)) and theirs.shape != own.shape
 
 
 def _read(path: Path) -> dict[str, Tensor]:

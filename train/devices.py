@@ -29,6 +29,13 @@ def launched(plan: TrainingPlan) -> Fabric:
     return fabric
 
 
+def disconnect(fabric: Fabric) -> None:
+    """Leave the other processes in order: one that is still connected when another ends may abort."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        fabric.barrier()
+        torch.distributed.destroy_process_group()
+
+
 def _placement() -> dict[str, object]:
     """Fabric's settings: torchrun says how many processes there are, here and in all; without it every device gets one."""
     if not started_by_torchrun():

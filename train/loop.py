@@ -16,6 +16,7 @@ from dlv3deploy.core.metrics import SegmentationScores
 from dlv3deploy.core.progress import say
 from dlv3deploy.train.checkpoint import save_checkpoint
 from dlv3deploy.train.curve import draw_curve
+from dlv3deploy.train.devices import disconnect
 from dlv3deploy.train.interrupts import StepAbandoned, interrupts_held
 from dlv3deploy.train.meter import TrainingMeter
 from dlv3deploy.train.plan import TrainingPlan
@@ -58,6 +59,7 @@ def train(plan: TrainingPlan, checkpoint: Path, folder: Path, resume: bool = Fal
                 run.progress.count(loss, time.monotonic() - started)
             scores = _settle(run)
             meter.update(run.progress, loss, scores)
+    disconnect(run.fabric)
     if not run.fabric.is_global_zero:
         raise SystemExit  # the program runs once for each device; what follows training is done once
     publish(run.folder.best, checkpoint)
