@@ -1,4 +1,4 @@
-"""`evaluate` and `run` with --scales and --flip: for checkpoints, and for ONNX files of fixed and of dynamic size."""
+"""`evaluate` and `run` with --scales and --flip: for checkpoints, engines, and ONNX files of fixed and of dynamic size."""
 
 from __future__ import annotations
 
@@ -92,16 +92,20 @@ def shapes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
     return seen
 
 
-@pytest.mark.parametrize("dynamic", [False, True])
-def test_an_onnx_file_sees_every_scale_and_its_mirror_image(
-    tmp_path: Path, scenes: Path, shapes: list[tuple[int, ...]], dynamic: bool
+@pytest.mark.parametrize("kind", ["fixed", "dynamic", "engine"])
+def test_a_model_sees_every_scale_and_its_mirror_image(
+    tmp_path: Path, scenes: Path, shapes: list[tuple[int, ...]], kind: str
 ) -> None:
-    model = onnx_file(tmp_path, dynamic)
+    model = onnx_file(tmp_path, dynamic=kind == "dynamic")
+    if kind == "engine":
+        succeed("build-engine", model, "--workspace", tmp_path)
+        model = tmp_path / "model.fp32.cpu.engine"
+        shapes.clear()
     options = ("--data", scenes, "--limit", 1, "--scales", "0.5,1,1.5", "--flip", "--json")
     facts = json.loads(succeed("evaluate", model, *options).stdout)
     assert (facts["scales"], facts["flip"], facts["size"]) == ([0.5, 1, 1.5], True, [64, 96])
     whole = [(32, 48)] * 2 + [(64, 96)] * 2 + [(96, 144)] * 2
-    assert shapes == (whole if dynamic else [(64, 96)] * (2 + 2 + 2 * 4))
+    assert shapes == (whole if kind == "dynamic" else [(64, 96)] * (2 + 2 + 2 * 4))
 
 
 def test_a_checkpoint_is_scored_as_the_segmenter_sees_it(tmp_path: Path, scenes: Path) -> None:
