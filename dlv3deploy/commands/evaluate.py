@@ -9,15 +9,18 @@ import typer
 
 from dlv3deploy.commands.options import (
     ClassesOption,
+    FlipOption,
     IgnoreIndexOption,
     JsonOption,
     MeanOption,
     ModelArgument,
     OutputOption,
+    ScalesOption,
     StdOption,
     WorkspaceOption,
     describe,
     parse_size,
+    parse_strategy,
 )
 from dlv3deploy.core.workspace import Workspace
 
@@ -37,6 +40,8 @@ def evaluate(
         str | None, typer.Option(help="train, val or all; default: val, or all of a foreign data set without val/.")
     ] = None,
     size: Annotated[str | None, typer.Option(help="Input HEIGHTxWIDTH for a model of dynamic size.")] = None,
+    scales: ScalesOption = None,
+    flip: FlipOption = False,
     limit: Annotated[int | None, typer.Option(help="Score this many images, spread evenly.", min=1)] = None,
     json_output: JsonOption = False,
     classes: ClassesOption = None,
@@ -50,16 +55,18 @@ def evaluate(
     from dlv3deploy.core.segmenter import Segmenter
     from dlv3deploy.measure.evaluate import evaluate as score
 
+    strategy = parse_strategy(scales, flip)
     place = Workspace(workspace)
     path = model or best_artefact(place)
     with open_model(path, describe(classes, ignore_index, mean, std, output)) as engine:
         samples = _samples(engine.spec, data, split)
         if limit is not None and limit < len(samples):
             samples = [samples[i * len(samples) // limit] for i in range(limit)]
-        segmenter = Segmenter(engine, parse_size(size) if size else None)
+        segmenter = Segmenter(engine, parse_size(size) if size else None, strategy)
         scores = score(segmenter, samples)
         height, width = segmenter.input.height, segmenter.input.width
-        about = {"model": str(path), "data": str(samples[0].image.parent), "size": [height, width], "engine": engine.name}
+        about: dict[str, Any] = {"model": str(path), "data": str(samples[0].image.parent), "size": [height, width]}
+        about |= {"scales": strategy.scales, "flip": strategy.flip, "engine": engine.name}
     _print(scores, about, json_output)
 
 
@@ -110,8 +117,12 @@ def _print(scores: SegmentationScores, about: dict[str, Any], json_output: bool)
     from rich.console import Console
     from rich.table import Table
 
+    from dlv3deploy.core.strategy import PLAIN, Strategy
+
     height, width = about["size"]
+    strategy = Strategy(about["scales"], about["flip"])
     title = f"{about['model']}\n{scores.images} images of {about['data']}\n{about['engine']}, input {height}×{width}"
+    title += "" if strategy == PLAIN else f", {strategy}"
     table = Table("class", "IoU", title=title, title_justify="left")
     table.columns[1].justify = "right"
     for name, iou in scores.per_class_iou.items():

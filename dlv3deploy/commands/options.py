@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from dlv3deploy.core.classes import Classes
     from dlv3deploy.core.foreign import Description
     from dlv3deploy.core.spec import Triple
+    from dlv3deploy.core.strategy import Strategy
 
 Size = tuple[int, int]  # height, width
 LARGEST_SIDE = 16384
@@ -35,6 +36,29 @@ def parse_size(text: str) -> Size:
     if not 1 <= min(height, width) <= max(height, width) <= LARGEST_SIDE:
         raise UserError(f"size {text!r}", f"is no HEIGHTxWIDTH of 1 to {LARGEST_SIDE} pixels", "write it as 513x513")
     return height, width
+
+
+ScalesOption = Annotated[
+    str | None,
+    typer.Option("--scales", help="Average over the picture at these scales: 0.5,1,1.5, or `paper` for 0.5 to 1.75 in six."),
+]
+FlipOption = Annotated[bool, typer.Option("--flip", help="Average over the picture and its mirror image.")]
+
+
+def parse_strategy(scales: str | None, flip: bool) -> Strategy:
+    """How `--scales` and `--flip` look at a frame; without them once, as it is. Raises UserError."""
+    from dlv3deploy.core.errors import UserError
+    from dlv3deploy.core.strategy import PAPER_SCALES, PLAIN, Strategy
+
+    if scales is None:
+        return Strategy(PLAIN.scales, flip)
+    if scales.strip() == "paper":
+        return Strategy(PAPER_SCALES, flip)
+    try:
+        numbers = tuple(float(part) for part in scales.split(","))
+    except ValueError:
+        raise UserError(f"--scales {scales!r}", "is not numbers with commas between them", "write 0.5,1,1.5 or paper") from None
+    return Strategy(numbers, flip)
 
 
 def parse_pair(text: str, option: str) -> tuple[float, float]:

@@ -9,15 +9,18 @@ import typer
 
 from dlv3deploy.commands.options import (
     ClassesOption,
+    FlipOption,
     IgnoreIndexOption,
     JsonOption,
     MeanOption,
     ModelArgument,
     OutputOption,
+    ScalesOption,
     StdOption,
     WorkspaceOption,
     describe,
     parse_size,
+    parse_strategy,
 )
 from dlv3deploy.core.workspace import Workspace
 
@@ -42,6 +45,8 @@ def run(
         ),
     ] = None,
     size: Annotated[str | None, typer.Option(help="Input HEIGHTxWIDTH for a model of dynamic size.")] = None,
+    scales: ScalesOption = None,
+    flip: FlipOption = False,
     opacity: Annotated[float, typer.Option(help="Of the class colours over the picture.", min=0, max=1)] = 0.5,
     max_frames: Annotated[int | None, typer.Option(help="Stop after this many frames.", min=1)] = None,
     json_output: JsonOption = False,
@@ -68,10 +73,11 @@ def run(
             "a run has one source",
             "give --camera 0 or --source FILE",
         )
+    strategy = parse_strategy(scales, flip)
     address = parse_source(f"camera {camera}" if source is None else source)
     place = Workspace(workspace)
     with open_model(model or best_artefact(place), describe(classes, ignore_index, mean, std, output)) as engine:
-        segmenter = Segmenter(engine, parse_size(size) if size else None)
+        segmenter = Segmenter(engine, parse_size(size) if size else None, strategy)
         opened = open_source(address)
         with opened:
             texts = sink or [_default_sink(address, place)]
@@ -88,7 +94,8 @@ def run(
             if text not in ("window", "none") and facts.frames:
                 say(f"wrote {text}")
         if json_output:
-            print(json.dumps(asdict(facts) | {"engine": engine.name, "sinks": texts}, ensure_ascii=False))
+            about = {"engine": engine.name, "scales": strategy.scales, "flip": strategy.flip, "sinks": texts}
+            print(json.dumps(asdict(facts) | about, ensure_ascii=False))
     if facts.interrupted:
         raise typer.Exit(INTERRUPTED)
 

@@ -35,6 +35,9 @@ class Axis:
     high: NDArray[np.intp]
     weight: NDArray[np.float32]
 
+    def part(self, outputs: slice) -> Axis:
+        return Axis(self.low[outputs], self.high[outputs], self.weight[outputs])
+
 
 def axis_for(geometry: Geometry, axis: int, scores_size: int, coordinates: Coordinates) -> Axis:
     """How the frame's rows (axis 0) or columns (axis 1) read from `scores_size` score positions."""

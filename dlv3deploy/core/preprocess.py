@@ -18,7 +18,8 @@ LETTERBOX_VALUE = 114  # grey, in 8-bit units: close to the mean of natural imag
 class Geometry:
     """Where the pixels of a frame lie in the network's input.
 
-    Along each axis, in pixels with half-pixel centres: input = (frame + ½) · scale + offset − ½.
+    Along each axis, in pixels with half-pixel centres: input = (frame + ½) · scale + offset − ½. In a mirrored input the
+    horizontal scale is negative.
     """
 
     frame: tuple[int, int]  # height, width
@@ -30,6 +31,15 @@ class Geometry:
         """The geometry of the same picture shown at another size."""
         ratio = self.frame[0] / height, self.frame[1] / width
         return Geometry((height, width), self.input, (self.scale[0] * ratio[0], self.scale[1] * ratio[1]), self.offset)
+
+    def mirrored(self) -> Geometry:
+        """The geometry of the same input mirrored left to right."""
+        scale, offset = (self.scale[0], -self.scale[1]), (self.offset[0], self.input[1] - self.offset[1])
+        return Geometry(self.frame, self.input, scale, offset)
+
+    def window(self, top: int, left: int, size: tuple[int, int]) -> Geometry:
+        """The geometry of the part of the input that begins at (top, left), which may reach beyond it."""
+        return Geometry(self.frame, size, self.scale, (self.offset[0] - top, self.offset[1] - left))
 
     def input_positions(self, axis: int) -> NDArray[np.float64]:
         """For each frame row (axis 0) or column (axis 1), its position in the input, in input pixels."""

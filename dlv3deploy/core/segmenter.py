@@ -2,54 +2,96 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from dlv3deploy.core.engine import Batch, Engine, Outputs
+from dlv3deploy.core.average import ScoredView, mean_mask
+from dlv3deploy.core.engine import Engine, Outputs
 from dlv3deploy.core.errors import CheckFailed, UserError
 from dlv3deploy.core.images import Frame, Mask
-from dlv3deploy.core.postprocess import mask_from_ids, mask_from_scores
+from dlv3deploy.core.postprocess import Scores, mask_from_ids, mask_from_scores
 from dlv3deploy.core.preprocess import Geometry, preprocess
 from dlv3deploy.core.spec import InputSpec, check_size
+from dlv3deploy.core.strategy import PLAIN, Strategy
+from dlv3deploy.core.views import View, views_of
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the engine returned for one view; see `View`."""
+
+    outputs: Outputs
+    geometry: Geometry
+    picture: int
 
 
 class Segmenter:
     """One engine with the pre- and postprocessing that its spec asks for. Not thread-safe; `engine` stays the caller's.
 
-    `size` (height, width) is for engines of dynamic size. Raises UserError when the engine's size is another, fixed one, or
-    when it takes several images at once.
+    `size` (height, width) is for engines of dynamic size. Raises UserError when the engine's size is another, fixed one,
+    when it takes several images at once, or when its output cannot be averaged as `strategy` asks.
     """
 
-    def __init__(self, engine: Engine, size: tuple[int, int] | None = None) -> None:
-        self.engine = engine
+    def __init__(self, engine: Engine, size: tuple[int, int] | None = None, strategy: Strategy = PLAIN) -> None:
+        self.engine, self.strategy = engine, strategy
         self.input = _input_for(engine, size)
+        if strategy != PLAIN and engine.spec.output.kind == "mask":
+            raise UserError(
+                f"{engine.name} with {strategy}",
+                "the model returns class ids, and probabilities are what is averaged",
+                "export with --output scores",
+            )
 
     def __call__(self, frame: Frame, size: tuple[int, int] | None = None) -> Mask:
         """Class ids, uint8, of every pixel of an H×W×3 BGR frame; or at another `size` (height, width) of the same view."""
-        batch, geometry = self.prepare(frame)
-        return self.finish(self.engine.infer(batch), geometry.to_size(*size) if size else geometry)
+        return self.finish([self.infer(view) for view in self.views(frame)], size)
 
-    def prepare(self, frame: Frame) -> tuple[Batch, Geometry]:
-        return preprocess(frame, self.input)
+    def views(self, frame: Frame) -> Iterator[View]:
+        """What the engine has to see of the frame: one view, or as many as the strategy and a fixed size ask for."""
+        if self.strategy == PLAIN:
+            yield View(*preprocess(frame, self.input), 0)
+            return
+        architecture = self.engine.spec.architecture
+        output_stride = architecture.output_stride if architecture else 1
+        yield from views_of(frame, self.input, self.strategy, self.engine.input_shape[2:], output_stride)
 
-    def finish(self, outputs: Outputs, geometry: Geometry) -> Mask:
-        """The mask from what the engine returned for one frame.
+    def infer(self, view: View) -> Answer:
+        return Answer(self.engine.infer(view.batch), view.geometry, view.picture)
+
+    def finish(self, answers: Sequence[Answer], size: tuple[int, int] | None = None) -> Mask:
+        """The mask of one frame from the answers to all its views, at the frame's size or another one.
 
         Raises CheckFailed when scores are not finite, or when there are other classes in the outputs than in the spec.
         """
         spec, name = self.engine.spec, self.engine.name
-        count = len(spec.classes)
+        places = [answer.geometry.to_size(*size) if size else answer.geometry for answer in answers]
         if spec.output.kind == "mask":
-            ids = outputs[0].reshape(outputs.shape[-2:])  # H×W or 1×H×W
-            if ids.size and not (ids.min() >= 0 and ids.max() < count):
-                raise CheckFailed(f"{name} returned ids from {ids.min()} to {ids.max()}, the model has {count} classes")
-            return mask_from_ids(ids, geometry)
-        if outputs.shape[1] != count:
-            raise CheckFailed(f"{name} returned scores of {outputs.shape[1]} classes, the model has {count}")
-        if not np.isfinite(outputs[0]).all():
-            raise CheckFailed(f"{name} returned scores that are not finite; the weights or the precision are broken")
-        return mask_from_scores(outputs[0], geometry, spec.output.coordinates)
+            return mask_from_ids(_checked_ids(answers[0].outputs, len(spec.classes), name), places[0])
+        scores = [_checked_scores(answer.outputs, len(spec.classes), name) for answer in answers]
+        if len(answers) == 1:  # no probabilities needed: softmax keeps the order of the classes
+            return mask_from_scores(scores[0], places[0], spec.output.coordinates)
+        views = [ScoredView(s, place, a.picture) for s, place, a in zip(scores, places, answers, strict=True)]
+        return mean_mask(views, spec.output.coordinates)
+
+
+def _checked_ids(outputs: Outputs, count: int, name: str) -> NDArray[Any]:
+    ids: NDArray[Any] = outputs[0].reshape(outputs.shape[-2:])  # H×W or 1×H×W
+    if ids.size and not (ids.min() >= 0 and ids.max() < count):
+        raise CheckFailed(f"{name} returned ids from {ids.min()} to {ids.max()}, the model has {count} classes")
+    return ids
+
+
+def _checked_scores(outputs: Outputs, count: int, name: str) -> Scores:
+    if outputs.shape[1] != count:
+        raise CheckFailed(f"{name} returned scores of {outputs.shape[1]} classes, the model has {count}")
+    if not np.isfinite(outputs[0]).all():
+        raise CheckFailed(f"{name} returned scores that are not finite; the weights or the precision are broken")
+    scores: Scores = outputs[0]
+    return scores
 
 
 def _input_for(engine: Engine, size: tuple[int, int] | None) -> InputSpec:

@@ -24,7 +24,8 @@ OnFrame = Callable[[int, int, float], None]  # frames so far, dropped so far, in
 class RunFacts:
     """What a run did. `latency_ms` is inference alone; the percentiles are None when no frame was worked on.
 
-    `delay_ms`, for live sources only, is from the capture of a frame until its mask was ready.
+    Times are of all views of a frame together. `delay_ms`, for live sources only, is from the capture of a frame until its mask
+    was ready.
     """
 
     frames: int
@@ -99,19 +100,22 @@ class _Work:
         self._segmenter, self._on_frame = segmenter, on_frame
 
     def on(self, frame: CapturedFrame, feed: Feed) -> Segmented:
-        start_s = time.monotonic()
-        batch, geometry = self._segmenter.prepare(frame.pixels)
-        prepared_s = time.monotonic()
-        outputs = self._segmenter.engine.infer(batch)
-        inferred_s = time.monotonic()
-        mask = self._segmenter.finish(outputs, geometry)
+        preparing_s = inferring_s = 0.0
+        answers, mark_s = [], time.monotonic()
+        for view in self._segmenter.views(frame.pixels):
+            prepared_s = time.monotonic()
+            answers.append(self._segmenter.infer(view))
+            preparing_s += prepared_s - mark_s
+            mark_s = time.monotonic()
+            inferring_s += mark_s - prepared_s
+        mask = self._segmenter.finish(answers)
         end_s = time.monotonic()
-        self.preparation.collect(prepared_s - start_s)
-        self.inference.collect(inferred_s - prepared_s)
-        self.finishing.collect(end_s - inferred_s)
+        self.preparation.collect(preparing_s)
+        self.inference.collect(inferring_s)
+        self.finishing.collect(end_s - mark_s)
         self.delay.collect(end_s - frame.time_s)
         self.frames += 1
         self.dropped = feed.dropped
         if self._on_frame is not None:
-            self._on_frame(self.frames, self.dropped, (inferred_s - prepared_s) * 1000)
+            self._on_frame(self.frames, self.dropped, inferring_s * 1000)
         return Segmented(frame, mask)

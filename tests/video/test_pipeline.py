@@ -32,6 +32,7 @@ from dlv3deploy.core.engine import Batch, Outputs
 from dlv3deploy.core.errors import CheckFailed, UserError
 from dlv3deploy.core.images import read_label, write_frame
 from dlv3deploy.core.segmenter import Segmenter
+from dlv3deploy.core.strategy import Strategy
 from dlv3deploy.video import Overlay, RunFacts, Sink, Source, open_sink, open_source, parse_source, run_pipeline
 from dlv3deploy.video.writer import RESULTS_WAITING, QueuedWriter
 
@@ -50,6 +51,16 @@ def test_every_frame_of_a_recording_gets_its_mask_in_order(video: Path, segmente
         assert np.array_equal(result.mask, segmenter(frame))
     assert (facts.frames, facts.dropped, facts.interrupted) == (12, 0, False)
     assert sink.closes == 1
+
+
+def test_a_strategy_holds_in_a_run_and_its_times_are_of_all_views(video: Path) -> None:
+    sink, segmenter = ListSink(), Segmenter(BrightnessEngine(0.002), strategy=Strategy((1.0, 1.5), flip=True))
+    facts = run(open_source(parse_source(str(video))), sink, segmenter, max_frames=3)
+    for result, frame in zip(sink.results, frames_of(video), strict=False):
+        assert np.array_equal(result.mask, segmenter(frame))
+    assert len(sink.results) == 3
+    assert facts.latency_ms is not None
+    assert facts.latency_ms.p50 >= 2 * (2 + 2 * 4), "one window at scale 1, four at 1.5, all mirrored too"
 
 
 def test_of_a_live_source_frames_are_dropped_rather_than_queued() -> None:
