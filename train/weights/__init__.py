@@ -1,4 +1,4 @@
-"""Weights of other programs, and how they come here.
+"""Weights of other programs: where they are published, how they come here, and how they are read.
 
-`state_dict.py` reads the files that they lie in.
+`published.py` lists what has a name, `download.py` fetches it, `state_dict.py` reads whatever others saved.
 """
