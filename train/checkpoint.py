@@ -5,6 +5,7 @@ What a killed run needs to go on (optimiser, step) is a different file, `train/s
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,14 +13,14 @@ from torch import Tensor
 
 from dlv3deploy.core.checkpoints import MADE_BY, checkpoint_facts
 from dlv3deploy.core.errors import UserError
-from dlv3deploy.core.files import replacing
+from dlv3deploy.core.files import replacing, sha256_of
 from dlv3deploy.core.progress import say
 from dlv3deploy.core.spec import SPEC_KEY, ModelSpec
 from dlv3deploy.train.network.atrous import check_output_stride
 from dlv3deploy.train.network.choices import native_stride
 from dlv3deploy.train.network.deeplabv3 import DeepLabV3
-from dlv3deploy.train.network.mobilenet_v3 import MobileNetV3
 from dlv3deploy.train.network.resnet import replicated
+from dlv3deploy.train.weights.names import backbone_names, misfits
 from dlv3deploy.train.weights.state_dict import first_line, read_safetensors, read_state_dict
 
 
@@ -30,6 +31,20 @@ def save_checkpoint(path: Path, model: DeepLabV3, spec: ModelSpec) -> None:
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     with replacing(path) as partial:
         save_file(weights, str(partial), metadata={SPEC_KEY: spec.to_text()})
+
+
+def publish(best: Path, checkpoint: Path) -> None:
+    """Put the best checkpoint in its place; another one that was there stays beside it as `….previous.safetensors`."""
+    if checkpoint.is_file():
+        if sha256_of(checkpoint) == sha256_of(best):
+            return
+        _copy(checkpoint, checkpoint.with_suffix(".previous.safetensors"))
+    _copy(best, checkpoint)
+
+
+def _copy(source: Path, target: Path) -> None:
+    with replacing(target) as partial:
+        shutil.copyfile(source, partial)
 
 
 def load_checkpoint(path: Path, output_stride: int | None = None) -> tuple[DeepLabV3, ModelSpec]:
@@ -80,31 +95,20 @@ def load_start(path: Path, model: DeepLabV3) -> None:
 def load_backbone_weights(path: Path, model: DeepLabV3) -> None:
     """Fill the backbone from a state dict with torchvision's names (.safetensors, .pth), classifier layers left aside.
 
-    Names may stand bare (`conv1.weight`, `features.0.0.weight`) or behind `backbone.`, as in a whole segmentation model.
-    Raises UserError when a weight that the backbone needs is missing or has another shape, or when the weights are of a deeper
-    network, whose first blocks alone would fit.
+    Names may stand bare (`conv1.weight`, `features.0.0.weight`) or behind `backbone.`, as in a whole segmentation model, be it
+    torchvision's or VainF's. Raises UserError when a weight that the backbone needs is missing or has another shape, or when
+    there are more, as in a deeper network, whose first blocks alone would fit.
     """
-    weights = read_state_dict(path)
-    if any(name.startswith("backbone.") for name in weights):
-        weights = {n.removeprefix("backbone."): t for n, t in weights.items() if n.startswith("backbone.")}
     wanted = model.backbone.state_dict()
-    if isinstance(model.backbone, MobileNetV3):  # which torchvision's segmentation models take out of `features`
-        weights = {n.removeprefix("features."): t for n, t in weights.items()}
-    weights = replicated(weights, wanted)
-    optional = {name for name in wanted if name.endswith("num_batches_tracked")}
-    problems = [f"lacks {n}" for n in sorted(set(wanted) - set(weights) - optional)]
-    problems += [f"has {n} as well" for n in sorted(set(weights) - set(wanted)) if n.startswith("layer")]
-    problems += [
-        f"has {n} of shape {list(weights[n].shape)}" for n in wanted if n in weights and weights[n].shape != wanted[n].shape
-    ]
-    if problems:
+    weights = replicated(backbone_names(read_state_dict(path)), wanted)
+    if problems := misfits(weights, wanted):
         name = model.architecture.backbone
         raise UserError(
             str(path),
             f"does not fit a {name} backbone: it {problems[0]}",
             f"supply weights of {name} under torchvision's names, or choose another --backbone",
         )
-    model.backbone.load_state_dict({**wanted, **{n: t for n, t in weights.items() if n in wanted}})
+    model.backbone.load_state_dict({**wanted, **weights})
 
 
 def _counts_classes(name: str, theirs: Tensor, own: Tensor, their_classes: int, own_classes: int) -> bool:
