@@ -1,4 +1,4 @@
-"""Weights of other programs: where they are published, how they come here, and how they are read.
+"""Weights of other programs: where they are published, how they come here, and how they take this program's names.
 
-`published.py` lists what has a name, `download.py` fetches it, `state_dict.py` reads whatever others saved.
+Read `import_weights.py` for the whole way; `published.py` lists what has a name, `layouts.py` knows the networks.
 """

@@ -27,8 +27,11 @@ def cache_folder() -> Path:
     return Path(os.environ.get(CACHE_VARIABLE) or "~/.cache/dlv3deploy").expanduser()
 
 
-def backbone_file(name_or_path: str | Path) -> Path:
-    """The file that `--backbone-weights` means: the path of one, or the name of published weights, fetched where needed."""
+def weights_file(name_or_path: str | Path) -> Path:
+    """The file that is meant: the path of one, or the name of published weights, which are fetched unless they are here.
+
+    Raises UserError, and CheckFailed as `fetch` does; whether a path exists is its reader's to say.
+    """
     path = Path(name_or_path)
     return path if path.is_file() or path.suffix else fetch(published_called(str(name_or_path)))
 

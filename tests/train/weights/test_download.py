@@ -15,7 +15,7 @@ from file_server import Served
 
 from dlv3deploy.core.errors import CheckFailed, UserError
 from dlv3deploy.train.weights import download
-from dlv3deploy.train.weights.download import backbone_file, cache_folder, fetch
+from dlv3deploy.train.weights.download import cache_folder, fetch, weights_file
 from dlv3deploy.train.weights.published import PUBLISHED, published_as, published_called
 
 CONTENT = np.random.default_rng(0).bytes(3 * download.BLOCK_BYTES + 17)
@@ -175,18 +175,18 @@ def test_a_cache_that_cannot_be_written(server: Served, monkeypatch: pytest.Monk
         fetch(WEIGHTS)
 
 
-def test_a_backbone_is_a_file_or_a_name(server: Served, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_what_is_meant_is_a_file_or_a_name(server: Served, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(PUBLISHED, "resnet18", WEIGHTS)
     monkeypatch.chdir(tmp_path)
-    assert backbone_file("resnet18").read_bytes() == CONTENT
+    assert weights_file("resnet18").read_bytes() == CONTENT
     Path("resnet50").mkdir()  # a folder of the same name is not meant
     with pytest.raises(UserError, match="404"):
-        backbone_file("resnet50")
+        weights_file("resnet50")
     Path("resnet34").write_bytes(b"mine")
-    assert backbone_file("resnet34") == Path("resnet34")
-    assert backbone_file("absent.pth") == Path("absent.pth")  # whose reader says that it does not exist
+    assert weights_file("resnet34") == Path("resnet34")
+    assert weights_file("absent.pth") == Path("absent.pth")  # whose reader says that it does not exist
     with pytest.raises(UserError, match="neither a file nor the name of published weights"):
-        backbone_file("resnet152")
+        weights_file("resnet152")
 
 
 def test_every_published_name_is_well_formed() -> None:
