@@ -7,18 +7,8 @@ from collections.abc import Callable, Iterator
 import pytest
 import torch
 import torch.nn.functional as F
-from by_name import (
-    ByName,
-    Shapes,
-    backbone_names,
-    below,
-    head_names,
-    parameters,
-    random_weights,
-    shapes_of,
-    torchvision_lraspp_names,
-    torchvision_names,
-)
+from by_name import ByName, random_weights, shapes_of
+from published_names import Shapes, backbone_names, below, head_names, parameters, torchvision_lraspp_names, torchvision_names
 from torch import Tensor
 
 from dlv3deploy.core.spec import Architecture

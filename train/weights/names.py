@@ -49,12 +49,17 @@ def backbone_names(weights: Weights) -> Weights:
     return {name.removeprefix("features.") if third else name: tensor for name, tensor in kept.items()}
 
 
+def printable(name: str) -> str:
+    """A tensor's name for a message of one line, whatever a strange file calls it."""
+    return name if name.isprintable() else repr(name)
+
+
 def misfits(weights: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> list[str]:
     """What keeps `weights` from filling a network of the state dict `wanted`, worst first, as `lacks x`, `has y as well`, …"""
     missing = [name for name in wanted if name not in weights and not name.endswith(COUNTER)]
     misshapen = [name for name in wanted if name in weights and weights[name].shape != wanted[name].shape]
     return [
         *(f"lacks {name}" for name in missing),
-        *(f"has {name} as well" for name in sorted(weights) if name not in wanted),
+        *(f"has {printable(name)} as well" for name in sorted(weights) if name not in wanted),
         *(f"has {name} of shape {list(weights[name].shape)}, not {list(wanted[name].shape)}" for name in misshapen),
     ]

@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from by_name import Weights, classifier_names, random_weights, torchvision_lraspp_names, torchvision_names, vainf_names
+from by_name import Weights, random_weights
 from file_server import Served
+from published_names import classifier_names, torchvision_lraspp_names, torchvision_names, vainf_names
 from safetensors import safe_open
 from small_runs import SMALL, write_lively_checkpoint
 from typer.testing import CliRunner, Result
@@ -282,7 +283,7 @@ def test_atrous_rates_for_a_head_without_any_are_refused() -> None:
 
 
 def test_an_unusual_number_of_branches_needs_its_rates() -> None:
-    from by_name import backbone_names, below, head_names
+    from published_names import backbone_names, below, head_names
 
     names = below("backbone", backbone_names("mobilenet_v2")) | below("classifier", head_names(320, 8, 5, rates=4))
     path = saved(random_weights(names, 1))

@@ -7,16 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from by_name import (
-    ByName,
+from by_name import ByName, Weights, random_weights
+from published_names import (
     Shapes,
-    Weights,
     below,
     classifier_names,
     head_names,
     mobilenet_names,
     parameters,
-    random_weights,
     torchvision_lraspp_names,
     torchvision_names,
     vainf_names,
@@ -245,6 +243,11 @@ def test_a_missing_tensor_is_named(absent: str) -> None:
 
 def test_an_extra_tensor_is_named() -> None:
     assert "has classifier.9.weight as well" in refusal(empty({**torchvision_names("resnet50"), "classifier.9.weight": (1,)}))
+
+
+def test_an_extra_tensor_of_a_strange_name_keeps_the_message_on_one_line() -> None:
+    line = refusal(empty({**torchvision_names("resnet50"), "classifier.9\n\x1b[31m": (1,)}))
+    assert "has 'classifier.9\\n\\x1b[31m' as well" in line
 
 
 def test_a_misshapen_tensor_is_named() -> None:
