@@ -15,13 +15,14 @@ from dlv3deploy.commands.demo import demo
 from dlv3deploy.commands.doctor import doctor
 from dlv3deploy.commands.evaluate import evaluate
 from dlv3deploy.commands.export import export
+from dlv3deploy.commands.import_weights import import_weights
 from dlv3deploy.commands.inspect import inspect
 from dlv3deploy.commands.paper import paper
 from dlv3deploy.commands.run import run
 from dlv3deploy.commands.train import train
 from dlv3deploy.core.errors import Dlv3Error
 
-COMMANDS = (train, export, build_engine, run, evaluate, inspect, doctor, paper, demo)
+COMMANDS = (train, import_weights, export, build_engine, run, evaluate, inspect, doctor, paper, demo)
 INTERRUPTED = 130
 
 app = typer.Typer(

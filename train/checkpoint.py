@@ -5,22 +5,23 @@ What a killed run needs to go on (optimiser, step) is a different file, `train/s
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from dlv3deploy.core.checkpoints import MADE_BY, checkpoint_facts
 from dlv3deploy.core.errors import UserError
-from dlv3deploy.core.files import replacing, require_file
+from dlv3deploy.core.files import replacing, sha256_of
 from dlv3deploy.core.progress import say
 from dlv3deploy.core.spec import SPEC_KEY, ModelSpec
 from dlv3deploy.train.network.atrous import check_output_stride
 from dlv3deploy.train.network.choices import native_stride
 from dlv3deploy.train.network.deeplabv3 import DeepLabV3
-from dlv3deploy.train.network.mobilenet_v3 import MobileNetV3
 from dlv3deploy.train.network.resnet import replicated
+from dlv3deploy.train.weights.names import backbone_names, misfits
+from dlv3deploy.train.weights.state_dict import first_line, read_safetensors, read_state_dict
 
 
 def save_checkpoint(path: Path, model: DeepLabV3, spec: ModelSpec) -> None:
@@ -32,13 +33,27 @@ def save_checkpoint(path: Path, model: DeepLabV3, spec: ModelSpec) -> None:
         save_file(weights, str(partial), metadata={SPEC_KEY: spec.to_text()})
 
 
+def publish(best: Path, checkpoint: Path) -> None:
+    """Put the best checkpoint in its place; another one that was there stays beside it as `….previous.safetensors`."""
+    if checkpoint.is_file():
+        if sha256_of(checkpoint) == sha256_of(best):
+            return
+        _copy(checkpoint, checkpoint.with_suffix(".previous.safetensors"))
+    _copy(best, checkpoint)
+
+
+def _copy(source: Path, target: Path) -> None:
+    with replacing(target) as partial:
+        shutil.copyfile(source, partial)
+
+
 def load_checkpoint(path: Path, output_stride: int | None = None) -> tuple[DeepLabV3, ModelSpec]:
     """The model in evaluation mode, and its spec; at another output stride where one is given, ASPP's rates with it.
 
     Raises UserError for anything but a whole checkpoint of this program.
     """
     spec = checkpoint_facts(path).spec
-    weights = _read(path)
+    weights = read_safetensors(path, MADE_BY)
     architecture = spec.architecture
     if architecture is None:
         raise UserError(str(path), "does not say which architecture its weights are for", MADE_BY)
@@ -49,7 +64,7 @@ def load_checkpoint(path: Path, output_stride: int | None = None) -> tuple[DeepL
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
-        raise UserError(str(path), f"does not fit its own description ({_first_line(error)})", MADE_BY) from error
+        raise UserError(str(path), f"does not fit its own description ({first_line(error)})", MADE_BY) from error
     return model.eval(), replace(spec, architecture=architecture)
 
 
@@ -60,7 +75,7 @@ def load_start(path: Path, model: DeepLabV3) -> None:
     said. Raises UserError when any other weight is missing or has another shape.
     """
     theirs = len(checkpoint_facts(path).spec.classes)
-    weights, wanted = _read(path), model.state_dict()
+    weights, wanted = read_safetensors(path, MADE_BY), model.state_dict()
     fresh = {n for n in wanted if n.startswith("aux_classifier.") and n not in weights}
     fresh |= {n for n, t in wanted.items() if n in weights and _counts_classes(n, weights[n], t, theirs, model.classes)}
     problems = [
@@ -80,60 +95,23 @@ def load_start(path: Path, model: DeepLabV3) -> None:
 def load_backbone_weights(path: Path, model: DeepLabV3) -> None:
     """Fill the backbone from a state dict with torchvision's names (.safetensors, .pth), classifier layers left aside.
 
-    Names may stand bare (`conv1.weight`, `features.0.0.weight`) or behind `backbone.`, as in a whole segmentation model.
-    Raises UserError when a weight that the backbone needs is missing or has another shape, or when the weights are of a deeper
-    network, whose first blocks alone would fit.
+    Names may stand bare (`conv1.weight`, `features.0.0.weight`) or behind `backbone.`, as in a whole segmentation model, be it
+    torchvision's or VainF's. Raises UserError when a weight that the backbone needs is missing or has another shape, or when
+    there are more, as in a deeper network, whose first blocks alone would fit.
     """
-    weights = _read(path)
-    if any(name.startswith("backbone.") for name in weights):
-        weights = {n.removeprefix("backbone."): t for n, t in weights.items() if n.startswith("backbone.")}
     wanted = model.backbone.state_dict()
-    if isinstance(model.backbone, MobileNetV3):  # which torchvision's segmentation models take out of `features`
-        weights = {n.removeprefix("features."): t for n, t in weights.items()}
-    weights = replicated(weights, wanted)
-    optional = {name for name in wanted if name.endswith("num_batches_tracked")}
-    problems = [f"lacks {n}" for n in sorted(set(wanted) - set(weights) - optional)]
-    problems += [f"has {n} as well" for n in sorted(set(weights) - set(wanted)) if n.startswith("layer")]
-    problems += [
-        f"has {n} of shape {list(weights[n].shape)}" for n in wanted if n in weights and weights[n].shape != wanted[n].shape
-    ]
-    if problems:
+    weights = replicated(backbone_names(read_state_dict(path)), wanted)
+    if problems := misfits(weights, wanted):
         name = model.architecture.backbone
         raise UserError(
             str(path),
             f"does not fit a {name} backbone: it {problems[0]}",
             f"supply weights of {name} under torchvision's names, or choose another --backbone",
         )
-    model.backbone.load_state_dict({**wanted, **{n: t for n, t in weights.items() if n in wanted}})
+    model.backbone.load_state_dict({**wanted, **weights})
 
 
 def _counts_classes(name: str, theirs: Tensor, own: Tensor, their_classes: int, own_classes: int) -> bool:
     """Whether a head's weight differs between two networks because their numbers of classes do."""
     in_head = name.startswith(("classifier.", "aux_classifier."))
     return in_head and (theirs.shape[:1], own.shape[:1]) == ((their_classes,), (own_classes,)) and theirs.shape != own.shape
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file, or of a pickled state dict, which is read with weights_only."""
-    require_file(path, MADE_BY)
-    if path.suffix in (".pth", ".pt"):
-        try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:  # torch raises whatever the pickle machinery meets
-            raise UserError(str(path), f"is no readable state dict ({_first_line(error)})", "supply a whole file") from error
-        state = state.get("state_dict", state) if isinstance(state, dict) else None
-        if not isinstance(state, dict) or not all(isinstance(n, str) and isinstance(v, Tensor) for n, v in state.items()):
-            raise UserError(str(path), "holds no state dict", "supply a dict of tensors by name")
-        return state
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(str(path), "pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-    except (SafetensorError, OSError) as error:
-        raise UserError(str(path), f"is no whole safetensors file ({_first_line(error)})", MADE_BY) from error
-
-
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return " ".join(lines[:2]) if lines else type(error).__name__

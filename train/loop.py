@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 import warnings
 from collections.abc import Iterator
@@ -11,10 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dlv3deploy.core.errors import UserError
-from dlv3deploy.core.files import replacing, sha256_of
 from dlv3deploy.core.metrics import SegmentationScores
 from dlv3deploy.core.progress import say
-from dlv3deploy.train.checkpoint import save_checkpoint
+from dlv3deploy.train.checkpoint import publish, save_checkpoint
 from dlv3deploy.train.curve import draw_curve
 from dlv3deploy.train.devices import disconnect
 from dlv3deploy.train.interrupts import StepAbandoned, interrupts_held
@@ -65,20 +63,6 @@ def train(plan: TrainingPlan, checkpoint: Path, folder: Path, resume: bool = Fal
     publish(run.folder.best, checkpoint)
     best = run.progress
     return TrainingResult(checkpoint, best.best_miou, best.best_pixel_accuracy, best.step, best.seconds)
-
-
-def publish(best: Path, checkpoint: Path) -> None:
-    """Put the best checkpoint in its place; another one that was there stays beside it as `….previous.safetensors`."""
-    if checkpoint.is_file():
-        if sha256_of(checkpoint) == sha256_of(best):
-            return
-        _copy(checkpoint, checkpoint.with_suffix(".previous.safetensors"))
-    _copy(best, checkpoint)
-
-
-def _copy(source: Path, target: Path) -> None:
-    with replacing(target) as partial:
-        shutil.copyfile(source, partial)
 
 
 def _settle(run: Run) -> SegmentationScores | None:

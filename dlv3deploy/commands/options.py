@@ -87,6 +87,21 @@ def parse_triple(text: str | None, option: str) -> Triple | None:
     return values
 
 
+def parse_whole_numbers(text: str | None, option: str, example: str) -> tuple[int, ...] | None:
+    """Numbers of 1 or more between commas, as atrous rates are. Raises UserError."""
+    from dlv3deploy.core.errors import UserError
+
+    if text is None:
+        return None
+    try:
+        numbers = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        numbers = ()
+    if not numbers or min(numbers) < 1:
+        raise UserError(f"{option} {text}", "is no list of whole numbers of 1 or more", f"write it as {example}")
+    return numbers
+
+
 def resolve_classes(data: Path, known: str | None, names: str | None, palette: str | None, ignore_index: int | None) -> Classes:
     """The classes of a data set: as the options say, else its classes.json. Raises UserError."""
     from dlv3deploy.core.classes import Classes, read_classes

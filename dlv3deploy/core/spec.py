@@ -38,7 +38,7 @@ class Architecture:
     `multi_grid` holds the unit rates of the three 3×3 convolutions in each of blocks 4 to 7; None is torchvision's rule, by
     which the convolution that had the stride keeps the rate that reached it. `final_convolution` is the 3×3 convolution
     that torchvision has behind ASPP and the paper has not. `decoder` is DeepLabv3+'s. `early_padding` pads inverted residuals
-    before their expansion, as some trained MobileNetV2 weights want it.
+    before their expansion, and the first convolution not at all, as some trained MobileNetV2 weights want it.
     """
 
     backbone: str

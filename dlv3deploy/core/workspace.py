@@ -49,6 +49,10 @@ class Workspace:
         """Where the paper's figure and the results of its experiments lie."""
         return self.root / "paper"
 
+    def backbone(self, name: str) -> Path:
+        """Where the weights of an imported backbone go."""
+        return self.root / "backbones" / f"{name}.safetensors"
+
     def engine(self, source: Path, precision: str, target: str) -> Path:
         """Where the engine of an ONNX file goes; only those of the workspace's own model are taken by default."""
         return self.root / f"{self.stem_for(source)}.{precision}.{target}{ENGINE_SUFFIX}"

@@ -12,7 +12,7 @@ import pytest
 import dlv3deploy
 
 HEAVY = ("torch", "onnx", "onnxscript", "onnxruntime", "cv2", "tensorrt_rtx", "matplotlib", "PIL", "numpy")
-COMMANDS = ("train", "export", "build-engine", "run", "evaluate", "inspect", "doctor", "paper", "demo")
+COMMANDS = ("train", "import-weights", "export", "build-engine", "run", "evaluate", "inspect", "doctor", "paper", "demo")
 CPU_LIMIT_S = 0.5
 MODULES = sorted(m.name for m in pkgutil.walk_packages(dlv3deploy.__path__, "dlv3deploy.") if not m.name.endswith("__main__"))
 NEEDS_TORCH = "dlv3deploy.train."

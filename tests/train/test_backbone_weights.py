@@ -89,6 +89,22 @@ def test_old_weights_without_batch_counters_fit(tmp_path: Path, weights: dict[st
     assert torch.equal(model.backbone.state_dict()["features.0.0.weight"], weights["features.0.0.weight"])
 
 
+def test_vainfs_split_features_fit(tmp_path: Path, weights: dict[str, Tensor]) -> None:
+    split = {}
+    for name, tensor in weights.items():
+        part = "low" if int(name.split(".")[1]) < 4 else "high"
+        split[f"module.backbone.{part}_level_{name}"] = tensor
+    torch.save({"model_state": split, "best_score": np.float64(0.7)}, tmp_path / "best.pth")
+    model = fresh()
+    load_backbone_weights(tmp_path / "best.pth", model)
+    assert_backbone_is(model, weights)
+
+
+def test_weights_of_something_more_are_refused(tmp_path: Path, weights: dict[str, Tensor]) -> None:
+    torch.save({**weights, "features.2.extra.weight": torch.zeros(1)}, tmp_path / "more.pth")
+    assert "it has features.2.extra.weight as well" in refusal(tmp_path / "more.pth")
+
+
 def refusal(path: Path, architecture: Architecture = SMALL) -> str:
     """The message with which `path` is refused; the model is as it was before."""
     model = fresh(architecture)

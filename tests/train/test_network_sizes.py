@@ -57,6 +57,15 @@ def test_features_are_the_input_divided_by_the_output_stride(backbone: str, outp
             assert features.shape == (1, channels, -(-height // output_stride), -(-width // output_stride))
 
 
+@pytest.mark.parametrize("output_stride", [8, 16, 32])
+def test_early_padding_leaves_the_first_convolution_without_any(output_stride: int) -> None:
+    with torch.device("meta"):
+        network = build_backbone(Architecture("mobilenet_v2", output_stride, early_padding=True))
+        for height, width in ((64, 96), (65, 97)):
+            features = network(torch.zeros(1, 3, height, width)).high
+            assert features.shape == (1, 320, height // output_stride, width // output_stride)
+
+
 @pytest.mark.parametrize(("backbone", "channels"), [("resnet18", 256), ("resnet50", 1024), ("mobilenet_v2", 96)])
 @pytest.mark.parametrize("output_stride", [8, 16])
 def test_the_auxiliary_head_reads_the_middle_features(backbone: str, channels: int, output_stride: int) -> None:

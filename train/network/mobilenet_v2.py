@@ -62,13 +62,17 @@ class InvertedResidual(nn.Module):
 
 
 class MobileNetV2(nn.Module):
-    """Features of the 24-, 96- and 320-channel stages; `width` multiplies the channels (section 4, width multiplier)."""
+    """Features of the 24-, 96- and 320-channel stages; `width` multiplies the channels (section 4, width multiplier).
+
+    With `early_padding` the first convolution is not padded at all, as in VainF/DeepLabV3Plus-Pytorch: a side of one more than
+    a multiple of the output stride then gives a map rounded down, not up.
+    """
 
     def __init__(self, output_stride: int, width: float = 1.0, early_padding: bool = False) -> None:
         super().__init__()
         strides = tuple(stage[3] for stage in STAGES)
         channels = multiple_of_eight(STEM_CHANNELS * width)
-        layers: list[nn.Module] = [_convolution(3, channels, 3, STEM_STRIDE)]
+        layers: list[nn.Module] = [_convolution(3, channels, 3, STEM_STRIDE, padded=not early_padding)]
         ends, outputs = [], []
         for (expansion, stage_channels, blocks, _), rates in zip(
             STAGES, stage_rates(strides, STEM_STRIDE, output_stride), strict=True
