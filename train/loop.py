@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader
 
-from dlv3deploy.core.dataset import FolderDataset, open_dataset
+from dlv3deploy.core.datasets import Dataset, open_dataset
 from dlv3deploy.core.errors import CheckFailed, UserError
 from dlv3deploy.core.files import replacing, sha256_of
 from dlv3deploy.core.metrics import ConfusionMatrix, SegmentationScores
@@ -62,8 +62,8 @@ class Run:
     model: DeepLabV3
     trained: torch.nn.Module  # `model` as Fabric wrapped it
     optimiser: torch.optim.Optimizer
-    train_set: FolderDataset
-    val_set: FolderDataset
+    train_set: Dataset
+    val_set: Dataset
     progress: Progress
     rows: list[Row]
 
@@ -150,16 +150,15 @@ def _prepare(plan: TrainingPlan, folder: RunFolder, resume: bool) -> Run:
     return Run(plan, folder, fabric, model, trained, wrapped, train_set, val_set, progress, rows)
 
 
-def _check_data(train_set: FolderDataset, val_set: FolderDataset) -> None:
+def _check_data(train_set: Dataset, val_set: Dataset) -> None:
     """Say what training will see. Raises UserError for damaged data, and for a set too small to hold anything out."""
     if set(train_set.samples) & set(val_set.samples):
         raise UserError(str(train_set.root), "holds a single image, which cannot train and validate at once", "add more images")
     say(f"training on {len(train_set)} images, validating on {len(val_set)} others")
-    counts = train_set.check()
+    report = train_set.check()
     val_set.check()
-    absent = [name for name, pixels in zip(train_set.classes.names, counts, strict=True) if not pixels]
-    if absent:
-        say(f"no training label holds {', '.join(absent)}; the model cannot learn what it never sees")
+    if report.absent:
+        say(f"no training label holds {', '.join(report.absent)}; the model cannot learn what it never sees")
 
 
 def _optimiser(plan: TrainingPlan, model: DeepLabV3) -> torch.optim.Optimizer:
@@ -238,7 +237,7 @@ def _settle(run: Run) -> SegmentationScores | None:
     return scores
 
 
-def validate(model: DeepLabV3, spec: ModelSpec, data: FolderDataset, fabric: Fabric) -> SegmentationScores:
+def validate(model: DeepLabV3, spec: ModelSpec, data: Dataset, fabric: Fabric) -> SegmentationScores:
     """Scores on every sample, each at its label's size; processes share the samples and add up their counts."""
     matrix = ConfusionMatrix(data.classes)
     if fabric.world_size > 1:  # batch-norm statistics differ between processes; the first one's are saved

@@ -22,7 +22,7 @@ from dlv3deploy.commands.options import (
 from dlv3deploy.core.workspace import Workspace
 
 if TYPE_CHECKING:
-    from dlv3deploy.core.dataset import Sample, Split
+    from dlv3deploy.core.datasets import Sample, Split
     from dlv3deploy.core.metrics import SegmentationScores
     from dlv3deploy.core.spec import ModelSpec
 
@@ -64,7 +64,7 @@ def evaluate(
 
 
 def _samples(spec: ModelSpec, data: Path | None, split: str | None) -> list[Sample]:
-    from dlv3deploy.core.dataset import open_dataset
+    from dlv3deploy.core.datasets import open_dataset
     from dlv3deploy.core.errors import UserError
 
     if split is not None and split not in SPLITS:
@@ -88,7 +88,7 @@ def _samples(spec: ModelSpec, data: Path | None, split: str | None) -> list[Samp
 
 def _require_same_classes(root: Path, spec: ModelSpec) -> None:
     """Raise UserError when the data set names other classes than the model: equal ids would mean different things."""
-    from dlv3deploy.core.dataset import dataset_classes
+    from dlv3deploy.core.datasets import dataset_classes
     from dlv3deploy.core.errors import UserError
 
     if not (root / "classes.json").is_file():

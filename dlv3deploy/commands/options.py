@@ -66,7 +66,7 @@ def parse_triple(text: str | None, option: str) -> Triple | None:
 def resolve_classes(data: Path, known: str | None, names: str | None, palette: str | None, ignore_index: int | None) -> Classes:
     """The classes of a data set: as the options say, else its classes.json. Raises UserError."""
     from dlv3deploy.core.classes import Classes, read_classes
-    from dlv3deploy.core.dataset import dataset_classes
+    from dlv3deploy.core.datasets import dataset_classes
     from dlv3deploy.core.errors import UserError
 
     if palette and not names:

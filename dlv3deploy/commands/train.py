@@ -51,7 +51,7 @@ def train(
     restart: Annotated[bool, typer.Option("--restart", help="Begin again although an unfinished run lies here.")] = False,
 ) -> None:
     """Train or fine-tune DeepLabv3 on a data set; the best checkpoint becomes the workspace's model."""
-    from dlv3deploy.core.dataset import FORM
+    from dlv3deploy.core.datasets import FORM
     from dlv3deploy.core.errors import UserError
     from dlv3deploy.core.progress import say
     from dlv3deploy.core.spec import IMAGENET_MEAN, IMAGENET_STD, Architecture, InputSpec, check_size
@@ -107,7 +107,7 @@ LARGEST_CROP = 513  # the paper's, section 4.1
 def _size_of_first_image(data: Path, output_stride: int) -> Size:
     """The first validation image's size, each side rounded to the nearest multiple of the output stride, the larger of two."""
     from dlv3deploy.core.classes import VOC
-    from dlv3deploy.core.dataset import open_dataset
+    from dlv3deploy.core.datasets import open_dataset
 
     frame, _ = open_dataset(data, "val", VOC).samples[0].read()
     height, width = (max(1, (2 * side // output_stride + 1) // 2) * output_stride for side in frame.shape[:2])

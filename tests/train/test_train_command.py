@@ -117,7 +117,7 @@ def test_classes_may_come_from_the_command_line(few_scenes: Path, tmp_path: Path
 
 
 def open_classes(data: Path) -> tuple[str, ...]:
-    from dlv3deploy.core.dataset import dataset_classes
+    from dlv3deploy.core.datasets import dataset_classes
 
     return dataset_classes(data).names
 

@@ -14,7 +14,7 @@ from PIL import Image
 from small_runs import small_plan
 
 from dlv3deploy.core.classes import VOC
-from dlv3deploy.core.dataset import open_dataset
+from dlv3deploy.core.datasets import open_dataset
 from dlv3deploy.core.errors import UserError
 from dlv3deploy.core.images import read_label, write_frame, write_mask
 from dlv3deploy.train import loop
