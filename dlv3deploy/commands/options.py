@@ -84,7 +84,7 @@ def resolve_classes(data: Path, known: str | None, names: str | None, palette: s
 
 
 ClassesOption = Annotated[
-    str | None, typer.Option("--classes", help="For a foreign ONNX: voc, camvid, cityscapes or a JSON file.")
+    str | None, typer.Option("--classes", help="For a foreign ONNX: voc, camvid, cityscapes, ade20k, cocostuff or a JSON file.")
 ]
 IgnoreIndexOption = Annotated[
     int | None, typer.Option("--ignore-index", help="For a foreign ONNX: the label id that does not count.")

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from dlv3deploy.commands.options import Size, WorkspaceOption, parse_pair, parse_size, parse_triple, resolve_classes
 from dlv3deploy.core.workspace import Workspace
 
+if TYPE_CHECKING:
+    from dlv3deploy.core.classes import Classes
+
 
 def train(
-    data: Annotated[Path, typer.Argument(help="Folder with images/ and labels/, or with train/ and val/ that hold them.")],
+    data: Annotated[Path, typer.Argument(help="Folder of a data set, or its name below $DLV3DEPLOY_DATA.")],
     workspace: WorkspaceOption = Path("artifacts"),
     backbone: Annotated[str, typer.Option(help="resnet18, resnet34, resnet50, resnet101 or mobilenet_v2.")] = "mobilenet_v2",
     backbone_weights: Annotated[
@@ -23,7 +26,7 @@ def train(
     aspp_channels: Annotated[int, typer.Option(help="Channels of every ASPP branch.", min=1)] = 256,
     auxiliary: Annotated[bool, typer.Option("--auxiliary", help="Train torchvision's auxiliary head as well.")] = False,
     classes: Annotated[
-        str | None, typer.Option(help="voc, camvid, cityscapes or a JSON file; default: DATA/classes.json.")
+        str | None, typer.Option(help="voc, camvid, cityscapes, ade20k, cocostuff or a JSON file; default: the data set's own.")
     ] = None,
     class_names: Annotated[str | None, typer.Option(help="Names instead of --classes: road,car,…")] = None,
     palette: Annotated[str | None, typer.Option(help="Colours for --class-names: 128:64:128,0:0:142,…")] = None,
@@ -51,8 +54,7 @@ def train(
     restart: Annotated[bool, typer.Option("--restart", help="Begin again although an unfinished run lies here.")] = False,
 ) -> None:
     """Train or fine-tune DeepLabv3 on a data set; the best checkpoint becomes the workspace's model."""
-    from dlv3deploy.core.datasets import FORM
-    from dlv3deploy.core.errors import UserError
+    from dlv3deploy.core.datasets import find_root
     from dlv3deploy.core.progress import say
     from dlv3deploy.core.spec import IMAGENET_MEAN, IMAGENET_STD, Architecture, InputSpec, check_size
     from dlv3deploy.train.atrous import check_output_stride
@@ -61,11 +63,10 @@ def train(
     from dlv3deploy.train.loop import train as run_training
     from dlv3deploy.train.plan import TrainingPlan
 
-    if not data.is_dir():
-        raise UserError(str(data), "is no folder", FORM)
+    data = find_root(data)
     check_output_stride(output_stride)
     known = resolve_classes(data, classes, class_names, palette, ignore_index)
-    input_size = parse_size(size) if size else _size_of_first_image(data, output_stride)
+    input_size = parse_size(size) if size else _size_of_first_image(data, output_stride, known)
     check_size(*input_size, output_stride)
     options: dict[str, Any] = {"optimiser": optimiser}
     plan = TrainingPlan(
@@ -104,12 +105,11 @@ def train(
 LARGEST_CROP = 513  # the paper's, section 4.1
 
 
-def _size_of_first_image(data: Path, output_stride: int) -> Size:
+def _size_of_first_image(data: Path, output_stride: int, classes: Classes) -> Size:
     """The first validation image's size, each side rounded to the nearest multiple of the output stride, the larger of two."""
-    from dlv3deploy.core.classes import VOC
     from dlv3deploy.core.datasets import open_dataset
 
-    frame, _ = open_dataset(data, "val", VOC).samples[0].read()
+    frame, _ = open_dataset(data, "val", classes).samples[0].read()
     height, width = (max(1, (2 * side // output_stride + 1) // 2) * output_stride for side in frame.shape[:2])
     return height, width
 

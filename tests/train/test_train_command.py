@@ -20,7 +20,7 @@ from typer.testing import CliRunner, Result
 
 from dlv3deploy.cli import app
 from dlv3deploy.commands.train import _crop_for, _size_of_first_image
-from dlv3deploy.core.classes import CAMVID
+from dlv3deploy.core.classes import CAMVID, VOC
 from dlv3deploy.core.spec import Architecture, InputSpec
 from dlv3deploy.train import loop
 from dlv3deploy.train.checkpoint import load_checkpoint
@@ -100,7 +100,7 @@ def test_the_default_size_is_the_nearest_multiple_and_the_larger_of_two(
     for folder, pixels in (("images", np.zeros((*image, 3), np.uint8)), ("labels", np.zeros(image, np.uint8))):
         (tmp_path / folder).mkdir()
         Image.fromarray(pixels).save(tmp_path / folder / "only.png")
-    assert _size_of_first_image(tmp_path, output_stride) == expected
+    assert _size_of_first_image(tmp_path, output_stride, VOC) == expected
 
 
 @pytest.mark.parametrize("output_stride", [8, 16, 32])

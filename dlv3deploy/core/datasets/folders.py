@@ -42,7 +42,9 @@ def folder_classes(root: Path) -> Classes:
     path = root / "classes.json"
     if not path.is_file():
         raise UserError(
-            str(root), "has no classes.json", "add one, or name the classes: --classes voc|camvid|cityscapes|FILE"
+            str(root),
+            "has no classes.json",
+            "add one, or name the classes: --classes voc|camvid|cityscapes|ade20k|cocostuff|FILE",
         )
     return read_classes(str(path))
 

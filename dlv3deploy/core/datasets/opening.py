@@ -7,12 +7,20 @@ from pathlib import Path
 from typing import get_args
 
 from dlv3deploy.core.classes import Classes
+from dlv3deploy.core.datasets import ade20k, camvid, cityscapes, coco, voc
 from dlv3deploy.core.datasets.dataset import Dataset
 from dlv3deploy.core.datasets.folders import FORM, folder_classes, select_folders
 from dlv3deploy.core.datasets.layout import Layout, Selection, Split
 from dlv3deploy.core.errors import UserError
 
-LAYOUTS: tuple[Layout, ...] = ()  # what is none of these is taken for plain folders
+LAYOUTS: tuple[Layout, ...] = (
+    voc.LAYOUT,
+    cityscapes.LAYOUT,
+    coco.LAYOUT,
+    ade20k.LAYOUT,
+    camvid.SEGNET,
+    camvid.CAMBRIDGE_RELEASE,
+)  # what is none of these is taken for plain folders
 
 DATA_FOLDER = "DLV3DEPLOY_DATA"  # the environment variable that says where data sets lie; default: ./data
 
