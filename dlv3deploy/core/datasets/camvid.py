@@ -49,7 +49,9 @@ def _select_segnet(base: Path, split: Split, classes: Classes) -> Selection:
     images, labels, names = base / split, base / f"{split}annot", base / f"{split}.txt"
     if not images.is_dir():
         raise UserError(str(images), "is no folder", f"CamVid has {split}/ and {split}annot/ there")
-    found = [images / f"{name}.png" for name in read_names(names)] if names.is_file() else list_images(images)
+    pictures = {image.stem: image for image in list_images(images)}
+    listed = read_names(names) if names.is_file() else list(pictures)
+    found = [pictures.get(name, images / f"{name}.png") for name in listed]
     samples = [Sample(image, labels / f"{image.stem}.png", coding) for image in found]
     require_files(samples)
     return Selection(samples, f"CamVid {split}")

@@ -17,7 +17,7 @@ LABEL_IDS = range(34)
 
 
 def _find(root: Path) -> Path | None:
-    return first_with((root, root / "cityscapes"), "leftImg8bit", "gtFine")
+    return first_with((root, root / "cityscapes"), "leftImg8bit")
 
 
 def _select(base: Path, split: Split, classes: Classes) -> Selection:

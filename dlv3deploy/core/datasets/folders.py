@@ -10,7 +10,10 @@ from dlv3deploy.core.datasets.sample import Sample
 from dlv3deploy.core.errors import UserError
 from dlv3deploy.core.images import list_images
 
-FORM = "a data set has images/ and labels/ (PNG class ids, same names), or train/ and val/ that hold them"
+FORM = (
+    "a data set has images/ and labels/ (PNG class ids, same names), or train/ and val/ that hold them, "
+    "or is VOC, Cityscapes, COCO, ADE20K or CamVid as released"
+)
 HELD_OUT = 10  # without a val/ folder, every tenth image is kept for validation
 
 

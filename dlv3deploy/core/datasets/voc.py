@@ -15,6 +15,7 @@ from dlv3deploy.core.datasets.sample import Sample, read_names, require_files
 from dlv3deploy.core.errors import UserError
 from dlv3deploy.core.images import Mask
 
+HARD_CLASSES = ("bicycle", "chair", "diningtable", "pottedplant", "sofa")  # images with them come twice (paper, section 4.3)
 LISTS = Path("ImageSets", "Segmentation")
 AUGMENTED_LISTS = ("trainaug.txt", "train_aug.txt")
 SBD_PLACES = ("benchmark_RELEASE/dataset", "benchmark_RELEASE", "SBD/dataset", "SBD", "sbd", "VOCaug/dataset")
