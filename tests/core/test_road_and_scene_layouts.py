@@ -133,6 +133,18 @@ def test_camvids_own_colours_are_32_with_black(tmp_path: Path) -> None:
     assert set(CAMBRIDGE) == set(CAMVID.names)
 
 
+def test_camvids_own_release_is_split_by_sequence_and_frame(tmp_path: Path) -> None:
+    stems = {
+        "train": ["0001TP_008520", "0006R0_f00930", "0016E5_07920", "0016E5_08190"],
+        "val": ["0016E5_07959", "0016E5_08159"],
+        "test": ["0001TP_008550", "Seq05VD_f00000"],
+    }
+    for stem in (stem for group in stems.values() for stem in group):
+        cambridge(tmp_path, stem, [(128, 0, 0)])
+    for split, expected in stems.items():
+        assert [s.image.stem for s in open_dataset(tmp_path, split).samples] == expected  # type: ignore[arg-type]
+
+
 def test_stray_colours_are_ignored_and_a_label_full_of_them_is_named(tmp_path: Path) -> None:
     cambridge(tmp_path, "0006R0_f00930", [(1, 2, 3)] + [(128, 0, 0)] * 199)
     (sample,) = open_dataset(tmp_path, "train").samples

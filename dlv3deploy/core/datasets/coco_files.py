@@ -12,8 +12,11 @@ import numpy as np
 from dlv3deploy.core.datasets.shapes import Shape, unpack_runs
 from dlv3deploy.core.errors import UserError
 from dlv3deploy.core.files import read_json
+from dlv3deploy.core.progress import say
 
 T = TypeVar("T")
+
+LARGE_BYTES = 50_000_000  # a file that takes seconds to read, so that a word is due
 
 
 class Segments(NamedTuple):
@@ -65,6 +68,8 @@ def read_objects(path: Path, class_of: Mapping[str, int]) -> list[Objects]:
 
 
 def _parse(path: Path, read: Callable[[Any], T]) -> T:
+    if path.is_file() and (size := path.stat().st_size) > LARGE_BYTES:
+        say(f"reading {path} ({size / 1e6:.0f} MB)")
     data = read_json(path)
     try:
         return read(data)
