@@ -78,6 +78,7 @@ EXTRAS = {
     "torch": "train",
     "lightning_fabric": "train",
     "matplotlib": "train",
+    "scipy": "train",
     "onnxruntime": "onnxruntime",
     "onnxconverter_common": "fp16",
     "cv2": "video",

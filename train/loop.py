@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dlv3deploy.core.errors import UserError
+from dlv3deploy.core.files import require_file
 from dlv3deploy.core.metrics import SegmentationScores
 from dlv3deploy.core.progress import say
 from dlv3deploy.train.checkpoint import publish, save_checkpoint
@@ -124,10 +125,14 @@ def _saving_on_interrupt(run: Run) -> Iterator[None]:
 
 
 def check_fits(plan: TrainingPlan, folder: Path, resume: bool, restart: bool) -> None:
-    """Raise UserError when starting would overwrite an unfinished run, before anything slow happens."""
+    """Raise UserError, before anything slow happens, when weights are missing or an unfinished run would be overwritten."""
     if resume and restart:
         raise UserError("--resume and --restart", "exclude each other", "give one of them")
     if resume:
         RunFolder(folder).load_state(plan)
-    elif not restart:
+        return
+    for weights in (plan.backbone_weights, plan.start_from):
+        if weights is not None:
+            require_file(weights, "give a state dict or a checkpoint, or leave it out to start from random weights")
+    if not restart:
         RunFolder(folder).require_free()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from dlv3deploy.core.classes import Classes
+from dlv3deploy.core.datasets import Split
 from dlv3deploy.core.errors import UserError
 from dlv3deploy.core.spec import Architecture, InputSpec, check_size
 from dlv3deploy.train.loss import LossChoice
@@ -45,7 +46,7 @@ class TrainingPlan:
     accumulate: int = 1
     scale: tuple[float, float] = (0.5, 2.0)
     flip: bool = True
-    split: str = "train"
+    split: Split = "train"
     repeat_classes: tuple[str, ...] = ()
     repeats: int = 2
     loss: LossChoice = field(default_factory=LossChoice)

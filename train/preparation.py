@@ -10,12 +10,11 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
-from dlv3deploy.core.dataset import FolderDataset, open_dataset
-from dlv3deploy.core.errors import UserError
-from dlv3deploy.core.progress import say
+from dlv3deploy.core.datasets import class_weights, open_dataset
 from dlv3deploy.train import batch_norm
 from dlv3deploy.train.augment import Augmentation
 from dlv3deploy.train.checkpoint import load_backbone_weights, load_start
+from dlv3deploy.train.data_check import check_data
 from dlv3deploy.train.devices import is_first_process, launched, with_shared_statistics
 from dlv3deploy.train.interrupts import ignore_interrupts
 from dlv3deploy.train.loss import SegmentationLoss
@@ -28,10 +27,14 @@ from dlv3deploy.train.samples import AugmentedSamples, EpochBatches
 
 def prepare(plan: TrainingPlan, folder: RunFolder, resume: bool) -> Run:
     """Data that has been checked, processes, the network and its optimiser, each as the saved state has it when resuming."""
-    train_set, val_set = open_dataset(plan.data, "train", plan.classes), open_dataset(plan.data, "val", plan.classes)
-    if is_first_process():  # before further processes start, which would wait for this one for ever
-        _check_data(train_set, val_set)
+    train_set, val_set = open_dataset(plan.data, plan.split, plan.classes), open_dataset(plan.data, "val", plan.classes)
+    # Before further processes start, which would wait for this one for ever.
+    report = check_data(train_set, val_set, folder.root) if is_first_process() else None
     fabric = launched(plan)
+    report = fabric.broadcast(report)
+    assert report is not None  # the first process has one
+    if plan.repeat_classes:
+        train_set = train_set.repeating(plan.repeat_classes, report, plan.repeats)
     model = _network(plan, fabric, begins=not resume)
     state = folder.load_state(plan) if resume else None
     if state:
@@ -46,20 +49,10 @@ def prepare(plan: TrainingPlan, folder: RunFolder, resume: bool) -> Run:
     elif fabric.is_global_zero:
         folder.forget()
     progress, rows = (state.progress, state.rows) if state else (Progress(), [])
-    loss = SegmentationLoss(plan.loss, plan.classes.ignore_index)
+    weights = class_weights(report, "median-frequency") if plan.loss.class_weights else None
+    on_device = None if weights is None else torch.from_numpy(weights).to(fabric.device)
+    loss = SegmentationLoss(plan.loss, plan.classes.ignore_index, on_device)
     return Run(plan, folder, fabric, model, trained, average, loss, optimiser, train_set, val_set, progress, rows)
-
-
-def _check_data(train_set: FolderDataset, val_set: FolderDataset) -> None:
-    """Say what training will see. Raises UserError for damaged data, and for a set too small to hold anything out."""
-    if set(train_set.samples) & set(val_set.samples):
-        raise UserError(str(train_set.root), "holds a single image, which cannot train and validate at once", "add more images")
-    say(f"training on {len(train_set)} images, validating on {len(val_set)} others")
-    counts = train_set.check()
-    val_set.check()
-    absent = [name for name, pixels in zip(train_set.classes.names, counts, strict=True) if not pixels]
-    if absent:
-        say(f"no training label holds {', '.join(absent)}; the model cannot learn what it never sees")
 
 
 def _network(plan: TrainingPlan, fabric: Fabric, begins: bool) -> DeepLabV3:

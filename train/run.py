@@ -9,7 +9,7 @@ import torch
 from lightning_fabric import Fabric
 from torch.optim.swa_utils import AveragedModel
 
-from dlv3deploy.core.dataset import FolderDataset
+from dlv3deploy.core.datasets import Dataset
 from dlv3deploy.core.metrics import SegmentationScores
 from dlv3deploy.core.spec import ModelSpec, OutputSpec, TrainingFacts
 from dlv3deploy.train.loss import SegmentationLoss
@@ -30,8 +30,8 @@ class Run:
     average: AveragedModel | None
     loss: SegmentationLoss
     optimiser: torch.optim.Optimizer
-    train_set: FolderDataset
-    val_set: FolderDataset
+    train_set: Dataset
+    val_set: Dataset
     progress: Progress
     rows: list[Row]
 

@@ -12,18 +12,19 @@ from dataclasses import replace
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset as TorchDataset
+from torch.utils.data import Sampler
 
-from dlv3deploy.core.dataset import FolderDataset
+from dlv3deploy.core.datasets import Dataset
 from dlv3deploy.core.preprocess import preprocess
 from dlv3deploy.core.spec import InputSpec
 from dlv3deploy.train.augment import Augmentation, mean_colour
 
 
-class AugmentedSamples(Dataset[tuple[Tensor, Tensor]]):
+class AugmentedSamples(TorchDataset[tuple[Tensor, Tensor]]):
     """(epoch, index) → an image 3×crop float32, normalised as `spec` says, and its label, crop int64."""
 
-    def __init__(self, dataset: FolderDataset, augmentation: Augmentation, spec: InputSpec, seed: int) -> None:
+    def __init__(self, dataset: Dataset, augmentation: Augmentation, spec: InputSpec, seed: int) -> None:
         self.dataset, self.augmentation, self.seed = dataset, augmentation, seed
         self.spec = replace(spec, height=augmentation.crop[0], width=augmentation.crop[1], resize="stretch")
 

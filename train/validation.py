@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 from lightning_fabric import Fabric
 
-from dlv3deploy.core.dataset import FolderDataset
+from dlv3deploy.core.datasets import Dataset
 from dlv3deploy.core.metrics import ConfusionMatrix, SegmentationScores
 from dlv3deploy.core.segmenter import Segmenter
 from dlv3deploy.core.spec import ModelSpec
@@ -15,7 +15,7 @@ from dlv3deploy.train.network.deeplabv3 import DeepLabV3
 from dlv3deploy.train.torch_engine import TorchEngine
 
 
-def validate(model: DeepLabV3, spec: ModelSpec, data: FolderDataset, fabric: Fabric) -> SegmentationScores:
+def validate(model: DeepLabV3, spec: ModelSpec, data: Dataset, fabric: Fabric) -> SegmentationScores:
     """Scores on every sample, each at its label's size; processes share the samples and add up their counts."""
     matrix = ConfusionMatrix(data.classes)
     if fabric.world_size > 1:  # batch-norm statistics differ between processes; the first one's are saved

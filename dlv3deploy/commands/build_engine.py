@@ -157,7 +157,7 @@ def _calibrated(request: EngineRequest, place: Workspace, folder: Path | None, c
     if folder is None and request.spec.training is None:
         raise UserError(f"--int8 for {request.source}", "its training data is not known", remedy)
     if folder is None:
-        from dlv3deploy.core.dataset import open_dataset
+        from dlv3deploy.core.datasets import open_dataset
 
         data = Path(request.spec.training.data)  # type: ignore[union-attr]  # checked above
         if not data.is_dir():

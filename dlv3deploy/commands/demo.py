@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from dlv3deploy.core.classes import Classes
-    from dlv3deploy.core.dataset import FolderDataset
+    from dlv3deploy.core.datasets import Dataset
     from dlv3deploy.core.images import Frame, Mask
     from dlv3deploy.measure.evaluate import Comparison
     from dlv3deploy.measure.page import Row
@@ -36,7 +36,7 @@ def demo(
 
     from dlv3deploy.commands.build_engine import build_engine
     from dlv3deploy.commands.export import export
-    from dlv3deploy.core.dataset import open_dataset
+    from dlv3deploy.core.datasets import open_dataset
     from dlv3deploy.core.progress import say
     from dlv3deploy.scenes import Drive, write_dataset, write_video
 
@@ -110,7 +110,7 @@ def _label_video(place: Workspace, video: Path, target: Path) -> RunFacts:
         return run_pipeline(source, Segmenter(engine), sink, Overlay(engine.spec.classes))
 
 
-def _compare(place: Workspace, val: FolderDataset) -> tuple[list[Comparison], list[Row]]:
+def _compare(place: Workspace, val: Dataset) -> tuple[list[Comparison], list[Row]]:
     """Scores of the checkpoint and the engines, and what each makes of a few validation images beside the truth."""
     from dlv3deploy.commands.models import open_model
     from dlv3deploy.core.foreign import Description

@@ -25,19 +25,27 @@ from dlv3deploy.commands.options import (
 from dlv3deploy.core.workspace import Workspace
 
 if TYPE_CHECKING:
-    from dlv3deploy.core.dataset import Sample, Split
+    from dlv3deploy.core.datasets import Sample, Split
     from dlv3deploy.core.metrics import SegmentationScores
     from dlv3deploy.core.spec import ModelSpec
 
-SPLITS = ("train", "val", "all")
+SPLITS: dict[str, tuple[Split, ...]] = {
+    "train": ("train",),
+    "val": ("val",),
+    "trainval": ("trainval",),
+    "test": ("test",),
+    "all": ("train", "val"),
+}
 
 
 def evaluate(
     model: ModelArgument = None,
     workspace: WorkspaceOption = Path("artifacts"),
-    data: Annotated[Path | None, typer.Option(help="Data set folder; default: the one the model was trained on.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Folder of a data set, or its name below $DLV3DEPLOY_DATA; default: the model's own.")
+    ] = None,
     split: Annotated[
-        str | None, typer.Option(help="train, val or all; default: val, or all of a foreign data set without val/.")
+        str | None, typer.Option(help="train, val, trainval, test or all; default: val, or all of a foreign set without val/.")
     ] = None,
     size: Annotated[str | None, typer.Option(help="Input HEIGHTxWIDTH for a model of dynamic size.")] = None,
     scales: ScalesOption = None,
@@ -71,40 +79,24 @@ def evaluate(
 
 
 def _samples(spec: ModelSpec, data: Path | None, split: str | None) -> list[Sample]:
-    from dlv3deploy.core.dataset import open_dataset
+    from dlv3deploy.core.datasets import find_root, open_dataset, own_splits, require_same_classes
     from dlv3deploy.core.errors import UserError
 
     if split is not None and split not in SPLITS:
         raise UserError(f"--split {split!r}", "is unknown", f"use one of {', '.join(SPLITS)}")
     trained_on = Path(spec.training.data) if spec.training else None
-    root = data or trained_on
+    root = find_root(data) if data else trained_on
     if root is None:
         raise UserError(
             "no --data", "the model does not say what it was trained on", "give --data FOLDER with images/ and labels/"
         )
-    has_splits = (root / "val").is_dir() or (root / "train").is_dir()
+    found_splits = own_splits(root)
     own = trained_on is not None and root.resolve() == trained_on
-    chosen = split or ("val" if has_splits or own else "all")
-    _require_same_classes(root, spec)
-    splits: tuple[Split, ...] = ("val",) if chosen == "val" else ("train",) if chosen == "train" else ("train", "val")
-    if chosen == "all" and has_splits and not (root / "train").is_dir():
-        splits = ("val",)
+    chosen = split or ("val" if found_splits or own else "all")
+    require_same_classes(root, spec.classes)
+    splits = found_splits if chosen == "all" and found_splits == ("val",) else SPLITS[chosen]
     found = {sample for name in splits for sample in open_dataset(root, name, spec.classes).samples}
     return sorted(found, key=lambda sample: str(sample.image))
-
-
-def _require_same_classes(root: Path, spec: ModelSpec) -> None:
-    """Raise UserError when the data set names other classes than the model: equal ids would mean different things."""
-    from dlv3deploy.core.dataset import dataset_classes
-    from dlv3deploy.core.errors import UserError
-
-    if not (root / "classes.json").is_file():
-        return
-    named = dataset_classes(root).names
-    if named != spec.classes.names:
-        own, others = (", ".join(names[:4]) + (", …" if len(names) > 4 else "") for names in (spec.classes.names, named))
-        given = f"{root / 'classes.json'} ({others})"
-        raise UserError(given, f"the model's classes are {own}", "give data with the model's classes")
 
 
 def _print(scores: SegmentationScores, about: dict[str, Any], json_output: bool) -> None:

@@ -105,7 +105,7 @@ def parse_whole_numbers(text: str | None, option: str, example: str) -> tuple[in
 def resolve_classes(data: Path, known: str | None, names: str | None, palette: str | None, ignore_index: int | None) -> Classes:
     """The classes of a data set: as the options say, else its classes.json. Raises UserError."""
     from dlv3deploy.core.classes import Classes, read_classes
-    from dlv3deploy.core.dataset import dataset_classes
+    from dlv3deploy.core.datasets import dataset_classes
     from dlv3deploy.core.errors import UserError
 
     if palette and not names:
@@ -123,7 +123,7 @@ def resolve_classes(data: Path, known: str | None, names: str | None, palette: s
 
 
 ClassesOption = Annotated[
-    str | None, typer.Option("--classes", help="For a foreign ONNX: voc, camvid, cityscapes or a JSON file.")
+    str | None, typer.Option("--classes", help="For a foreign ONNX: voc, camvid, cityscapes, ade20k, cocostuff or a JSON file.")
 ]
 IgnoreIndexOption = Annotated[
     int | None, typer.Option("--ignore-index", help="For a foreign ONNX: the label id that does not count.")

@@ -9,10 +9,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dlv3deploy.commands.options import Size, WorkspaceOption, parse_pair, parse_size, parse_triple, resolve_classes
+from dlv3deploy.commands.options import (
+    Size,
+    WorkspaceOption,
+    parse_pair,
+    parse_size,
+    parse_triple,
+    parse_whole_numbers,
+    resolve_classes,
+)
 from dlv3deploy.core.workspace import Workspace
 
 if TYPE_CHECKING:
+    from dlv3deploy.core.classes import Classes
+    from dlv3deploy.core.datasets import Split
     from dlv3deploy.core.spec import HeadKind
 
 
@@ -26,7 +36,7 @@ _schedule, _loss, _norm, _machine = _panel("Schedule"), _panel("Loss"), _panel("
 
 
 def train(
-    data: Annotated[Path, typer.Argument(help="Folder with images/ and labels/, or with train/ and val/ that hold them.")],
+    data: Annotated[Path, typer.Argument(help="Folder of a data set, or its name below $DLV3DEPLOY_DATA.")],
     workspace: WorkspaceOption = Path("artifacts"),
     backbone: Annotated[
         str, _network(help="resnet18, resnet34, resnet50, resnet101, mobilenet_v2 or mobilenet_v3_large.")
@@ -48,14 +58,17 @@ def train(
     decoder: Annotated[bool, _network("--decoder", help="DeepLabv3+'s decoder.")] = False,
     auxiliary: Annotated[bool, _network("--auxiliary", help="Train torchvision's auxiliary head as well.")] = False,
     backbone_weights: Annotated[
-        Path | None, _start(help="State dict with torchvision's names, to start from (.safetensors, .pth).")
+        str | None, _start(help="State dict to start from (.safetensors, .pth), or a name of import-weights --list.")
     ] = None,
     start_from: Annotated[
         Path | None, _start("--from", help="Checkpoint to go on from, at this or another output stride.")
     ] = None,
     resume: Annotated[bool, _start("--resume", help="Go on with the run that stopped in this workspace.")] = False,
     restart: Annotated[bool, _start("--restart", help="Begin again although an unfinished run lies here.")] = False,
-    classes: Annotated[str | None, _data(help="voc, camvid, cityscapes or a JSON file; default: DATA/classes.json.")] = None,
+    classes: Annotated[
+        str | None, _data(help="voc, camvid, cityscapes, ade20k, cocostuff or a JSON file; default: the data set's own.")
+    ] = None,
+    split: Annotated[str, _data(help="What is trained on: train, or trainval where nothing need be held out.")] = "train",
     class_names: Annotated[str | None, _data(help="Names instead of --classes: road,car,…")] = None,
     palette: Annotated[str | None, _data(help="Colours for --class-names: 128:64:128,0:0:142,…")] = None,
     ignore_index: Annotated[int | None, _data(help="Label id that does not count.")] = None,
@@ -103,8 +116,7 @@ def train(
 
     On several GPUs or machines: torchrun --nproc-per-node N -m dlv3deploy train DATA …
     """
-    from dlv3deploy.core.dataset import FORM
-    from dlv3deploy.core.errors import UserError
+    from dlv3deploy.core.datasets import find_root
     from dlv3deploy.core.progress import say
     from dlv3deploy.core.spec import IMAGENET_MEAN, IMAGENET_STD, Architecture, InputSpec, check_size
     from dlv3deploy.train.loop import check_fits
@@ -112,9 +124,9 @@ def train(
     from dlv3deploy.train.loss import LossChoice
     from dlv3deploy.train.network.choices import check_architecture
     from dlv3deploy.train.plan import TrainingPlan
+    from dlv3deploy.train.weights.download import weights_file
 
-    if not data.is_dir():
-        raise UserError(str(data), "is no folder", FORM)
+    data = find_root(data)
     architecture = Architecture(
         backbone,
         output_stride,
@@ -132,7 +144,7 @@ def train(
     )
     check_architecture(architecture)
     known = resolve_classes(data, classes, class_names, palette, ignore_index)
-    input_size = parse_size(size) if size else _size_of_first_image(data, output_stride)
+    input_size = parse_size(size) if size else _size_of_first_image(data, output_stride, known)
     check_size(*input_size, output_stride)
     options: dict[str, Any] = {"optimiser": optimiser}
     plan = TrainingPlan(
@@ -148,6 +160,7 @@ def train(
         accumulate=accumulate,
         scale=parse_pair(scale, "--scale"),
         flip=flip,
+        split=_split(split),
         repeat_classes=tuple(name.strip() for name in repeat_classes.split(",")) if repeat_classes else (),
         repeats=repeats,
         loss=LossChoice(label_smoothing, ohem, dice, class_weights),
@@ -164,7 +177,7 @@ def train(
         workers=workers,
         precision=precision,
         compiled=compiled,
-        backbone_weights=backbone_weights,
+        backbone_weights=weights_file(backbone_weights) if backbone_weights and not resume else None,
         start_from=start_from,
         **options,
     )
@@ -181,12 +194,11 @@ def train(
 LARGEST_CROP = 513  # the paper's, section 4.1
 
 
-def _size_of_first_image(data: Path, output_stride: int) -> Size:
+def _size_of_first_image(data: Path, output_stride: int, classes: Classes) -> Size:
     """The first validation image's size, each side rounded to the nearest multiple of the output stride, the larger of two."""
-    from dlv3deploy.core.classes import VOC
-    from dlv3deploy.core.dataset import open_dataset
+    from dlv3deploy.core.datasets import open_dataset
 
-    frame, _ = open_dataset(data, "val", VOC).samples[0].read()
+    frame, _ = open_dataset(data, "val", classes).samples[0].read()
     height, width = (max(1, (2 * side // output_stride + 1) // 2) * output_stride for side in frame.shape[:2])
     return height, width
 
@@ -202,32 +214,26 @@ def _aspp_rates(text: str | None, output_stride: int) -> tuple[int, ...]:
 
     if text == "none":
         return ()
-    return _whole_numbers(text, "--aspp-rates", "6,12,18") or aspp_rates_at(output_stride)
-
-
-def _whole_numbers(text: str | None, option: str, example: str) -> tuple[int, ...] | None:
-    from dlv3deploy.core.errors import UserError
-
-    if text is None:
-        return None
-    try:
-        numbers = tuple(int(part) for part in text.split(","))
-    except ValueError:
-        numbers = ()
-    if not numbers or min(numbers) < 1:
-        raise UserError(f"{option} {text}", "are whole numbers of 1 or more", f"the paper's are {example}")
-    return numbers
+    return parse_whole_numbers(text, "--aspp-rates", "6,12,18") or aspp_rates_at(output_stride)
 
 
 def _grid(text: str | None) -> tuple[int, int, int] | None:
     from dlv3deploy.core.errors import UserError
 
-    numbers = _whole_numbers(text, "--multi-grid", "1,2,4")
+    numbers = parse_whole_numbers(text, "--multi-grid", "1,2,4")
     if numbers is None:
         return None
     if len(numbers) != 3:
         raise UserError(f"--multi-grid {text}", "is three unit rates", "the paper's best are 1,2,1 and 1,2,4")
     return numbers[0], numbers[1], numbers[2]
+
+
+def _split(text: str) -> Split:
+    from dlv3deploy.core.errors import UserError
+
+    if text not in ("train", "trainval"):
+        raise UserError(f"--split {text}", "is not for training", "use train or trainval")
+    return "train" if text == "train" else "trainval"
 
 
 def head_kind(text: str) -> HeadKind:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dlv3deploy.core.class_names import ADE20K_NAMES, COCO_STUFF_NAMES
 from dlv3deploy.core.errors import UserError
 
 Colour = tuple[int, int, int]
@@ -179,7 +180,16 @@ CITYSCAPES = Classes(
     ignore_index=255,
 )
 
-KNOWN: dict[str, Classes] = {"voc": VOC, "camvid": CAMVID, "cityscapes": CITYSCAPES}
+ADE20K = Classes(ADE20K_NAMES, palette_for(len(ADE20K_NAMES)))
+COCO_STUFF = Classes(COCO_STUFF_NAMES, palette_for(len(COCO_STUFF_NAMES)))
+
+KNOWN: dict[str, Classes] = {
+    "voc": VOC,
+    "camvid": CAMVID,
+    "cityscapes": CITYSCAPES,
+    "ade20k": ADE20K,
+    "cocostuff": COCO_STUFF,
+}
 
 
 def read_classes(name_or_file: str) -> Classes:

@@ -89,7 +89,9 @@ def _classes_for(kind: OutputKind, result: Port, description: Description, where
     classes = description.classes
     if classes is None:
         if channels is None:
-            raise UserError(where, "does not say how many classes it has", "add --classes voc|camvid|cityscapes|FILE")
+            raise UserError(
+                where, "does not say how many classes it has", "add --classes voc|camvid|cityscapes|ade20k|cocostuff|FILE"
+            )
         classes = anonymous_classes(channels)
     if channels is not None and channels != len(classes):
         raise UserError(

@@ -61,18 +61,24 @@ def _cut_short(data: bytes) -> bool:
 
 def read_label(path: Path) -> Mask:
     """The class ids of an 8-bit grey or palette PNG, H×W uint8. Raises UserError for anything else."""
+    return _read_png(path, "L", "P1", "class ids", "labels are 8-bit grey or palette PNG files whose values are class ids")
+
+
+def read_colours(path: Path) -> Frame:
+    """The colours of an 8-bit RGB PNG label, H×W×3 uint8, red first. Raises UserError for anything else."""
+    return _read_png(path, "RGB", "", "colours", "this data set's labels are 8-bit RGB PNG files")
+
+
+def _read_png(path: Path, kind_wanted: str, first_letters: str, holds: str, remedy: str) -> NDArray[np.uint8]:
+    """The values of a PNG that stores pixels as `kind_wanted`, or as a kind that begins with one of `first_letters`."""
     from PIL import Image
 
     try:
         data = path.read_bytes()
         with Image.open(BytesIO(data), formats=("PNG",)) as image:
             kind = str(image.tile[0][3])  # how pixels are stored: "L;4" has 4 bits, which Pillow would stretch to 8
-            if kind != "L" and kind[0] not in "P1":
-                raise UserError(
-                    str(path),
-                    f"holds {image.mode if kind[0] != 'L' else kind} pixels, not class ids",
-                    "labels are 8-bit grey or palette PNG files whose values are class ids",
-                )
+            if kind != kind_wanted and kind[0] not in first_letters:
+                raise UserError(str(path), f"holds {image.mode if kind[0] != 'L' else kind} pixels, not {holds}", remedy)
             image.verify()  # its checksums: decoding alone would return wrong ids from a damaged file
         with Image.open(BytesIO(data)) as image:
             return np.array(image, np.uint8)

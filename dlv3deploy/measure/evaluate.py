@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dlv3deploy.core.dataset import Sample
+from dlv3deploy.core.datasets import Sample
 from dlv3deploy.core.errors import UserError
 from dlv3deploy.core.images import check_label
 from dlv3deploy.core.metrics import ConfusionMatrix, SegmentationScores

@@ -19,7 +19,7 @@ APART_S = 7.0  # far enough for another stretch of the street
 
 
 def write_dataset(root: Path, train: int, val: int, seed: int, size: tuple[int, int]) -> None:
-    """Write `train` and `val` pairs of `size` (height, width) below `root`, in the form that `core.dataset` reads.
+    """Write `train` and `val` pairs of `size` (height, width) below `root`, in the form that `core.datasets` reads.
 
     `root/train` and `root/val` hold images/ (JPEG) and labels/ (PNG class ids), `root/classes.json` the classes. No drive is in
     both splits. Scenes of an earlier call are replaced. Raises UserError when a count is below 1, when the size or seed is not

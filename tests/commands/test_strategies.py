@@ -110,7 +110,7 @@ def test_a_model_sees_every_scale_and_its_mirror_image(
 
 def test_a_checkpoint_is_scored_as_the_segmenter_sees_it(tmp_path: Path, scenes: Path) -> None:
     pytest.importorskip("torch")
-    from dlv3deploy.core.dataset import open_dataset
+    from dlv3deploy.core.datasets import open_dataset
     from dlv3deploy.measure.evaluate import evaluate
 
     path = checkpoint(tmp_path)

@@ -114,7 +114,7 @@ def test_classes_are_read_by_name_or_from_a_file(tmp_path: Path) -> None:
         assert read_classes(name) is classes
     (tmp_path / "my.json").write_text('{"names": ["straße"]}', encoding="utf-8")
     assert read_classes(str(tmp_path / "my.json")).names == ("straße",)
-    with pytest.raises(UserError, match="use voc, camvid, cityscapes or the path"):
+    with pytest.raises(UserError, match="use voc, camvid, cityscapes, ade20k, cocostuff or the path"):
         read_classes("pascal")
 
 

@@ -9,7 +9,7 @@ import pytest
 from core.stand_ins import StandInEngine, spec_with
 
 from dlv3deploy.core.classes import Classes, palette_for
-from dlv3deploy.core.dataset import Sample
+from dlv3deploy.core.datasets import Sample
 from dlv3deploy.core.engine import Batch, Outputs
 from dlv3deploy.core.errors import UserError
 from dlv3deploy.core.images import Mask, write_frame, write_mask

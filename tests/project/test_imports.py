@@ -11,7 +11,7 @@ import pytest
 
 import dlv3deploy
 
-HEAVY = ("torch", "onnx", "onnxscript", "onnxruntime", "cv2", "tensorrt_rtx", "matplotlib", "PIL", "numpy")
+HEAVY = ("torch", "onnx", "onnxscript", "onnxruntime", "cv2", "tensorrt_rtx", "matplotlib", "scipy", "PIL", "numpy")
 COMMANDS = ("train", "import-weights", "export", "build-engine", "run", "evaluate", "inspect", "doctor", "paper", "demo")
 CPU_LIMIT_S = 0.5
 MODULES = sorted(m.name for m in pkgutil.walk_packages(dlv3deploy.__path__, "dlv3deploy.") if not m.name.endswith("__main__"))
@@ -40,6 +40,7 @@ def test_everything_imports_where_only_the_base_is_loaded() -> None:
         "tensorrt",
         "tensorrt_rtx",
         "matplotlib",
+        "scipy",
         "PIL",
     ]
     program = (

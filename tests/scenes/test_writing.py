@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dlv3deploy.core.dataset import open_dataset
+from dlv3deploy.core.datasets import open_dataset
 from dlv3deploy.core.errors import UserError
 from dlv3deploy.core.images import read_label
 from dlv3deploy.scenes import ROAD_SCENE, Drive, write_dataset, write_labels, write_video

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -13,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from small_runs import UnbrokenRun, shallow_backbone, small_plan, write_lively_checkpoint
 
-from dlv3deploy.train import loop
+from dlv3deploy.train import data_check, loop
 from dlv3deploy.train.loop import train
 
 
@@ -61,3 +62,4 @@ def lively_checkpoint(one_thread: None, tmp_path_factory: pytest.TempPathFactory
 def plain_curve(monkeypatch: pytest.MonkeyPatch) -> None:
     """The unbroken run has its curve drawn; for all others it would only take time."""
     monkeypatch.setattr(loop, "draw_curve", lambda path, rows: path.write_bytes(b"curve"))
+    monkeypatch.setattr(data_check, "samples_picture", lambda data: np.zeros((2, 2, 3), np.uint8))

@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dlv3deploy.core.dataset import open_dataset
+from dlv3deploy.core.datasets import open_dataset
 from dlv3deploy.core.preprocess import preprocess
 from dlv3deploy.core.spec import Architecture, InputSpec, ModelSpec, OutputSpec
 from dlv3deploy.scenes import ROAD_SCENE

@@ -14,7 +14,7 @@ from small_runs import SIZE
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from dlv3deploy.core.dataset import open_dataset
+from dlv3deploy.core.datasets import open_dataset
 from dlv3deploy.core.spec import InputSpec
 from dlv3deploy.train.augment import Augmentation
 from dlv3deploy.train.samples import AugmentedSamples, EpochBatches, steps_per_epoch

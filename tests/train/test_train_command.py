@@ -20,7 +20,7 @@ from typer.testing import CliRunner, Result
 
 from dlv3deploy.cli import app
 from dlv3deploy.commands.train import _crop_for, _size_of_first_image
-from dlv3deploy.core.classes import CAMVID
+from dlv3deploy.core.classes import CAMVID, VOC
 from dlv3deploy.core.spec import Architecture, InputSpec
 from dlv3deploy.train import loop
 from dlv3deploy.train.checkpoint import load_checkpoint
@@ -72,6 +72,9 @@ def test_training_leaves_a_model_that_says_what_it_is(few_scenes: Path, tmp_path
         "metrics.csv",
         "curve.png",
         "state.pt",
+        "data.json",
+        "samples.png",
+        "checked",
     }
     assert [float(row["learning_rate"]) for row in rows_of(tmp_path / "train")] == [0.01 * 0.75**0.9, 0.01 * 0.25**0.9]
 
@@ -101,7 +104,7 @@ def test_the_default_size_is_the_nearest_multiple_and_the_larger_of_two(
     for folder, pixels in (("images", np.zeros((*image, 3), np.uint8)), ("labels", np.zeros(image, np.uint8))):
         (tmp_path / folder).mkdir()
         Image.fromarray(pixels).save(tmp_path / folder / "only.png")
-    assert _size_of_first_image(tmp_path, output_stride) == expected
+    assert _size_of_first_image(tmp_path, output_stride, VOC) == expected
 
 
 @pytest.mark.parametrize("output_stride", [8, 16, 32])
@@ -118,7 +121,7 @@ def test_classes_may_come_from_the_command_line(few_scenes: Path, tmp_path: Path
 
 
 def open_classes(data: Path) -> tuple[str, ...]:
-    from dlv3deploy.core.dataset import dataset_classes
+    from dlv3deploy.core.datasets import dataset_classes
 
     return dataset_classes(data).names
 
@@ -129,8 +132,8 @@ def open_classes(data: Path) -> tuple[str, ...]:
         ("--backbone vgg16", "backbone 'vgg16': is unknown; use one of resnet18"),
         ("--output-stride 4", "output stride 4: is none of 8, 16, 32"),
         ("--output-stride 0", "output stride 0: is none of 8, 16, 32"),
-        ("--aspp-rates 6,x", "--aspp-rates 6,x: are whole numbers"),
-        ("--aspp-rates 6,0", "--aspp-rates 6,0: are whole numbers"),
+        ("--aspp-rates 6,x", "--aspp-rates 6,x: is no list of whole numbers"),
+        ("--aspp-rates 6,0", "--aspp-rates 6,0: is no list of whole numbers"),
         ("--classes mars", "classes 'mars'"),
         ("--ignore-index 0", "ignore index 0"),
         ("--ignore-index 300", "ignore index 300"),

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from small_runs import SIZE, SMALL, UnbrokenRun, independent_scores, lively_model, rows_of, small_plan, small_spec, tensors_of
 
-from dlv3deploy.core.dataset import open_dataset
+from dlv3deploy.core.datasets import open_dataset
 from dlv3deploy.core.errors import CheckFailed, UserError
 from dlv3deploy.core.images import read_label
 from dlv3deploy.core.metrics import SegmentationScores

@@ -14,12 +14,12 @@ from PIL import Image
 from small_runs import small_plan
 
 from dlv3deploy.core.classes import VOC
-from dlv3deploy.core.dataset import open_dataset
+from dlv3deploy.core.datasets import open_dataset
 from dlv3deploy.core.errors import UserError
 from dlv3deploy.core.images import read_label, write_frame, write_mask
 from dlv3deploy.train import loop
+from dlv3deploy.train.data_check import check_data
 from dlv3deploy.train.loop import train
-from dlv3deploy.train.preparation import _check_data
 
 
 @pytest.fixture
@@ -38,7 +38,8 @@ def refusal(data: Path, **changes: Any) -> str:
     root = data.parent
     with pytest.raises(UserError) as raised:
         train(small_plan(data, **changes), root / "model.safetensors", root / "train")
-    assert not (root / "model.safetensors").exists() and not list(root.glob("train/*"))
+    assert not (root / "model.safetensors").exists() and not list(root.glob("train/*.safetensors"))
+    assert not (root / "train" / "state.pt").exists()
     assert "\n" not in str(raised.value)
     return str(raised.value)
 
@@ -132,14 +133,14 @@ def test_a_single_image_cannot_train_and_validate(tmp_path: Path) -> None:
     write_frame(tmp_path / "images" / "a.png", np.zeros((32, 32, 3), np.uint8))
     write_mask(tmp_path / "labels" / "a.png", np.zeros((32, 32), np.uint8), VOC)
     with pytest.raises(UserError, match="single image"):
-        _check_data(open_dataset(tmp_path, "train", VOC), open_dataset(tmp_path, "val", VOC))
+        check_data(open_dataset(tmp_path, "train", VOC), open_dataset(tmp_path, "val", VOC), tmp_path / "checked")
 
 
 def test_classes_that_no_label_holds_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in "ab":
         write_frame(tmp_path / "images" / f"{name}.png", np.zeros((32, 32, 3), np.uint8))
         write_mask(tmp_path / "labels" / f"{name}.png", np.zeros((32, 32), np.uint8), VOC)
-    _check_data(open_dataset(tmp_path, "train", VOC), open_dataset(tmp_path, "val", VOC))
+    check_data(open_dataset(tmp_path, "train", VOC), open_dataset(tmp_path, "val", VOC), tmp_path / "checked")
     said = capsys.readouterr().err
     assert "training on 1 images, validating on 1 others" in said
     assert "no training label holds aeroplane, bicycle" in said
@@ -150,4 +151,4 @@ def test_labels_that_count_nowhere_are_refused(tmp_path: Path) -> None:
         write_frame(tmp_path / "images" / f"{name}.png", np.zeros((32, 32, 3), np.uint8))
         write_mask(tmp_path / "labels" / f"{name}.png", np.full((32, 32), 255, np.uint8), VOC)
     with pytest.raises(UserError, match="nothing but the ignored id 255"):
-        _check_data(open_dataset(tmp_path, "train", VOC), open_dataset(tmp_path, "val", VOC))
+        check_data(open_dataset(tmp_path, "train", VOC), open_dataset(tmp_path, "val", VOC), tmp_path / "checked")

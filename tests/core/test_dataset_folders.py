@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dlv3deploy.core.classes import VOC, anonymous_classes
-from dlv3deploy.core.dataset import Sample, open_dataset, pairs
+from dlv3deploy.core.datasets import Sample, open_dataset, pairs
 from dlv3deploy.core.errors import UserError
 from dlv3deploy.core.files import write_json
 from dlv3deploy.core.images import write_frame, write_mask
