@@ -38,13 +38,17 @@ MASK_TOLERANCE = 1e-3  # share of pixels whose two best scores may tie within ro
 
 @dataclass(frozen=True)
 class ExportChoices:
-    """`size` (height, width) replaces the checkpoint's; a dynamic one is then the default of later steps."""
+    """`size` (height, width) replaces the checkpoint's; a dynamic one is then the default of later steps.
+
+    So does `output_stride`: what was trained at 16 serves at 8 (paper, Tables 4 and 6).
+    """
 
     output: OutputKind = "scores"
     size: tuple[int, int] | None = None
     dynamic_size: bool = False
     dynamic_batch: bool = False
     opset: int = DEFAULT_OPSET
+    output_stride: int | None = None
 
 
 @dataclass(frozen=True)
@@ -81,7 +85,7 @@ def export(checkpoint: Path, onnx_path: Path, choices: ExportChoices) -> tuple[M
         raise UserError(
             f"opset {choices.opset}", f"is outside {OPSETS[0]} to {OPSETS[-1]}", f"{DEFAULT_OPSET} suits every backend"
         )
-    model, spec = load_checkpoint(checkpoint)
+    model, spec = load_checkpoint(checkpoint, choices.output_stride)
     size = choices.size or (spec.input.height, spec.input.width)
     check_size(*size, model.architecture.output_stride)
     _require_finite(model, checkpoint)

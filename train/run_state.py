@@ -106,6 +106,17 @@ class RunFolder:
             raise UserError(str(self.best), "is missing, and the saved run counts on it", "start anew with --restart")
         return state
 
+    def is_finished(self) -> bool:
+        """Whether a run lies here that took all of its steps."""
+        if not self.state.exists():
+            return False
+        state = self._read_state()
+        return state.progress.settled >= state.steps
+
+    def read_losses(self) -> list[float]:
+        """The training loss of every row, in order."""
+        return [row.loss for row in self._read_state().rows]
+
     def require_free(self) -> None:
         """Raise UserError when an unfinished run lies here, which a new one would overwrite."""
         if not self.state.exists():

@@ -15,6 +15,7 @@ from dlv3deploy.commands.options import (
     MeanOption,
     ModelArgument,
     OutputOption,
+    OutputStrideOption,
     ScalesOption,
     StdOption,
     WorkspaceOption,
@@ -48,6 +49,7 @@ def evaluate(
         str | None, typer.Option(help="train, val, trainval, test or all; default: val, or all of a foreign set without val/.")
     ] = None,
     size: Annotated[str | None, typer.Option(help="Input HEIGHTxWIDTH for a model of dynamic size.")] = None,
+    output_stride: OutputStrideOption = None,
     scales: ScalesOption = None,
     flip: FlipOption = False,
     limit: Annotated[int | None, typer.Option(help="Score this many images, spread evenly.", min=1)] = None,
@@ -66,7 +68,7 @@ def evaluate(
     strategy = parse_strategy(scales, flip)
     place = Workspace(workspace)
     path = model or best_artefact(place)
-    with open_model(path, describe(classes, ignore_index, mean, std, output)) as engine:
+    with open_model(path, describe(classes, ignore_index, mean, std, output), output_stride) as engine:
         samples = _samples(engine.spec, data, split)
         if limit is not None and limit < len(samples):
             samples = [samples[i * len(samples) // limit] for i in range(limit)]
@@ -74,6 +76,7 @@ def evaluate(
         scores = score(segmenter, samples)
         height, width = segmenter.input.height, segmenter.input.width
         about: dict[str, Any] = {"model": str(path), "data": str(samples[0].image.parent), "size": [height, width]}
+        about |= {"output_stride": engine.spec.architecture.output_stride if engine.spec.architecture else None}
         about |= {"scales": strategy.scales, "flip": strategy.flip, "engine": engine.name}
     _print(scores, about, json_output)
 

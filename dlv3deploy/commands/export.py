@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dlv3deploy.commands.options import WorkspaceOption, parse_size
+from dlv3deploy.commands.options import OutputStrideOption, WorkspaceOption, parse_size
 from dlv3deploy.core.workspace import Workspace
 
 
@@ -19,6 +19,7 @@ def export(
         str, typer.Option(help="scores (feature resolution), logits (input resolution) or mask (class ids).")
     ] = "scores",
     size: Annotated[str | None, typer.Option(help="Input HEIGHTxWIDTH; default: the checkpoint's.")] = None,
+    output_stride: OutputStrideOption = None,
     dynamic_size: Annotated[bool, typer.Option("--dynamic-size", help="Leave height and width open.")] = False,
     dynamic_batch: Annotated[bool, typer.Option("--dynamic-batch", help="Leave the batch open.")] = False,
     opset: Annotated[int, typer.Option(help="ONNX opset, 11 to 20; 17 suits every backend.")] = 17,
@@ -35,7 +36,9 @@ def export(
     from dlv3deploy.train.export import export as run_export
 
     place = Workspace(workspace)
-    choices = ExportChoices(kinds[output], parse_size(size) if size else None, dynamic_size, dynamic_batch, opset)
+    choices = ExportChoices(
+        kinds[output], parse_size(size) if size else None, dynamic_size, dynamic_batch, opset, output_stride
+    )
     source, target = checkpoint or place.checkpoint, to or place.onnx
     if target.suffix != ".onnx":
         raise UserError(f"--to {target}", "is no ONNX file's name", "end it in .onnx")

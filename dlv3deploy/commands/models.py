@@ -21,11 +21,17 @@ if TYPE_CHECKING:
 KINDS = ".safetensors (checkpoint), .onnx or .engine"
 
 
-def open_model(path: Path, description: Description) -> Engine:
-    """The engine for a checkpoint, an ONNX file or an engine file.
+def open_model(path: Path, description: Description, output_stride: int | None = None) -> Engine:
+    """The engine for a checkpoint, an ONNX file or an engine file; a checkpoint at another `output_stride` if one is given.
 
     Raises UserError when it cannot be read, StaleArtefact when it belongs to another model or machine.
     """
+    if output_stride is not None and path.suffix != ".safetensors":
+        raise UserError(
+            f"--output-stride with {path}",
+            "a graph keeps the output stride that it was exported with",
+            f"give the checkpoint, or export it so: dlv3deploy export --output-stride {output_stride}",
+        )
     if path.suffix != ".onnx" and not description.is_empty:
         raise UserError(str(path), "describes itself", "leave out --classes, --ignore-index, --mean, --std and --output")
     if path.suffix == ENGINE_SUFFIX:
@@ -34,7 +40,7 @@ def open_model(path: Path, description: Description) -> Engine:
         return open_engine(path)
     if path.suffix == ".safetensors":
         require_file(path, f"a model is a {KINDS} file")
-        return _open_checkpoint(path)
+        return _open_checkpoint(path, output_stride)
     if path.suffix == ".onnx":
         from dlv3deploy.engines.onnxruntime_engine import OnnxRuntimeEngine
 
@@ -43,7 +49,7 @@ def open_model(path: Path, description: Description) -> Engine:
     raise UserError(str(path), "is no model", f"give a {KINDS} file; what is to be labelled goes behind --source")
 
 
-def _open_checkpoint(path: Path) -> Engine:
+def _open_checkpoint(path: Path, output_stride: int | None) -> Engine:
     try:
         from dlv3deploy.train.torch_engine import TorchEngine
     except ImportError as error:
@@ -52,7 +58,7 @@ def _open_checkpoint(path: Path) -> Engine:
             f"is a checkpoint, and PyTorch is not installed ({error.name})",
             "install dlv3deploy[train], or use the ONNX file",
         ) from error
-    return TorchEngine.open(path)
+    return TorchEngine.open(path, output_stride)
 
 
 def option_for(workspace: Workspace) -> str:

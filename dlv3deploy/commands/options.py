@@ -122,6 +122,10 @@ def resolve_classes(data: Path, known: str | None, names: str | None, palette: s
     return found if ignore_index is None else replace(found, ignore_index=ignore_index)
 
 
+OutputStrideOption = Annotated[
+    int | None,
+    typer.Option("--output-stride", help="Of a checkpoint, other than it was trained at: 8 is finer and slower.", min=1),
+]
 ClassesOption = Annotated[
     str | None, typer.Option("--classes", help="For a foreign ONNX: voc, camvid, cityscapes, ade20k, cocostuff or a JSON file.")
 ]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Mapping, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
@@ -16,6 +17,10 @@ LARGEST_KERNEL = 31
 IN_TEXT = (1, 6, 12, 18, 24, 36, 48, 64, 96)  # the paper's rates at output strides 16 and 8, and Figure 4's turning points
 
 
+_tables = functools.partial(typer.Option, rich_help_panel="Tables")
+_figure = functools.partial(typer.Option, rich_help_panel="Figure 4")
+
+
 class What(str, Enum):
     """What of the paper to show."""
 
@@ -27,34 +32,71 @@ class What(str, Enum):
     TABLE5 = "table5"
     TABLE6 = "table6"
     TABLE7 = "table7"
+    NETWORKS = "networks"
 
 
 def paper(
-    what: Annotated[What, typer.Argument(help="The figure of valid weights over atrous rates, or a table of results.")],
+    what: Annotated[What, typer.Argument(help="Figure 4, a table of results, or the sizes of published networks.")],
     workspace: WorkspaceOption = Path("artifacts"),
     json_output: JsonOption = False,
-    row: Annotated[str | None, typer.Option(help="Tables: one row in full, such as block7-mg-1-2-1 of table3.")] = None,
-    map_size: Annotated[int | None, typer.Option("--map", help="Figure: side of the feature map; default: 65.")] = None,
-    kernel: Annotated[int | None, typer.Option(help="Figure: side of the filter, odd; default: 3.")] = None,
-    rates: Annotated[str | None, typer.Option(help="Figure: atrous rates, as 1..100 (the default) or 6,12,18.")] = None,
-    to: Annotated[
-        Path | None, typer.Option(help="Figure: .png, .svg or .pdf file; default: paper/figure4.png in the workspace.")
-    ] = None,
+    row: Annotated[str | None, _tables(help="One row in full, such as block7-mg-1-2-1 of table3.")] = None,
+    run: Annotated[bool, _tables("--run", help="Train and evaluate the row (or every row); goes on where it stopped.")] = False,
+    smoke: Annotated[
+        bool, _tables("--smoke", help="Run every row (or one) for two steps, an eighth as wide, on generated data.")
+    ] = False,
+    data: Annotated[Path | None, _tables(help="For --run: PASCAL VOC 2012 with SBD; default: voc, as train finds it.")] = None,
+    coco: Annotated[Path | None, _tables(help="For --run: COCO 2017; default: coco, as train finds it.")] = None,
+    accumulate: Annotated[int, _tables(help="For --run: passes over which a batch of 16 is spread.", min=1)] = 1,
+    compiled: Annotated[bool, _tables("--compile", help="For --run: compile the network with torch.compile.")] = False,
+    workers: Annotated[int, _tables(help="For --run: processes that read images.", min=0)] = 4,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Networks: the table as Markdown.")] = False,
+    map_size: Annotated[int | None, _figure("--map", help="Side of the feature map; default: 65.")] = None,
+    kernel: Annotated[int | None, _figure(help="Side of the filter, odd; default: 3.")] = None,
+    rates: Annotated[str | None, _figure(help="Atrous rates, as 1..100 (the default) or 6,12,18.")] = None,
+    to: Annotated[Path | None, _figure(help=".png, .svg or .pdf file; default: paper/figure4.png in the workspace.")] = None,
 ) -> None:
-    """Show the DeepLabv3 paper's Figure 4, or a table of its results beside what was measured here."""
-    from dlv3deploy.core.errors import UserError
-
+    """Show the DeepLabv3 paper's Figure 4, or a table of its results beside what was measured here, or measure it."""
+    given: dict[What, dict[str, object]] = {
+        What.FIGURE4: {"--map": map_size, "--kernel": kernel, "--rates": rates, "--to": to},
+        What.NETWORKS: {"--markdown": markdown or None},
+        What.TABLE1: {"--row": row, "--run": run or None, "--smoke": smoke or None, "--data": data, "--coco": coco},
+    }
+    _require_own_options(what, given)
     if what is What.FIGURE4:
-        if row is not None:
-            raise UserError("--row", "is of the tables", "leave it out, or ask for table1 to table7")
         size = FIGURE_MAP if map_size is None else map_size
         chosen = FIGURE_KERNEL if kernel is None else kernel
         _figure4(workspace, json_output, size, chosen, parse_rates(FIGURE_RATES if rates is None else rates), to)
-        return
-    for option, value in (("--map", map_size), ("--kernel", kernel), ("--rates", rates), ("--to", to)):
-        if value is not None:
-            raise UserError(option, "is of figure4", f"leave it out with {what.value}")
-    _table(int(what.value.removeprefix("table")), workspace, json_output, row)
+    elif what is What.NETWORKS:
+        from dlv3deploy.commands.paper_networks import print_networks
+
+        print_networks(json_output, markdown)
+    else:
+        number = int(what.value.removeprefix("table"))
+        if smoke:
+            from dlv3deploy.commands.paper_smoke import smoke_table
+
+            smoke_table(number, row, json_output)
+            return
+        if run:
+            from dlv3deploy.commands.paper_runs import Machine, run_table
+
+            run_table(number, row, workspace, data, coco, Machine(accumulate, compiled, workers))
+        _table(number, workspace, json_output, row)
+
+
+def _require_own_options(what: What, given: Mapping[What, Mapping[str, object]]) -> None:
+    """Raise UserError for an option that belongs to something else: tables share those of the first."""
+    from dlv3deploy.core.errors import UserError
+
+    group = what if what in (What.FIGURE4, What.NETWORKS) else What.TABLE1
+    owners = {What.FIGURE4: "figure4", What.NETWORKS: "networks", What.TABLE1: "the tables"}
+    for owner, options in given.items():
+        for option, value in options.items():
+            if value is not None and owner is not group:
+                raise UserError(option, f"is of {owners[owner]}", f"leave it out with {what.value}")
+    chosen = given[What.TABLE1]
+    if group is What.TABLE1 and chosen["--run"] and chosen["--smoke"]:
+        raise UserError("--run and --smoke", "exclude each other", "give one of them")
 
 
 def _table(number: int, workspace: Path, json_output: bool, name: str | None) -> None:

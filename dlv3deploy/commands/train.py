@@ -41,7 +41,7 @@ def train(
     backbone: Annotated[
         str, _network(help="resnet18, resnet34, resnet50, resnet101, mobilenet_v2 or mobilenet_v3_large.")
     ] = "mobilenet_v2",
-    width: Annotated[float, _network(help="Multiplies MobileNetV2's channels.")] = 1.0,
+    width: Annotated[float, _network(help="Multiplies the backbone's channels (not MobileNetV3's).")] = 1.0,
     head: Annotated[str, _network(help="aspp, cascade (paper, section 3.2), deeplabv2 or lraspp (MobileNetV3's).")] = "aspp",
     output_stride: Annotated[int, _network(help="8, 16 or 32; up to 256 with --blocks 7.")] = 16,
     blocks: Annotated[int, _network(help="Last ResNet block, 4 to 7; those after 4 are replicas of it.")] = 4,

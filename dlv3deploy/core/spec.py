@@ -34,7 +34,8 @@ class Architecture:
     """The settings that, with the number of classes, rebuild the network (paper, sections 3.2 and 3.3).
 
     `head`: `aspp` (section 3.3), `cascade` (section 3.2: a classifier right behind the last block), `deeplabv2` (its summed
-    ASPP) or `lraspp` (MobileNetV3's). `width` multiplies MobileNetV2's channels. `blocks`, 4 to 7, is a ResNet's last block.
+    ASPP) or `lraspp` (MobileNetV3's). `width` multiplies the channels of all backbones but MobileNetV3. `blocks`, 4 to 7,
+    is a ResNet's last block.
     `multi_grid` holds the unit rates of the three 3×3 convolutions in each of blocks 4 to 7; None is torchvision's rule, by
     which the convolution that had the stride keeps the rate that reached it. `final_convolution` is the 3×3 convolution
     that torchvision has behind ASPP and the paper has not. `decoder` is DeepLabv3+'s. `early_padding` pads inverted residuals

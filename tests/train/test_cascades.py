@@ -129,6 +129,16 @@ def test_replicas_of_block_4_are_copies_of_its_units() -> None:
                 assert torch.equal(filled[f"layer{block}.{unit}.{part}"], weights[f"layer4.{source}.{part}"])
 
 
+def test_a_narrow_resnet_has_the_same_blocks_and_rates() -> None:
+    with torch.device("meta"):
+        wide, narrow = (build_backbone(replace(CASCADE, multi_grid=(1, 2, 4), width=width)) for width in (1.0, 0.125))
+    assert set(wide.state_dict()) == set(narrow.state_dict())
+    assert [rates_of(wide, b) for b in range(1, 8)] == [rates_of(narrow, b) for b in range(1, 8)]
+    for name, tensor in narrow.state_dict().items():
+        if tensor.ndim == 4 and not name.startswith("conv1"):
+            assert [8 * n for n in tensor.shape[:2]] == list(wide.state_dict()[name].shape[:2])
+
+
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
@@ -143,7 +153,8 @@ def test_replicas_of_block_4_are_copies_of_its_units() -> None:
         ({"blocks": 4, "output_stride": 64}, "8, 16, 32; "),
         ({"head": "lraspp"}, "MobileNetV3's head"),
         ({"decoder": True}, "behind ASPP"),
-        ({"width": 0.5}, "MobileNetV2's channels"),
+        ({"width": 0.0}, "more than 0"),
+        ({"backbone": "mobilenet_v3_large", "head": "aspp", "blocks": 4, "multi_grid": None, "width": 0.5}, "MobileNetV2 and"),
         ({"early_padding": True}, "MobileNetV2's blocks"),
     ],
 )

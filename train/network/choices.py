@@ -58,7 +58,7 @@ def _misfits(a: Architecture) -> Iterator[tuple[str, str, str]]:
         yield "LR-ASPP", "is MobileNetV3's head", "use --backbone mobilenet_v3_large or --head aspp"
     if a.decoder and a.head != "aspp":
         yield "DeepLabv3+'s decoder", "stands behind ASPP", "use --head aspp, or leave --decoder out"
-    if a.backbone != "mobilenet_v2" and a.width != 1:
-        yield f"width {a.width:g}", "multiplies MobileNetV2's channels alone", "use --backbone mobilenet_v2"
+    if a.backbone == "mobilenet_v3_large" and a.width != 1:
+        yield f"width {a.width:g}", "multiplies the channels of MobileNetV2 and ResNets", "use --backbone mobilenet_v2"
     if a.backbone != "mobilenet_v2" and a.early_padding:
         yield "early padding", "belongs to MobileNetV2's blocks", "leave it out"

@@ -65,7 +65,7 @@ def build_backbone(architecture: Architecture) -> ResNet | MobileNetV2 | MobileN
         return MobileNetV2(stride, architecture.width, architecture.early_padding)
     if architecture.backbone == "mobilenet_v3_large":
         return MobileNetV3(stride)
-    return ResNet(LAYOUTS[architecture.backbone], stride, architecture.blocks, architecture.multi_grid)
+    return ResNet(LAYOUTS[architecture.backbone], stride, architecture.blocks, architecture.multi_grid, architecture.width)
 
 
 def _head(architecture: Architecture, backbone: ResNet | MobileNetV2 | MobileNetV3, classes: int, dropout: float) -> nn.Module:

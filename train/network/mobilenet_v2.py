@@ -10,6 +10,7 @@ from torch.nn.functional import pad
 
 from dlv3deploy.train.network.atrous import stage_rates
 from dlv3deploy.train.network.features import Features
+from dlv3deploy.train.network.width import multiple_of_eight
 
 # expansion, channels, blocks, stride of the first block
 STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
@@ -17,12 +18,6 @@ STEM_CHANNELS = 32
 STEM_STRIDE = 2
 LOW_STAGE = 1  # the 24-channel stage, at stride 4
 MIDDLE_STAGE = 4  # the 96-channel stage, the last at stride 16, feeds the auxiliary head
-
-
-def multiple_of_eight(channels: float) -> int:
-    """The nearest multiple of 8, 8 at least, and never below 90 % of `channels`: the rule of both MobileNets."""
-    rounded = max(8, int(channels + 4) // 8 * 8)
-    return rounded + 8 if rounded < 0.9 * channels else rounded
 
 
 def _convolution(

@@ -12,7 +12,7 @@ from torch.nn.functional import hardsigmoid, relu
 
 from dlv3deploy.train.network.atrous import StageRates, stage_rates
 from dlv3deploy.train.network.features import Features
-from dlv3deploy.train.network.mobilenet_v2 import multiple_of_eight
+from dlv3deploy.train.network.width import multiple_of_eight
 
 
 class Block(NamedTuple):

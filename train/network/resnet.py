@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from dlv3deploy.train.network.atrous import StageRates, stage_rates
 from dlv3deploy.train.network.features import Features
+from dlv3deploy.train.network.width import multiple_of_eight
 
 
 class BasicBlock(nn.Module):
@@ -95,31 +96,40 @@ DEEPEST_BLOCK = 7  # of the paper's cascades
 
 
 class ResNet(nn.Module):
-    """Features behind blocks 1, 3 and the last one, `blocks`; the last map is the input over the output stride, rounded up."""
+    """Features behind blocks 1, 3 and the last one, `blocks`; the last map is the input over the output stride, rounded up.
+
+    `width` multiplies all channels; the published networks have 1.
+    """
 
     def __init__(
-        self, layout: ResNetLayout, output_stride: int, blocks: int = LAST_BLOCK, multi_grid: tuple[int, ...] | None = None
+        self,
+        layout: ResNetLayout,
+        output_stride: int,
+        blocks: int = LAST_BLOCK,
+        multi_grid: tuple[int, ...] | None = None,
+        width: float = 1.0,
     ) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(3, WIDTHS[0], 7, 2, padding=3, bias=False)
-        self.bn1 = nn.BatchNorm2d(WIDTHS[0])
+        replicas = blocks - LAST_BLOCK
+        widths = [multiple_of_eight(channels * width) for channels in WIDTHS + WIDTHS[-1:] * replicas]
+        self.conv1 = nn.Conv2d(3, widths[0], 7, 2, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(widths[0])
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(3, 2, padding=1)
-        replicas = blocks - LAST_BLOCK
-        widths, depths = WIDTHS + WIDTHS[-1:] * replicas, layout.depths + layout.depths[-1:] * replicas
+        depths = layout.depths + layout.depths[-1:] * replicas
         plan = stage_rates(STRIDES + (2,) * replicas, STEM_STRIDE, output_stride)
-        channels = WIDTHS[0]
+        channels = widths[0]
         self.stages: list[str] = []
-        for number, (width, depth, rates) in enumerate(zip(widths, depths, plan, strict=True), 1):
+        for number, (wide, depth, rates) in enumerate(zip(widths, depths, plan, strict=True), 1):
             unit_rates = multi_grid if multi_grid and number >= LAST_BLOCK else None
             units: list[nn.Module] = []
             for unit, pair in enumerate(_rates_of_units(depth, rates, unit_rates)):
-                units.append(layout.block(channels, width, rates.stride if unit == 0 else 1, pair))
-                channels = width * layout.block.expansion
+                units.append(layout.block(channels, wide, rates.stride if unit == 0 else 1, pair))
+                channels = wide * layout.block.expansion
             self.stages.append(f"layer{number}")
             self.add_module(self.stages[-1], nn.Sequential(*units))
-        self.low_channels = WIDTHS[0] * layout.block.expansion
-        self.middle_channels = WIDTHS[2] * layout.block.expansion
+        self.low_channels = widths[0] * layout.block.expansion
+        self.middle_channels = widths[2] * layout.block.expansion
         self.out_channels = channels
 
     def forward(self, x: Tensor) -> Features:
