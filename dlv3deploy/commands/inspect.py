@@ -19,6 +19,7 @@ from dlv3deploy.commands.options import (
     describe,
     parse_size,
 )
+from dlv3deploy.core.spec import Architecture
 from dlv3deploy.core.workspace import Workspace
 
 
@@ -100,15 +101,16 @@ def _print(path: Path, facts: dict[str, Any], every: bool) -> None:
         console.print(_convolution_table(facts, every))
 
 
+def _tuples(architecture: dict[str, Any]) -> dict[str, Any]:
+    """What JSON has as lists."""
+    return {name: tuple(value) for name, value in architecture.items() if isinstance(value, list)}
+
+
 def _summary(spec: dict[str, Any]) -> Iterable[tuple[str, str]]:
     given, names = spec["input"], spec["classes"]["names"]
     architecture, training = spec["architecture"], spec["training"]
     if architecture:
-        rates = ", ".join(map(str, architecture["aspp_rates"]))
-        yield (
-            "network",
-            f"DeepLabv3 {architecture['backbone']}, output stride {architecture['output_stride']}, ASPP rates {rates}",
-        )
+        yield "network", str(Architecture(**{**architecture, **_tuples(architecture)}))
     openness = " (may change)" if given["dynamic_size"] else ""
     yield "input", f"{given['height']}×{given['width']}{openness}, {given['resize']}, {given['colour_order'].upper()}"
     yield "normalised", f"(pixel − {_numbers(given['mean'])}) / {_numbers(given['std'])}"

@@ -51,10 +51,20 @@ def run_table(number: int, row: str | None, workspace: Path, data: Path | None, 
 
 
 def _sources(recipes: Sequence[Recipe], data: Path | None, coco: Path | None) -> Sources:
-    from dlv3deploy.core.datasets import find_root
+    from dlv3deploy.core.classes import VOC
+    from dlv3deploy.core.datasets import find_root, open_dataset
+    from dlv3deploy.core.errors import UserError
 
+    voc = find_root(data or "voc")
+    description = open_dataset(voc, "train", VOC).description
+    if "trainaug" not in description:
+        raise UserError(
+            f"{voc} ({description})",
+            "the paper trains on trainaug, VOC's train and SBD's images together",
+            "put SBD's benchmark_RELEASE, or SegmentationClassAug with trainaug.txt, beside VOC",
+        )
     needs_coco = any(stage.data == "coco-voc" for recipe in recipes for stage in recipe.stages)
-    return Sources(find_root(data or "voc"), find_root(coco or "coco") if needs_coco else None)
+    return Sources(voc, find_root(coco or "coco") if needs_coco else None)
 
 
 def run_recipe(recipe: Recipe, place: Workspace, sources: Sources, machine: Machine) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import redirect_stderr
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,7 +39,7 @@ def smoke_table(number: int, row: str | None, json_output: bool) -> None:
 
     table = TABLES[number]
     recipes: Sequence[Recipe] = table.recipes if row is None else [find_recipe(table, row)]
-    with tempfile.TemporaryDirectory(prefix="dlv3deploy-smoke-") as folder:
+    with tempfile.TemporaryDirectory(prefix="dlv3deploy-smoke-") as folder, _one_thread():
         facts = list(tracked(_facts(recipes, Path(folder)), f"table {number}", len(recipes)))
     if json_output:
         print(json.dumps({"table": number, "rows": facts}, ensure_ascii=False))
@@ -49,12 +49,22 @@ def smoke_table(number: int, row: str | None, json_output: bool) -> None:
         raise typer.Exit(3)
 
 
-def _facts(recipes: Sequence[Recipe], folder: Path) -> Iterator[dict[str, Any]]:
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Small tensors gain nothing from threads, and lose much by them beside other programs."""
     import torch
 
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _facts(recipes: Sequence[Recipe], folder: Path) -> Iterator[dict[str, Any]]:
     from dlv3deploy.scenes import write_dataset
 
-    torch.set_num_threads(1)  # small tensors gain nothing from threads, and lose much beside other programs
     write_dataset(folder / "data", IMAGES, VALIDATION_IMAGES, seed=0, size=(96, 128))
     for recipe in recipes:
         try:

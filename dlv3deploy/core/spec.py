@@ -57,6 +57,15 @@ class Architecture:
     decoder: bool = False
     early_padding: bool = False
 
+    def __str__(self) -> str:
+        """The network in a few words, such as `DeepLabv3+ with resnet50, output stride 16, ASPP rates 6, 12, 18`."""
+        kinds = {"cascade": f"cascade to block {self.blocks}", "deeplabv2": "DeepLabv2", "lraspp": "LR-ASPP"}
+        name = kinds.get(self.head, "DeepLabv3+" if self.decoder else "DeepLabv3")
+        width = "" if self.width == 1 else f" of width {self.width:g}"
+        grid = f", multi-grid {', '.join(map(str, self.multi_grid))}" if self.multi_grid else ""
+        rates = f", ASPP rates {', '.join(map(str, self.aspp_rates)) or 'none'}" if self.head in ("aspp", "deeplabv2") else ""
+        return f"{name} with {self.backbone}{width}, output stride {self.output_stride}{grid}{rates}"
+
     def at_output_stride(self, output_stride: int) -> Architecture:
         """The same weights with a denser or coarser map: ASPP rates follow (paper, section 4.2: doubled from 16 to 8)."""
         rates = tuple(max(1, rate * self.output_stride // output_stride) for rate in self.aspp_rates)

@@ -31,7 +31,7 @@ from dlv3deploy.train.checkpoint import publish, save_checkpoint
 from dlv3deploy.train.network.atrous import check_output_stride
 from dlv3deploy.train.network.choices import native_stride
 from dlv3deploy.train.network.deeplabv3 import DeepLabV3, build_backbone
-from dlv3deploy.train.weights.layouts import Layout, backbone_layout, describe, segmentation_layout
+from dlv3deploy.train.weights.layouts import Layout, backbone_layout, segmentation_layout
 from dlv3deploy.train.weights.names import Weights, is_segmentation
 from dlv3deploy.train.weights.published import published_as
 from dlv3deploy.train.weights.state_dict import read_state_dict
@@ -95,7 +95,7 @@ def _import_model(source: Path, weights: Weights, target: Path, choices: Choices
         fresh = Path(folder) / target.name
         save_checkpoint(fresh, model, spec)
         publish(fresh, target)
-    return Imported(target, f"{layout.origin}'s {describe(architecture)}", _parameters(model), spec)
+    return Imported(target, f"{layout.origin}'s {architecture}", _parameters(model), spec)
 
 
 def _import_backbone(source: Path, weights: Weights, workspace: Workspace, to: Path | None, choices: Choices) -> Imported:

@@ -72,7 +72,7 @@ def segmentation_layout(weights: Weights, where: str) -> Layout:
         if not fits[-1][0]:
             return Layout(origin, _trained_with(origin, candidate, branches), classes, branches, _complete(own, wanted))
     problems, nearest = min(fits, key=lambda fit: len(fit[0]))
-    raise _unknown(where, f"{problems[0]}, read as {origin}'s {describe(nearest)}")
+    raise _unknown(where, f"{problems[0]}, read as {origin}'s {nearest}")
 
 
 def backbone_layout(weights: Weights, where: str) -> BackboneLayout:
@@ -100,13 +100,6 @@ def backbone_of(bare: Mapping[str, Tensor], where: str) -> str:
     if name is None:
         raise _unknown(where, f"has a ResNet's layers, {', '.join(map(str, depths))} blocks long")
     return name
-
-
-def describe(architecture: Architecture) -> str:
-    """The network in a few words, such as `DeepLabv3+ with resnet50`."""
-    head = "LR-ASPP" if architecture.head == "lraspp" else "DeepLabv3+" if architecture.decoder else "DeepLabv3"
-    width = "" if architecture.width == 1 else f" of width {architecture.width:g}"
-    return f"{head} with {architecture.backbone}{width}"
 
 
 def _architecture(own: Weights, origin: Origin, where: str) -> Architecture:
