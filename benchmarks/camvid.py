@@ -98,7 +98,10 @@ def _weights(text: str) -> tuple[str, str]:
 def _gpu() -> str | None:
     import torch
 
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    if not torch.cuda.is_available():
+        return None
+    count = torch.cuda.device_count()  # training takes all of them
+    return f"{count}× {torch.cuda.get_device_name()}" if count > 1 else torch.cuda.get_device_name()
 
 
 def measure(recipe: Recipe, places: Places, has_gpu: bool) -> list[Row]:
