@@ -17,7 +17,7 @@ from dlv3deploy.core.workspace import Workspace
 Standing = Literal["finished", "stopped", "absent"]
 
 FREE = ("classes", "backbone-weights", "from", "validate-every", "compile", "workers")  # a run's state does not compare them
-SAVED_AS = {"ema": "ema-decay", "freeze-batch-norm": "frozen-batch-norm"}
+SAVED_AS = {"ema": "ema-decay", "freeze-batch-norm": "frozen-batch-norm", "dice": "dice-weight"}
 HELP = "give another --workspace"
 
 

@@ -19,6 +19,7 @@ def launched(plan: TrainingPlan) -> Fabric:
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     fabric = Fabric(precision=precision_for(plan.precision), **_placement())
     fabric.launch()
+    torch.backends.cudnn.benchmark = fabric.device.type == "cuda"  # crops have one size, so that its search pays
     parts, fewest = plan.accumulate * fabric.world_size, plan.images_for_batch_norm
     if plan.batch_size < fewest * parts:
         raise UserError(

@@ -55,7 +55,7 @@ class SegmentationLoss:
         The mean over this part's labelled pixels, times its share of `labelled`; 0 where there is none. Plain cross entropy is
         so the batch's mean exactly; mining and Dice are computed within each part.
         """
-        logits = upsample_to(scores, labels.shape[1], labels.shape[2])
+        logits = upsample_to(scores.float(), labels.shape[1], labels.shape[2])  # half precision would round what is between
         counts = labels != self.ignore_index
         number = counts.sum()
         losses = cross_entropy(
@@ -78,7 +78,7 @@ class SegmentationLoss:
 def _mean_of_hard(losses: Tensor, logits: Tensor, labels: Tensor, counts: Tensor, hard_below: float) -> Tensor:
     """Mean loss of the labelled pixels whose class has a probability below `hard_below`, or of the hardest few."""
     with torch.no_grad():
-        own = softmax(logits.float(), 1).gather(1, torch.where(counts, labels, 0)[:, None])[:, 0]
+        own = softmax(logits, 1).gather(1, torch.where(counts, labels, 0)[:, None])[:, 0]
         own = torch.where(counts, own, torch.inf)
         fewest = (counts.sum() * FEWEST_HARD).ceil().long().clamp(min=1)
         limit = own.flatten().sort().values[fewest - 1].clamp(min=hard_below)
@@ -89,7 +89,7 @@ def _mean_of_hard(losses: Tensor, logits: Tensor, labels: Tensor, counts: Tensor
 def dice_loss(logits: Tensor, labels: Tensor, counts: Tensor) -> Tensor:
     """1 − the mean soft Dice coefficient of the classes that the labels hold (Milletari et al. 2016, with plain sums)."""
     present = one_hot(torch.where(counts, labels, 0), logits.shape[1]).movedim(3, 1) * counts[:, None]
-    probabilities = softmax(logits.float(), 1) * counts[:, None]
+    probabilities = softmax(logits, 1) * counts[:, None]
     axes = (0, 2, 3)
     together = (probabilities * present).sum(axes)
     either = probabilities.sum(axes) + present.sum(axes)

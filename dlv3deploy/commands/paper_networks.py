@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dlv3deploy.train.network.published import Row
+    from dlv3deploy.train.network.published_sizes import Row
 
 HEADING = """# Published networks and ours
 
@@ -20,7 +20,7 @@ def print_networks(json_output: bool, markdown: bool) -> None:
     """The table for people, as Markdown, or as one JSON object."""
     import json
 
-    from dlv3deploy.train.network.published import counted
+    from dlv3deploy.train.network.published_sizes import counted
 
     rows = list(counted())
     if json_output:

@@ -108,6 +108,6 @@ def _input_for(engine: Engine, size: tuple[int, int] | None) -> InputSpec:
             f"this model's input is fixed at {fixed[0]}×{fixed[1]}",
             "leave the size out, or export with --dynamic-size",
         )
-    if size and engine.spec.architecture:
+    if engine.spec.architecture:
         check_size(height, width, engine.spec.architecture.output_stride)
     return replace(spec, height=height, width=width)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from dlv3deploy.train.network.atrous import stage_rates
+from dlv3deploy.train.network.depthwise import DepthwiseConvolution
 from dlv3deploy.train.network.features import Features
 from dlv3deploy.train.network.width import multiple_of_eight
 
@@ -20,15 +21,8 @@ LOW_STAGE = 1  # the 24-channel stage, at stride 4
 MIDDLE_STAGE = 4  # the 96-channel stage, the last at stride 16, feeds the auxiliary head
 
 
-def _convolution(
-    inputs: int, outputs: int, kernel: int, stride: int = 1, rate: int = 1, groups: int = 1, padded: bool = True
-) -> nn.Sequential:
-    padding = rate * (kernel - 1) // 2 if padded else 0
-    return nn.Sequential(
-        nn.Conv2d(inputs, outputs, kernel, stride, padding, dilation=rate, groups=groups, bias=False),
-        nn.BatchNorm2d(outputs),
-        nn.ReLU6(inplace=True),
-    )
+def _activated(convolution: nn.Conv2d) -> nn.Sequential:
+    return nn.Sequential(convolution, nn.BatchNorm2d(convolution.out_channels), nn.ReLU6(inplace=True))
 
 
 class InvertedResidual(nn.Module):
@@ -41,9 +35,9 @@ class InvertedResidual(nn.Module):
     def __init__(self, inputs: int, outputs: int, stride: int, rate: int, expansion: int, early_padding: bool = False) -> None:
         super().__init__()
         hidden = inputs * expansion
-        layers: list[nn.Module] = [_convolution(inputs, hidden, 1)] if expansion > 1 else []
+        layers: list[nn.Module] = [_activated(nn.Conv2d(inputs, hidden, 1, bias=False))] if expansion > 1 else []
         layers += [
-            _convolution(hidden, hidden, 3, stride, rate, groups=hidden, padded=not early_padding),
+            _activated(DepthwiseConvolution(hidden, 3, stride, rate, padding=0 if early_padding else None)),
             nn.Conv2d(hidden, outputs, 1, bias=False),
             nn.BatchNorm2d(outputs),
         ]
@@ -67,7 +61,8 @@ class MobileNetV2(nn.Module):
         super().__init__()
         strides = tuple(stage[3] for stage in STAGES)
         channels = multiple_of_eight(STEM_CHANNELS * width)
-        layers: list[nn.Module] = [_convolution(3, channels, 3, STEM_STRIDE, padded=not early_padding)]
+        stem = nn.Conv2d(3, channels, 3, STEM_STRIDE, padding=0 if early_padding else 1, bias=False)
+        layers: list[nn.Module] = [_activated(stem)]
         ends, outputs = [], []
         for (expansion, stage_channels, blocks, _), rates in zip(
             STAGES, stage_rates(strides, STEM_STRIDE, output_stride), strict=True

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import hardsigmoid, relu
 
 from dlv3deploy.train.network.atrous import StageRates, stage_rates
+from dlv3deploy.train.network.depthwise import DepthwiseConvolution
 from dlv3deploy.train.network.features import Features
 from dlv3deploy.train.network.width import multiple_of_eight
 
@@ -49,15 +50,13 @@ LOW_END, MIDDLE_END = 4, 5  # layers up to the 24-channel map at stride 4, and t
 EPSILON, MOMENTUM = 1e-3, 0.01  # of batch norm, as the published weights have it
 
 
-def _convolution(
-    inputs: int, outputs: int, kernel: int, activation: type[nn.Module] | None, stride: int = 1, rate: int = 1, groups: int = 1
-) -> nn.Sequential:
-    padding = rate * (kernel - 1) // 2
-    layers = [
-        nn.Conv2d(inputs, outputs, kernel, stride, padding, dilation=rate, groups=groups, bias=False),
-        nn.BatchNorm2d(outputs, eps=EPSILON, momentum=MOMENTUM),
-    ]
-    return nn.Sequential(*layers, *([activation(inplace=True)] if activation else []))
+def _normalised(convolution: nn.Conv2d, activation: type[nn.Module] | None) -> nn.Sequential:
+    norm = nn.BatchNorm2d(convolution.out_channels, eps=EPSILON, momentum=MOMENTUM)
+    return nn.Sequential(convolution, norm, *([activation(inplace=True)] if activation else []))
+
+
+def _pointwise(inputs: int, outputs: int, activation: type[nn.Module] | None) -> nn.Sequential:
+    return _normalised(nn.Conv2d(inputs, outputs, 1, bias=False), activation)
 
 
 class SqueezeExcitation(nn.Module):
@@ -82,11 +81,11 @@ class InvertedResidual(nn.Module):
         activation = nn.Hardswish if block.hard_swish else nn.ReLU
         layers: list[nn.Module] = []
         if block.expanded != inputs:
-            layers.append(_convolution(inputs, block.expanded, 1, activation))
-        layers.append(_convolution(block.expanded, block.expanded, block.kernel, activation, stride, rate, block.expanded))
+            layers.append(_pointwise(inputs, block.expanded, activation))
+        layers.append(_normalised(DepthwiseConvolution(block.expanded, block.kernel, stride, rate), activation))
         if block.squeeze:
             layers.append(SqueezeExcitation(block.expanded))
-        layers.append(_convolution(block.expanded, block.outputs, 1, None))
+        layers.append(_pointwise(block.expanded, block.outputs, None))
         self.block = nn.Sequential(*layers)
         self.identity = block.stride == 1 and inputs == block.outputs
 
@@ -101,12 +100,13 @@ class MobileNetV3(nn.Sequential):
     low_channels, middle_channels, out_channels = 24, 40, LAST_CHANNELS
 
     def __init__(self, output_stride: int) -> None:
-        layers: list[nn.Module] = [_convolution(3, STEM_CHANNELS, 3, nn.Hardswish, STEM_STRIDE)]
+        stem = nn.Conv2d(3, STEM_CHANNELS, 3, STEM_STRIDE, padding=1, bias=False)
+        layers: list[nn.Module] = [_normalised(stem, nn.Hardswish)]
         channels = STEM_CHANNELS
         for block, rates in zip(BLOCKS, _block_rates(output_stride), strict=True):
             layers.append(InvertedResidual(channels, block, rates.stride, rates.first_rate))
             channels = block.outputs
-        layers.append(_convolution(channels, LAST_CHANNELS, 1, nn.Hardswish))
+        layers.append(_pointwise(channels, LAST_CHANNELS, nn.Hardswish))
         super().__init__(*layers)
 
     def forward(self, x: Tensor) -> Features:
