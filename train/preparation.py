@@ -11,6 +11,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
 from dlv3deploy.core.datasets import class_weights, open_dataset
+from dlv3deploy.core.errors import UserError
 from dlv3deploy.train import batch_norm
 from dlv3deploy.train.augment import Augmentation
 from dlv3deploy.train.checkpoint import load_backbone_weights, load_start
@@ -23,6 +24,7 @@ from dlv3deploy.train.plan import TrainingPlan
 from dlv3deploy.train.run import Run
 from dlv3deploy.train.run_state import Progress, RunFolder, SavedState
 from dlv3deploy.train.samples import AugmentedSamples, EpochBatches
+from dlv3deploy.train.weights.state_dict import first_line
 
 
 def prepare(plan: TrainingPlan, folder: RunFolder, resume: bool) -> Run:
@@ -38,7 +40,7 @@ def prepare(plan: TrainingPlan, folder: RunFolder, resume: bool) -> Run:
     model = _network(plan, fabric, begins=not resume)
     state = folder.load_state(plan) if resume else None
     if state:
-        model.load_state_dict(state.model)
+        _restore(model, state, folder)
     forward: torch.nn.Module = TrainingForward(model)
     if plan.compiled:
         forward.compile()
@@ -53,6 +55,17 @@ def prepare(plan: TrainingPlan, folder: RunFolder, resume: bool) -> Run:
     on_device = None if weights is None else torch.from_numpy(weights).to(fabric.device)
     loss = SegmentationLoss(plan.loss, plan.classes.ignore_index, on_device)
     return Run(plan, folder, fabric, model, trained, average, loss, optimiser, train_set, val_set, progress, rows)
+
+
+def _restore(model: DeepLabV3, state: SavedState, folder: RunFolder) -> None:
+    try:
+        model.load_state_dict(state.model)
+    except RuntimeError as error:
+        rule, remedy = (
+            "does not fit the network that is asked for",
+            "give the same options as before, or start anew with --restart",
+        )
+        raise UserError(str(folder.state), f"{rule} ({first_line(error)})", remedy) from error
 
 
 def _network(plan: TrainingPlan, fabric: Fabric, begins: bool) -> DeepLabV3:

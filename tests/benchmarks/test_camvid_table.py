@@ -30,9 +30,9 @@ COMMON = {
     **{"mean": "(127.5, 127.5, 127.5)", "std": "(127.5, 127.5, 127.5)", "size": "(352, 480)", "crop": "(256, 320)"},
     **{"scale": "(0.5, 1.25)", "batch-size": "6", "backbone": "mobilenet_v2"},
 }
-SAVED = COMMON | {"steps": "1800", "ema-decay": "0.99"}
-SAVED_AT_8 = COMMON | {"steps": "400", "output-stride": "8", "frozen-batch-norm": "True", "learning-rate": "0.0003"}
-SAVED_AT_8 |= {"dice-weight": "1.0"}
+SAVED = COMMON | {"steps": "1800", "ema": "0.99"}
+SAVED_AT_8 = COMMON | {"steps": "400", "output-stride": "8", "freeze-batch-norm": "True", "learning-rate": "0.0003"}
+SAVED_AT_8 |= {"dice": "1.0"}
 
 
 def table_of(text: str) -> list[list[str]]:
@@ -47,7 +47,9 @@ def leave_both(workspace: Path) -> None:
 
 def leave_training(workspace: Path, settled: int, plan: dict[str, str] = SAVED) -> None:
     (workspace / "train").mkdir(parents=True, exist_ok=True)
-    torch.save({"plan": plan, "steps": 1800, "progress": {"settled": settled}}, workspace / "train" / "state.pt")
+    learnt: dict[str, object] = {"rows": [], "model": {}, "optimiser": {}}
+    state = {"plan": plan, "steps": 1800, "progress": {"settled": settled}, **learnt}
+    torch.save(state, workspace / "train" / "state.pt")
     (workspace / "train" / "metrics.csv").write_text("step,loss,seconds\n10,2.0,9.0\n1800,0.3,1374.0\n", encoding="utf-8")
     (workspace / "model.safetensors").write_bytes(b"weights")
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from small_runs import rows_of
+from small_runs import environment, rows_of
 from typer.testing import CliRunner, Result
 
 from dlv3deploy.cli import app
@@ -212,8 +212,7 @@ def test_a_terminals_ctrl_c_ends_with_130_and_the_state_kept(few_scenes: Path, t
     """A terminal sends SIGINT to the worker processes too."""
     options = [*SMALL, "--steps", "100000", "--workers", "1"]
     command = [sys.executable, "-m", "dlv3deploy", "train", str(few_scenes), "--workspace", str(tmp_path), *options]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True, env=environment)
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True, env=environment())
     state = tmp_path / "train" / "state.pt"
     try:
         for _ in range(600):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_runs import independent_scores, rows_of, shallow_model, small_plan, small_spec, tensors_of
+from small_runs import environment, independent_scores, rows_of, shallow_model, small_plan, small_spec, tensors_of
 
 from dlv3deploy.core.errors import UserError
 from dlv3deploy.train import devices
@@ -27,6 +27,7 @@ SMALL = (
     *("--validate-every", "3", "--precision", "32-true", "--workers", "0", "--seed", "3"),
 )
 FROZEN = (*SMALL, "--freeze-batch-norm", "--optimiser", "sgd", "--learning-rate", "0.001")
+ON_CPU = environment(CUDA_VISIBLE_DEVICES="")
 
 pytestmark = pytest.mark.slow
 
@@ -35,14 +36,10 @@ def command(program: tuple[str, ...], data: Path, root: Path, *options: str) -> 
     return [*program, "train", str(data), "--workspace", str(root), *options]
 
 
-def environment() -> dict[str, str]:
-    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent)}
-
-
 def trained(program: tuple[str, ...], data: Path, root: Path, *options: str) -> str:
     """What a run says, which has to end well."""
     words = command(program, data, root, *options)
-    done = subprocess.run(words, capture_output=True, text=True, timeout=300, check=False, env=environment())
+    done = subprocess.run(words, capture_output=True, text=True, timeout=300, check=False, env=ON_CPU)
     assert done.returncode == 0, done.stderr
     return done.stderr
 
@@ -102,7 +99,7 @@ def test_a_killed_run_of_two_processes_goes_on_as_one_that_was_not(few_scenes: P
     trained(TWO_SHALLOW, few_scenes, tmp_path / "unbroken", *options)
     root = tmp_path / "killed"
     words = command(TWO_SHALLOW, few_scenes, root, *options)
-    process = subprocess.Popen(words, stderr=subprocess.DEVNULL, start_new_session=True, env=environment())
+    process = subprocess.Popen(words, stderr=subprocess.DEVNULL, start_new_session=True, env=ON_CPU)
     for _ in range(1200):
         if (root / "train" / "state.pt").exists() or process.poll() is not None:
             break
@@ -131,7 +128,7 @@ def _processes_of(word: str) -> list[int]:
 
 def test_an_unknown_label_ends_every_process_and_names_the_file(few_scenes: Path, tmp_path: Path) -> None:
     words = command(TORCHRUN, few_scenes, tmp_path, *SMALL, "--class-names", "a,b")
-    done = subprocess.run(words, capture_output=True, text=True, timeout=300, check=False, env=environment())
+    done = subprocess.run(words, capture_output=True, text=True, timeout=300, check=False, env=ON_CPU)
     assert done.returncode != 0
     assert "labels/" in done.stderr and "ids are 0 to 1, or 255 for ignored" in done.stderr
 

@@ -17,14 +17,14 @@ from typing import Any
 
 import pytest
 import torch
-from small_runs import SMALL, UnbrokenRun, rows_of, shallow_backbone, small_plan, tensors_of
+from small_runs import SMALL, UnbrokenRun, environment, rows_of, shallow_backbone, small_plan, tensors_of
 
 from dlv3deploy.core.errors import UserError
 from dlv3deploy.core.metrics import SegmentationScores
 from dlv3deploy.train import loop
 from dlv3deploy.train.interrupts import StepAbandoned, interrupts_held
 from dlv3deploy.train.loop import check_fits, train
-from dlv3deploy.train.loss import SegmentationLoss
+from dlv3deploy.train.loss import LossChoice, SegmentationLoss
 from dlv3deploy.train.network.deeplabv3 import DeepLabV3
 from dlv3deploy.train.run_state import RunFolder
 
@@ -186,7 +186,7 @@ def test_killed_between_validations_a_run_goes_on_from_the_last_one(
     unbroken: UnbrokenRun, few_scenes: Path, tmp_path: Path
 ) -> None:
     command = [sys.executable, str(HERE / "train_until_killed.py"), str(few_scenes), str(tmp_path), "6"]
-    done = subprocess.run(command, capture_output=True, timeout=120, check=False, env={**os.environ, "PYTHONPATH": str(HERE)})
+    done = subprocess.run(command, capture_output=True, timeout=120, check=False, env=environment())
     assert done.returncode == -signal.SIGKILL, done.stderr.decode()
     state = torch.load(tmp_path / "train" / "state.pt")
     assert state["progress"]["step"] == 4
@@ -291,6 +291,11 @@ def test_a_finished_run_and_an_empty_folder_are_free(unbroken: UnbrokenRun, few_
         ({"crop": (64, 64)}, r"--resume with --crop \(64, 64\): the saved run has \(48, 64\)"),
         ({"architecture": replace(SMALL, aspp_channels=16)}, "--resume with --aspp-channels 16: the saved run has 8"),
         ({"steps": 20}, "--resume with --steps 20: the saved run has 12"),
+        ({"architecture": replace(SMALL, width=0.5)}, "--resume with --width 0.5: the saved run has 1.0"),
+        ({"architecture": replace(SMALL, early_padding=True)}, "--resume with early padding True: the saved run has False"),
+        ({"ema_decay": 0.9}, "--resume with --ema 0.9: the saved run has none"),
+        ({"flip": False}, "--resume with no --flip: the saved run has it"),
+        ({"frozen_batch_norm": True}, "--resume with --freeze-batch-norm: the saved run has none"),
     ],
 )
 def test_other_options_are_refused_by_name(few_scenes: Path, unfinished: Path, changes: dict[str, Any], says: str) -> None:
@@ -300,6 +305,19 @@ def test_other_options_are_refused_by_name(few_scenes: Path, unfinished: Path, c
     with pytest.raises(UserError, match=says):
         resume(few_scenes, unfinished.parent, **changes)
     assert (unfinished / "state.pt").read_bytes() == before
+
+
+def test_a_state_of_an_earlier_version_is_read_and_what_it_did_not_record_must_fit(few_scenes: Path, unfinished: Path) -> None:
+    """It knew no average, no width, and options by other names."""
+    state = torch.load(unfinished / "state.pt")
+    del state["average"], state["plan"]["aspp-channels"]
+    state["plan"]["hard-below"] = state["plan"].pop("ohem")
+    torch.save(state, unfinished / "state.pt")
+    with pytest.raises(UserError, match="--resume with --ohem 0.7: the saved run has none"):
+        resume(few_scenes, unfinished.parent, loss=LossChoice(hard_below=0.7))
+    with pytest.raises(UserError, match=r"state.pt: does not fit the network that is asked for \(.*; give the same options"):
+        resume(few_scenes, unfinished.parent, architecture=replace(SMALL, aspp_channels=16))
+    assert resume(few_scenes, unfinished.parent).steps == 12
 
 
 def test_there_must_be_a_run_to_resume(few_scenes: Path, tmp_path: Path) -> None:
