@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
@@ -23,7 +23,7 @@ from dlv3deploy.train.network.deeplabv3 import DeepLabV3, TrainingForward
 from dlv3deploy.train.plan import TrainingPlan
 from dlv3deploy.train.run import Run
 from dlv3deploy.train.run_state import Progress, RunFolder, SavedState
-from dlv3deploy.train.samples import AugmentedSamples, EpochBatches
+from dlv3deploy.train.samples import AugmentedSamples, EpochBatches, Pair, collate
 from dlv3deploy.train.weights.state_dict import first_line
 
 
@@ -48,6 +48,8 @@ def prepare(plan: TrainingPlan, folder: RunFolder, resume: bool) -> Run:
     average = _average(plan, model, state)
     if state:
         optimiser.load_state_dict(state.optimiser)
+        if state.scaler:
+            fabric.strategy.precision.load_state_dict(state.scaler)
     elif fabric.is_global_zero:
         folder.forget()
     progress, rows = (state.progress, state.rows) if state else (Progress(), [])
@@ -107,8 +109,11 @@ def _average(plan: TrainingPlan, model: DeepLabV3, state: SavedState | None) -> 
     return average
 
 
-def batches_of(run: Run) -> Any:
-    """The parts of every batch that this process computes, from the step where the run stands to its last."""
+def batches_of(run: Run) -> Iterator[Pair]:
+    """The parts of every batch that this process computes, from the step where the run stands to its last.
+
+    Raises UserError or OSError for a file that can no longer be read.
+    """
     plan = run.plan
     samples = AugmentedSamples(run.train_set, Augmentation(plan.crop, plan.scale, plan.flip), plan.input, plan.seed)
     batches = EpochBatches(
@@ -121,11 +126,16 @@ def batches_of(run: Run) -> Any:
         run.fabric.world_size,
         plan.accumulate,
     )
-    loader: DataLoader[tuple[Tensor, Tensor]] = DataLoader(
+    loader: DataLoader[Pair | Exception] = DataLoader(
         samples,
         batch_sampler=batches,
+        collate_fn=collate,
         num_workers=plan.workers,
         pin_memory=torch.cuda.is_available(),
         worker_init_fn=ignore_interrupts,
     )
-    return run.fabric.setup_dataloaders(loader, use_distributed_sampler=False)
+    parts: Any = run.fabric.setup_dataloaders(loader, use_distributed_sampler=False)
+    for part in parts:
+        if isinstance(part, Exception):
+            raise part
+        yield part

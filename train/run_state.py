@@ -52,7 +52,10 @@ class Progress:
 
 @dataclass(frozen=True)
 class SavedState:
-    """What `state.pt` holds: the plan's fingerprint, where the run stands, and what its model and optimiser had learnt."""
+    """What `state.pt` holds: the plan's fingerprint, where the run stands, and what its model and optimiser had learnt.
+
+    `scaler` is float16's loss scale, empty in other precisions.
+    """
 
     plan: dict[str, str]
     steps: int
@@ -61,6 +64,7 @@ class SavedState:
     model: dict[str, Any]
     optimiser: dict[str, Any]
     average: dict[str, Any] | None
+    scaler: dict[str, Any]
 
     @property
     def is_finished(self) -> bool:
@@ -84,6 +88,7 @@ class RunFolder:
         model: dict[str, Any],
         optimiser: dict[str, Any],
         average: dict[str, Any] | None,
+        scaler: dict[str, Any],
     ) -> None:
         state = {
             "plan": plan.fingerprint(),
@@ -93,6 +98,7 @@ class RunFolder:
             "model": model,
             "optimiser": optimiser,
             "average": average,
+            "scaler": scaler,
         }
         with replacing(self.state) as partial:
             torch.save(state, partial)
@@ -139,7 +145,7 @@ class RunFolder:
         try:
             state: dict[str, Any] = torch.load(self.state, map_location="cpu", weights_only=True)
             progress, rows = Progress(**state["progress"]), [Row(**row) for row in state["rows"]]
-            learnt = state["model"], state["optimiser"], state.get("average")
+            learnt = state["model"], state["optimiser"], state.get("average"), state.get("scaler", {})
             return SavedState(by_option(state["plan"]), int(state["steps"]), progress, rows, *learnt)
         except FileNotFoundError as error:
             raise UserError(str(self.root), "holds no run to resume", "leave --resume out to start one") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from dlv3deploy.core.classes import CAMVID, VOC
 from dlv3deploy.core.spec import Architecture, InputSpec
 from dlv3deploy.train import loop
 from dlv3deploy.train.checkpoint import load_checkpoint
+from dlv3deploy.train.data_check import check_data
 from dlv3deploy.train.loss import SegmentationLoss
 from dlv3deploy.train.run_state import RunFolder
 
@@ -173,6 +175,27 @@ def test_labels_of_other_classes_are_exit_1_with_the_file(few_scenes: Path, tmp_
     assert len(CAMVID) > 3
     result = train(few_scenes, tmp_path, "--class-names", "a,b")
     assert "labels/" in error_of(result) and "ids are 0 to 1, or 255 for ignored" in error_of(result)
+
+
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_a_file_that_spoils_after_the_check_is_exit_1_and_named(
+    few_scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: str
+) -> None:
+    data = shutil.copytree(few_scenes, tmp_path / "data")
+    images = sorted((data / "train" / "images").iterdir())
+
+    def spoilt(*arguments: Any) -> Any:
+        report = check_data(*arguments)
+        for path in images:
+            path.write_bytes(path.read_bytes()[:900])
+        return report
+
+    monkeypatch.setattr("dlv3deploy.train.preparation.check_data", spoilt)
+    result = train(data, tmp_path / "space", "--workers", workers)
+    assert result.exit_code == 1, result.output
+    said = [line for line in result.stderr.splitlines() if "error" in line.lower() or "Traceback" in line]
+    assert len(said) == 1 and said[0].startswith("error: ") and "is cut short" in said[0]
+    assert any(str(path) in said[0] for path in images)
 
 
 def test_a_loss_that_diverges_is_exit_3(few_scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

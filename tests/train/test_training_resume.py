@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 import torch
+from lightning_fabric.plugins import Precision
 from small_runs import SMALL, UnbrokenRun, environment, rows_of, shallow_backbone, small_plan, tensors_of
 
 from dlv3deploy.core.errors import UserError
@@ -226,6 +227,37 @@ def test_the_learning_rate_goes_on_falling_after_a_resume(
     resume(few_scenes, tmp_path)
     plan = small_plan(few_scenes)
     assert used == [plan.rate_at(step) for step in range(12)]
+
+
+def test_float16s_loss_scale_goes_on_where_it_was(few_scenes: Path, unfinished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a CPU, where float32's empty state stands for it."""
+    restored: list[dict[str, float]] = []
+    monkeypatch.setattr(Precision, "state_dict", lambda self: {"scale": 1024.0})
+    monkeypatch.setattr(Precision, "load_state_dict", lambda self, state: restored.append(state))
+    resume(few_scenes, unfinished.parent)  # from a state without one
+    assert restored == []
+    resume(few_scenes, unfinished.parent)
+    assert restored == [{"scale": 1024.0}]
+
+
+@pytest.mark.gpu
+def test_a_run_in_float16_saves_its_loss_scale_and_is_resumed_with_it(
+    few_scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "update", raising_at(5, KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            start(few_scenes, tmp_path, precision="16-mixed")
+    saved = torch.load(tmp_path / "train" / "state.pt")["scaler"]
+    assert saved["scale"] > 1
+
+    def compare(run: loop.Run, *rest: Any) -> float:
+        assert run.fabric.strategy.precision.state_dict() == saved
+        raise Killed
+
+    monkeypatch.setattr(loop, "update", compare)
+    with pytest.raises(Killed):
+        resume(few_scenes, tmp_path, precision="16-mixed")
 
 
 def test_backbone_weights_are_not_needed_any_more(few_scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
