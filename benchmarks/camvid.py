@@ -17,7 +17,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
-from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -111,11 +110,11 @@ def measure(recipe: Recipe, places: Places, has_gpu: bool) -> list[Row]:
     if recipe.needs_gpu and not has_gpu:
         return [Row(recipe.network, i.name, command, reason="not run: needs a GPU") for i, command in commands]
     try:
-        minutes = list(accumulate(_trained(stage, places) for stage in recipe.stages))
+        minutes = sum(_trained(stage, places) for stage in recipe.stages)
     except Dlv3Error as error:
         reason = f"not trained: {places.hide(str(error))}"
         return [Row(recipe.network, i.name, command, reason=reason, failed=True) for i, command in commands]
-    return [_judged(recipe.network, i, command, minutes[recipe.judged(i)], places) for i, command in commands]
+    return [_judged(recipe.network, inference, command, minutes, places) for inference, command in commands]
 
 
 def _trained(stage: Stage, places: Places) -> float:
@@ -184,8 +183,7 @@ def document(rows: Sequence[Row], recipes: Sequence[Recipe], machine: Machine, d
             markdown_table(header, [_cells(row) for row in rows]),
             "",
             "mIoU and accuracy are fractions of 1. Training minutes are those of `train/metrics.csv`, with all validations but",
-            "the last and with the training before it, on the machine that trained; evaluation seconds are the whole",
-            "command's, start included. What trains:",
+            "the last, on the machine that trained; evaluation seconds are the whole command's, start included. What trains:",
             "",
             *trainings,
             "",

@@ -57,15 +57,18 @@ def load_checkpoint(path: Path, output_stride: int | None = None) -> tuple[DeepL
     architecture = spec.architecture
     if architecture is None:
         raise UserError(str(path), "does not say which architecture its weights are for", MADE_BY)
+    output = spec.output
     if output_stride is not None:
         check_output_stride(output_stride, native_stride(architecture))
+        if not architecture.decoder and architecture.head != "lraspp":  # whose scores lie on a map of a stride of its own
+            output = output.at_output_stride(architecture.output_stride, output_stride)
         architecture = architecture.at_output_stride(output_stride)
     model = DeepLabV3(architecture, len(spec.classes))
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
         raise UserError(str(path), f"does not fit its own description ({first_line(error)})", MADE_BY) from error
-    return model.eval(), replace(spec, architecture=architecture)
+    return model.eval(), replace(spec, architecture=architecture, output=output)
 
 
 def load_start(path: Path, model: DeepLabV3) -> None:

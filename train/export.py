@@ -63,16 +63,16 @@ class Parity:
 class ExportedModel(nn.Module):
     """The network up to the wanted output: scores N×C×h×w, logits N×C×H×W, or mask N×H×W uint8."""
 
-    def __init__(self, model: DeepLabV3, output: OutputKind) -> None:
+    def __init__(self, model: DeepLabV3, output: OutputSpec) -> None:
         super().__init__()
         self.model, self.output = model, output
 
     def forward(self, image: Tensor) -> Tensor:
         scores: Tensor = self.model(image)
-        if self.output == "scores":
+        if self.output.kind == "scores":
             return scores
-        logits = upsample_to(scores, image.shape[2], image.shape[3])
-        return logits if self.output == "logits" else logits.argmax(1).to(torch.uint8)
+        logits = upsample_to(scores, image.shape[2], image.shape[3], self.output.coordinates)
+        return logits if self.output.kind == "logits" else logits.argmax(1).to(torch.uint8)
 
 
 def export(checkpoint: Path, onnx_path: Path, choices: ExportChoices) -> tuple[ModelSpec, Parity]:
@@ -94,12 +94,23 @@ def export(checkpoint: Path, onnx_path: Path, choices: ExportChoices) -> tuple[M
         input=replace(
             spec.input, height=size[0], width=size[1], dynamic_size=choices.dynamic_size, dynamic_batch=choices.dynamic_batch
         ),
-        output=OutputSpec(choices.output),
+        output=_output(spec.output, choices),
     ).made_from(checkpoint=sha256_of(checkpoint))
-    proto = to_onnx(ExportedModel(model, choices.output).eval(), spec, choices.opset)
-    parity = check_parity(ExportedModel(model, choices.output).eval(), proto, spec)
+    proto = to_onnx(ExportedModel(model, spec.output).eval(), spec, choices.opset)
+    parity = check_parity(ExportedModel(model, spec.output).eval(), proto, spec)
     save_onnx(onnx_path, proto)
     return spec, parity
+
+
+def _output(trained: OutputSpec, choices: ExportChoices) -> OutputSpec:
+    """The wanted output, by the rule that the scores were trained with. Raises UserError where no graph can follow it."""
+    if trained.shift and choices.output != "scores":
+        raise UserError(
+            f"--output {choices.output} at output stride {choices.output_stride}",
+            "scores that were trained half-pixel at another stride are read between the cells of this one",
+            "use --output scores, or train with sides of k · stride + 1, such as 513",
+        )
+    return replace(trained, kind=choices.output)
 
 
 def _require_finite(model: DeepLabV3, checkpoint: Path) -> None:

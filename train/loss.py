@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, softmax
 
 from dlv3deploy.core.errors import UserError
+from dlv3deploy.core.spec import Coordinates
 from dlv3deploy.train.network.deeplabv3 import upsample_to
 
 FEWEST_HARD = 1 / 16  # share of the labelled pixels that mining keeps at the least, however easy they are
@@ -48,6 +49,7 @@ class SegmentationLoss:
     choice: LossChoice
     ignore_index: int
     weights: Tensor | None = None
+    coordinates: Coordinates = "half-pixel"
 
     def __call__(self, scores: Tensor, labels: Tensor, labelled: Tensor | float) -> Tensor:
         """From scores N×C×h×w and labels N×H×W int64; `labelled` counts the labelled pixels of the whole batch.
@@ -55,7 +57,8 @@ class SegmentationLoss:
         The mean over this part's labelled pixels, times its share of `labelled`; 0 where there is none. Plain cross entropy is
         so the batch's mean exactly; mining and Dice are computed within each part.
         """
-        logits = upsample_to(scores.float(), labels.shape[1], labels.shape[2])  # half precision would round what is between
+        height, width = labels.shape[1:]
+        logits = upsample_to(scores.float(), height, width, self.coordinates)  # half precision would round what is between
         counts = labels != self.ignore_index
         number = counts.sum()
         losses = cross_entropy(

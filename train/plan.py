@@ -11,7 +11,7 @@ from typing import Literal
 from dlv3deploy.core.classes import Classes
 from dlv3deploy.core.datasets import Split
 from dlv3deploy.core.errors import UserError
-from dlv3deploy.core.spec import Architecture, InputSpec, check_size
+from dlv3deploy.core.spec import Architecture, Coordinates, InputSpec, check_size
 from dlv3deploy.train.loss import LossChoice
 from dlv3deploy.train.network.aspp import DROPOUT
 from dlv3deploy.train.network.choices import check_architecture
@@ -147,6 +147,16 @@ class TrainingPlan:
     def images_for_batch_norm(self) -> int:
         """How many images a pass takes at least: the statistics of one would be its own."""
         return 1 if self.frozen_batch_norm else 2
+
+    @property
+    def coordinates(self) -> Coordinates:
+        """How scores are brought to the input's size: aligned corners where every side is k · stride + 1, as in the paper.
+
+        Then cells are read where they stand, and the weights serve at other output strides as they are.
+        """
+        sides = (*self.crop, self.input.height, self.input.width)
+        aligned = all(side % self.architecture.output_stride == 1 for side in sides)
+        return "align-corners" if aligned else "half-pixel"
 
     @property
     def initial_rate(self) -> float:

@@ -55,7 +55,7 @@ def prepare(plan: TrainingPlan, folder: RunFolder, resume: bool) -> Run:
     progress, rows = (state.progress, state.rows) if state else (Progress(), [])
     weights = class_weights(report, "median-frequency") if plan.loss.class_weights else None
     on_device = None if weights is None else torch.from_numpy(weights).to(fabric.device)
-    loss = SegmentationLoss(plan.loss, plan.classes.ignore_index, on_device)
+    loss = SegmentationLoss(plan.loss, plan.classes.ignore_index, on_device, plan.coordinates)
     return Run(plan, folder, fabric, model, trained, average, loss, optimiser, train_set, val_set, progress, rows)
 
 

@@ -49,4 +49,6 @@ class Run:
         """The model's description; `scores` are the validation's of these very weights, when there was one."""
         figures = (scores.miou, scores.pixel_accuracy) if scores else (None, None)
         facts = TrainingFacts(str(self.plan.data.resolve()), self.progress.step, *figures)
-        return ModelSpec(self.plan.classes, self.plan.input, OutputSpec("scores"), self.plan.architecture, facts)
+        return ModelSpec(
+            self.plan.classes, self.plan.input, OutputSpec("scores", self.plan.coordinates), self.plan.architecture, facts
+        )

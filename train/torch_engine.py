@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from dlv3deploy.core.engine import Batch, ClosingEngine, Outputs, check_batch
-from dlv3deploy.core.spec import ModelSpec, OutputSpec
+from dlv3deploy.core.spec import ModelSpec
 from dlv3deploy.train.checkpoint import load_checkpoint
 from dlv3deploy.train.network.deeplabv3 import DeepLabV3
 
@@ -18,7 +18,7 @@ class TorchEngine(ClosingEngine):
 
     def __init__(self, model: DeepLabV3, spec: ModelSpec) -> None:
         self.model = model
-        self.spec = replace(spec, output=OutputSpec("scores"))
+        self.spec = replace(spec, output=replace(spec.output, kind="scores"))
         self.input_shape = (None, 3, None, None)
         self.device = next(model.parameters()).device
         self.name = f"PyTorch {torch.__version__}, {self.device}"

@@ -114,7 +114,8 @@ def _summary(spec: dict[str, Any]) -> Iterable[tuple[str, str]]:
     openness = " (may change)" if given["dynamic_size"] else ""
     yield "input", f"{given['height']}×{given['width']}{openness}, {given['resize']}, {given['colour_order'].upper()}"
     yield "normalised", f"(pixel − {_numbers(given['mean'])}) / {_numbers(given['std'])}"
-    yield "output", f"{spec['output']['kind']}, {spec['output']['coordinates']}"
+    shift = f", shifted by {spec['output']['shift']:g} cells" if spec["output"]["shift"] else ""
+    yield "output", f"{spec['output']['kind']}, {spec['output']['coordinates']}{shift}"
     yield "classes", f"{len(names)}: {', '.join(names)}; {spec['classes']['ignore_index']} is ignored"
     if training:
         score = f", mIoU {training['miou']:.4f}" if training["miou"] is not None else ""

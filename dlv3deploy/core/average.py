@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from dlv3deploy.core.images import Mask
 from dlv3deploy.core.postprocess import Axis, Scores, axis_for
 from dlv3deploy.core.preprocess import Geometry
-from dlv3deploy.core.spec import Coordinates
+from dlv3deploy.core.spec import OutputSpec
 
 VALUES_AT_ONCE = 1 << 18  # float32 values of one band of the frame; about six such arrays are held together
 EDGE = 1e-6  # input pixels; a pixel whose centre lies on the edge of a window is shown by it, whatever rounding did
@@ -41,14 +41,14 @@ class _Part:
     shown: tuple[slice, slice]
 
 
-def mean_mask(views: Sequence[ScoredView], coordinates: Coordinates) -> Mask:
+def mean_mask(views: Sequence[ScoredView], output: OutputSpec) -> Mask:
     """The class with the highest mean probability (the lowest id among equals) of every pixel of the frame, H×W uint8.
 
     `views` are in the order of their pictures, all of the same frame and number of classes; the windows of a picture show
     all of it.
     """
     height, width = views[0].geometry.frame
-    pictures = [[_part(view, coordinates) for view in group] for _, group in groupby(views, lambda view: view.picture)]
+    pictures = [[_part(view, output) for view in group] for _, group in groupby(views, lambda view: view.picture)]
     classes = views[0].scores.shape[0]
     rows_at_once = max(1, VALUES_AT_ONCE // (classes * width))
     mask = np.empty((height, width), np.uint8)
@@ -61,9 +61,9 @@ def mean_mask(views: Sequence[ScoredView], coordinates: Coordinates) -> Mask:
     return mask
 
 
-def _part(view: ScoredView, coordinates: Coordinates) -> _Part:
+def _part(view: ScoredView, output: OutputSpec) -> _Part:
     _, height, width = view.scores.shape
-    axes = axis_for(view.geometry, 0, height, coordinates), axis_for(view.geometry, 1, width, coordinates)
+    axes = axis_for(view.geometry, 0, height, output), axis_for(view.geometry, 1, width, output)
     return _Part(np.asarray(view.scores, np.float32), axes, (_shown(view.geometry, 0), _shown(view.geometry, 1)))
 
 

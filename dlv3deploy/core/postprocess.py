@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from dlv3deploy.core.images import Mask
 from dlv3deploy.core.preprocess import Geometry
-from dlv3deploy.core.spec import Coordinates
+from dlv3deploy.core.spec import OutputSpec
 
 Scores = NDArray[np.float32]  # C×h×w
 
@@ -39,15 +39,15 @@ class Axis:
         return Axis(self.low[outputs], self.high[outputs], self.weight[outputs])
 
 
-def axis_for(geometry: Geometry, axis: int, scores_size: int, coordinates: Coordinates) -> Axis:
-    """How the frame's rows (axis 0) or columns (axis 1) read from `scores_size` score positions."""
+def axis_for(geometry: Geometry, axis: int, scores_size: int, output: OutputSpec) -> Axis:
+    """How the frame's rows (axis 0) or columns (axis 1) read from `scores_size` score positions, by the output's rule."""
     positions = geometry.input_positions(axis)
     size = geometry.input[axis]
-    if coordinates == "align-corners":
+    if output.coordinates == "align-corners":
         positions *= (scores_size - 1) / (size - 1) if size > 1 else 0.0
     else:
         positions = (positions + 0.5) * (scores_size / size) - 0.5
-    positions = np.clip(positions, 0.0, scores_size - 1)
+    positions = np.clip(positions + output.shift, 0.0, scores_size - 1)
     low = np.floor(positions).astype(np.intp)
     high = np.minimum(low + 1, scores_size - 1)
     return Axis(low, high, (positions - low).astype(np.float32))
@@ -98,10 +98,10 @@ def _settled_cells(flat: NDArray[np.float32], winner: Mask) -> NDArray[np.bool_]
     return settled
 
 
-def mask_from_scores(scores: Scores, geometry: Geometry, coordinates: Coordinates) -> Mask:
+def mask_from_scores(scores: Scores, geometry: Geometry, output: OutputSpec) -> Mask:
     """The mask of the frame that `geometry` describes, H×W uint8, from scores or logits C×h×w."""
-    rows = axis_for(geometry, 0, scores.shape[1], coordinates)
-    columns = axis_for(geometry, 1, scores.shape[2], coordinates)
+    rows = axis_for(geometry, 0, scores.shape[1], output)
+    columns = axis_for(geometry, 1, scores.shape[2], output)
     return upsample_argmax(np.asarray(scores, np.float32), rows, columns)
 
 

@@ -73,9 +73,9 @@ class Segmenter:
             return mask_from_ids(_checked_ids(answers[0].outputs, len(spec.classes), name), places[0])
         scores = [_checked_scores(answer.outputs, len(spec.classes), name) for answer in answers]
         if len(answers) == 1:  # no probabilities needed: softmax keeps the order of the classes
-            return mask_from_scores(scores[0], places[0], spec.output.coordinates)
+            return mask_from_scores(scores[0], places[0], spec.output)
         views = [ScoredView(s, place, a.picture) for s, place, a in zip(scores, places, answers, strict=True)]
-        return mean_mask(views, spec.output.coordinates)
+        return mean_mask(views, spec.output)
 
 
 def _checked_ids(outputs: Outputs, count: int, name: str) -> NDArray[Any]:

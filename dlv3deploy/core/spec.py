@@ -94,11 +94,24 @@ class InputSpec:
 class OutputSpec:
     """What the network returns: `scores` (N×C×h×w at feature resolution), `logits` (N×C×H×W) or `mask` (N×H×W ids).
 
-    `coordinates` is the rule of the bilinear interpolation that takes scores to the input's size.
+    `coordinates` is the rule of the bilinear interpolation that takes scores to the input's size. `shift` is added to the
+    positions from which scores are read, in score cells: see `at_output_stride`.
     """
 
     kind: OutputKind
     coordinates: Coordinates = "half-pixel"
+    shift: float = 0.0
+
+    def at_output_stride(self, trained: int, opened: int) -> OutputSpec:
+        """Where the scores of a network lie that was trained at one output stride and is opened at another.
+
+        Cell i of a convolutional map stands at pixel i · stride. The half-pixel rule reads it at i · stride + (stride − 1)/2,
+        and the network learnt to answer for that place; at another stride the rule would read it elsewhere, by half of the
+        difference of the strides. With aligned corners and sides of k · stride + 1, as in the paper, cells are read where they
+        stand at every stride.
+        """
+        moved = 0.0 if self.coordinates == "align-corners" else (opened - trained) / (2 * opened)
+        return replace(self, shift=self.shift * trained / opened + moved)
 
 
 @dataclass(frozen=True)
@@ -182,6 +195,9 @@ def _output(data: dict[str, Any]) -> OutputSpec:
     spec = OutputSpec(**data)
     _require(spec.kind, OutputKind)
     _require(spec.coordinates, Coordinates)
+    _check_types(spec, shift=int | float)
+    if not math.isfinite(spec.shift):
+        raise ValueError(f"shift {spec.shift}")
     return spec
 
 

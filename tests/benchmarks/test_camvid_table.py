@@ -26,23 +26,21 @@ from dlv3deploy.train.plan import TrainingPlan  # noqa: E402
 MACHINE = Machine("Some CPU @ 2 GHz", 2, None, "2.6.0", "3.12.1", "0.1.0")
 SCORES = {"miou": 0.51234, "pixel_accuracy": 0.87654, "images": 101, "engine": "PyTorch, cpu"}
 MOBILENET = RECIPES["mobilenet_v2"]
-COMMON = {
-    **{"mean": "(127.5, 127.5, 127.5)", "std": "(127.5, 127.5, 127.5)", "size": "(352, 480)", "crop": "(256, 320)"},
-    **{"scale": "(0.5, 1.25)", "batch-size": "6", "backbone": "mobilenet_v2"},
+SAVED = {
+    **{"mean": "(127.5, 127.5, 127.5)", "std": "(127.5, 127.5, 127.5)", "size": "(353, 481)", "crop": "(257, 321)"},
+    **{
+        "scale": "(0.5, 1.25)",
+        "batch-size": "6",
+        "steps": "1800",
+        "ema": "0.99",
+        "dice": "1.0",
+        "backbone": "mobilenet_v2",
+    },
 }
-SAVED = COMMON | {"steps": "1800", "ema": "0.99"}
-SAVED_AT_8 = COMMON | {"steps": "400", "output-stride": "8", "freeze-batch-norm": "True", "learning-rate": "0.0003"}
-SAVED_AT_8 |= {"dice": "1.0"}
 
 
 def table_of(text: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("| ")]
-
-
-def leave_both(workspace: Path) -> None:
-    """The trainings at output stride 16 and 8, done."""
-    leave_training(workspace, 1800)
-    leave_training(workspace / "mobilenet_v2-os8", 1800, SAVED_AT_8)
 
 
 def leave_training(workspace: Path, settled: int, plan: dict[str, str] = SAVED) -> None:
@@ -64,7 +62,7 @@ class Program:
 
     def train(self, command: Sequence[str]) -> int:
         self.calls.append(" ".join(command[3:]))
-        leave_both(self.places.workspace)
+        leave_training(self.places.workspace, 1800)
         return 0
 
     def answer(self, command: Sequence[str]) -> tuple[int, str, str]:
@@ -83,7 +81,7 @@ def test_a_row_has_four_decimals_the_minutes_and_the_command_with_words_for_path
     text = camvid.document([row], [MOBILENET], MACHINE, date(2026, 1, 31))
     assert table_of(text)[1] == [
         *("MobileNetV2", "output stride 8, multi-scale, flip", "0.5123", "0.8765", "22.9", "301.3"),
-        "`dlv3deploy evaluate WORKSPACE/mobilenet_v2-os8/model.safetensors --data CAMVID --split val --scales paper --flip`",
+        "`dlv3deploy evaluate WORKSPACE/model.safetensors --data CAMVID --split val --output-stride 8 --scales paper --flip`",
     ]
     assert "- CPU: Some CPU @ 2 GHz, 2 cores\n- GPU: none\n- dlv3deploy 0.1.0, torch 2.6.0, Python 3.12.1\n" in text
     assert "- date: 2026-01-31\n- judged on: 101 validation images, PyTorch, cpu\n" in text
@@ -95,11 +93,10 @@ def test_a_finished_training_is_kept_a_stopped_one_goes_on_and_none_is_begun(
     monkeypatch: pytest.MonkeyPatch, places: Places, settled: int | None, trains: str | None
 ) -> None:
     if settled is not None:
-        leave_both(places.workspace)
         leave_training(places.workspace, settled)
     program = Program(monkeypatch, places, (0, json.dumps(SCORES), ""))
     rows = camvid.measure(MOBILENET, places, has_gpu=False)
-    assert [row.training_minutes for row in rows] == [22.9] + [45.8] * 3  # with what it begins from
+    assert [row.training_minutes for row in rows] == [22.9] * 4
     assert [call.partition(" ")[0] for call in program.calls] == ["train"] * (trains is not None) + ["evaluate"] * 4
     if trains is not None:
         assert program.calls[0].startswith(f"train {places.data} --workspace {places.workspace} --classes camvid")
@@ -111,13 +108,13 @@ def test_a_workspace_with_another_training_is_left_alone_and_named(monkeypatch: 
     program = Program(monkeypatch, places, (0, json.dumps(SCORES), ""))
     rows = camvid.measure(MOBILENET, places, has_gpu=False)
     assert program.calls == []
-    assert all(row.failed and "holds a training with crop (128, 128), not (256, 320)" in row.reason for row in rows)
+    assert all(row.failed and "holds a training with crop (128, 128), not (257, 321)" in row.reason for row in rows)
 
 
 def test_what_fails_says_why_and_what_needs_a_gpu_says_so(
     monkeypatch: pytest.MonkeyPatch, places: Places, tmp_path: Path
 ) -> None:
-    leave_both(places.workspace)
+    leave_training(places.workspace, 1800)
     monkeypatch.setattr(camvid, "_gpu", lambda: None)
     Program(monkeypatch, places, (1, "", f"error: {places.workspace}/model.safetensors: is damaged; train again\n"))
     page = tmp_path / "camvid.md"
@@ -144,8 +141,8 @@ def test_a_recipe_is_understood_and_a_run_records_it_under_the_names_that_are_co
 
     weights = tmp_path / "weights.pth"
     weights.write_bytes(b"any")
-    for folder in ("data", "space", "space/resnet50-os16", "space/resnet101-os16"):
-        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+    for folder in ("data", "space/resnet50-os16", "space/resnet101-os16"):
+        (tmp_path / folder).mkdir(parents=True)
         (tmp_path / folder / "model.safetensors").write_bytes(b"any")
     places = Places(tmp_path / "data", tmp_path / "space", dict.fromkeys(RECIPES, str(weights)))
     monkeypatch.setattr("dlv3deploy.train.loop.train", note)

@@ -27,6 +27,8 @@ pytest.importorskip("cv2")
 CLASSES, STRIDE = 4, 8
 COLOURS = np.random.default_rng(5).standard_normal((CLASSES, 3)).astype(np.float32)
 
+HALF_PIXEL = OutputSpec("scores", "half-pixel")
+
 
 def network(batch: Batch) -> Outputs:
     """Scores at output stride 8 from colours and from where in the batch they lie: no view is like another."""
@@ -186,7 +188,7 @@ def test_the_default_strategy_is_the_plain_mask(fixed: bool) -> None:
     frame, model = smooth_frame(50, 70), spec(48, 64)
     engine = StandInEngine(model, network, (48, 64) if fixed else (None, None))
     batch, geometry = preprocess(frame, model.input)
-    expected = mask_from_scores(network(batch)[0], geometry, "half-pixel")
+    expected = mask_from_scores(network(batch)[0], geometry, HALF_PIXEL)
     assert np.array_equal(Segmenter(engine)(frame), expected)
     assert np.array_equal(Segmenter(engine, strategy=Strategy((1,)))(frame), expected)
 
@@ -201,10 +203,10 @@ def random_views(count: int, frame: tuple[int, int], classes: int, scores: tuple
 
 def test_the_same_view_several_times_is_the_mask_of_one() -> None:
     (view,) = random_views(1, (90, 70), 5, (9, 8))
-    plain = mask_from_scores(view.scores, view.geometry, "half-pixel")
-    averaged = mean_mask([replace(view, picture=i) for i in range(3)], "half-pixel")
+    plain = mask_from_scores(view.scores, view.geometry, HALF_PIXEL)
+    averaged = mean_mask([replace(view, picture=i) for i in range(3)], HALF_PIXEL)
     assert (averaged == plain).mean() > 0.999
-    assert np.array_equal(mean_mask([view], "half-pixel"), averaged)
+    assert np.array_equal(mean_mask([view], HALF_PIXEL), averaged)
 
 
 def test_probabilities_are_averaged_and_not_scores() -> None:
@@ -212,26 +214,26 @@ def test_probabilities_are_averaged_and_not_scores() -> None:
     (view,) = random_views(1, (8, 8), 2, (1, 1))
     sure, leaning = np.array([[[20.0]], [[0.0]]], np.float32), np.array([[[0.0]], [[3.0]]], np.float32)
     views = [replace(view, scores=scores, picture=i) for i, scores in enumerate((sure, leaning, leaning))]
-    assert (mean_mask(views, "half-pixel") == 1).all()
+    assert (mean_mask(views, HALF_PIXEL) == 1).all()
 
 
 def test_a_picture_counts_once_however_many_windows_it_has() -> None:
     (view,) = random_views(1, (8, 8), 2, (1, 1))
     first, second = np.array([[[2.0]], [[0.0]]], np.float32), np.array([[[0.0]], [[1.0]]], np.float32)
     views = [replace(view, scores=first, picture=0), *[replace(view, scores=second, picture=1)] * 3]
-    assert (mean_mask(views, "half-pixel") == 0).all()
+    assert (mean_mask(views, HALF_PIXEL) == 0).all()
 
 
 def test_equal_classes_go_to_the_lowest_id() -> None:
     views = [replace(view, scores=np.zeros((5, 3, 3), np.float32)) for view in random_views(3, (20, 20), 5, (3, 3))]
-    assert (mean_mask(views, "half-pixel") == 0).all()
+    assert (mean_mask(views, HALF_PIXEL) == 0).all()
 
 
 def test_scores_as_far_apart_as_float32_reaches_are_settled() -> None:
     (view,) = random_views(1, (20, 20), 3, (2, 2))
     scores = np.zeros((3, 2, 2), np.float32)
     scores[0], scores[1] = -3e38, 3e38
-    assert (mean_mask([replace(view, scores=scores, picture=i) for i in range(2)], "half-pixel") == 1).all()
+    assert (mean_mask([replace(view, scores=scores, picture=i) for i in range(2)], HALF_PIXEL) == 1).all()
 
 
 @pytest.mark.parametrize("values", [1, 300, 5000])
@@ -248,7 +250,7 @@ def test_memory_does_not_grow_with_the_frame() -> None:
     full_size_bytes = 19 * 1080 * 1920 * 4
     tracemalloc.start()
     try:
-        mean_mask(views, "half-pixel")
+        mean_mask(views, HALF_PIXEL)
         peak_bytes = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()

@@ -15,6 +15,7 @@ from hypothesis.extra.numpy import arrays
 from dlv3deploy.core import postprocess
 from dlv3deploy.core.postprocess import Axis, Scores, axis_for, mask_from_ids, mask_from_scores, upsample_argmax
 from dlv3deploy.core.preprocess import Geometry, geometry_of
+from dlv3deploy.core.spec import OutputSpec
 
 ULP = 2.0**-23
 DENORMAL = 2.0**-149
@@ -45,7 +46,8 @@ def stretched(frame: tuple[int, int], given_size: tuple[int, int]) -> Geometry:
 def axes(scores: Scores, frame: tuple[int, int], coordinates: Any = "half-pixel") -> tuple[Axis, Axis]:
     """For a network of output stride 8."""
     geometry = stretched(frame, (scores.shape[1] * 8, scores.shape[2] * 8))
-    return axis_for(geometry, 0, scores.shape[1], coordinates), axis_for(geometry, 1, scores.shape[2], coordinates)
+    output = OutputSpec("scores", coordinates)
+    return axis_for(geometry, 0, scores.shape[1], output), axis_for(geometry, 1, scores.shape[2], output)
 
 
 def plain_mask(scores: Scores, rows: Axis, columns: Axis) -> np.ndarray:
@@ -193,7 +195,7 @@ def test_interpolation_is_pytorchs(frame: tuple[int, int], size: tuple[int, int]
     scores = np.random.default_rng(0).standard_normal((6, *size)).astype(np.float32)
     # PyTorch aligns the corners of the map with those of its output: the input itself, where frame and input are one.
     geometry = stretched(frame, frame if align else (size[0] * 8, size[1] * 8))
-    mask = mask_from_scores(scores, geometry, "align-corners" if align else "half-pixel")
+    mask = mask_from_scores(scores, geometry, OutputSpec("scores", "align-corners" if align else "half-pixel"))
     theirs = torch.nn.functional.interpolate(
         torch.from_numpy(scores)[None].double(), frame, mode="bilinear", align_corners=align
     )[0].numpy()
@@ -206,7 +208,8 @@ def test_interpolation_is_pytorchs(frame: tuple[int, int], size: tuple[int, int]
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 12), st.booleans())
 @settings(deadline=None, max_examples=100)
 def test_positions_are_those_of_exact_arithmetic(frame: int, size: int, scores: int, align: bool) -> None:
-    found = axis_for(stretched((frame, 1), (size, 1)), 0, scores, "align-corners" if align else "half-pixel")
+    output = OutputSpec("scores", "align-corners" if align else "half-pixel")
+    found = axis_for(stretched((frame, 1), (size, 1)), 0, scores, output)
     for i in range(frame):
         position = (i + Fraction(1, 2)) * Fraction(size, frame) - Fraction(1, 2)  # in the input
         if align:

@@ -69,7 +69,7 @@ def assert_computes_the_same(graph: onnx.ModelProto, model: nn.Module, kind: Out
 def test_every_kind_of_layer_survives_every_opset(kind: OutputKind, dynamic: bool, opset: int) -> None:
     model, spec = shallow_model(), replace(small_spec(), output=OutputSpec(kind))
     spec = replace(spec, input=replace(spec.input, dynamic_size=dynamic, dynamic_batch=dynamic))
-    graph = export_module.to_onnx(export_module.ExportedModel(model, kind).eval(), spec, opset)
+    graph = export_module.to_onnx(export_module.ExportedModel(model, OutputSpec(kind)).eval(), spec, opset)
     assert {o.domain: o.version for o in graph.opset_import}[""] == opset
     assert "BatchNormalization" not in {node.op_type for node in graph.graph.node}
     assert [i.name for i in graph.graph.input] == ["image"] and [o.name for o in graph.graph.output] == [kind]
@@ -93,7 +93,7 @@ def test_an_exported_checkpoint_computes_what_pytorch_computes(
 def test_only_what_was_asked_for_may_change(choices: dict[str, bool], free: set[int]) -> None:
     spec = small_spec()
     spec = replace(spec, input=replace(spec.input, **choices))  # type: ignore[arg-type]
-    graph = export_module.to_onnx(export_module.ExportedModel(shallow_model(), "scores").eval(), spec, 17).graph
+    graph = export_module.to_onnx(export_module.ExportedModel(shallow_model(), OutputSpec("scores")).eval(), spec, 17).graph
     image, scores = (port[0].type.tensor_type.shape.dim for port in (graph.input, graph.output))
     assert {axis for axis, d in enumerate(image) if d.dim_param} == free
     assert {axis for axis, d in enumerate(scores) if d.dim_param} == free
@@ -299,7 +299,7 @@ def test_without_onnxruntime_onnxs_reference_is_asked(monkeypatch: pytest.Monkey
         return real(name, *rest)
 
     model, spec = shallow_model(), replace(small_spec(), output=OutputSpec("logits"))
-    exported = export_module.ExportedModel(model, "logits").eval()
+    exported = export_module.ExportedModel(model, OutputSpec("logits")).eval()
     proto = export_module.to_onnx(exported, spec, 17)
     wrong = spoiling(another_rate)(exported, spec, 17)
     monkeypatch.setattr(builtins, "__import__", no_onnxruntime)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from dlv3deploy.core.spec import Architecture
+from dlv3deploy.core.spec import Architecture, Coordinates
 from dlv3deploy.train.network.aspp import DROPOUT
 from dlv3deploy.train.network.choices import check_architecture
 from dlv3deploy.train.network.heads import (
@@ -81,6 +81,6 @@ def _head(architecture: Architecture, backbone: ResNet | MobileNetV2 | MobileNet
     return DeepLabHead(inputs, classes, architecture, dropout)
 
 
-def upsample_to(scores: Tensor, height: int, width: int) -> Tensor:
-    """Logits at the input's size: bilinear, half-pixel centres (paper, section 4.1: labels are never shrunk)."""
-    return interpolate(scores, size=(height, width), mode="bilinear", align_corners=False)
+def upsample_to(scores: Tensor, height: int, width: int, coordinates: Coordinates) -> Tensor:
+    """Logits at the input's size, bilinear by either rule (paper, section 4.1: labels are never shrunk)."""
+    return interpolate(scores, size=(height, width), mode="bilinear", align_corners=coordinates == "align-corners")
