@@ -17,6 +17,8 @@ import pytest
 import torch
 from PIL import Image
 from small_runs import environment, rows_of
+from torch._dynamo.exc import TorchRuntimeError
+from torch._inductor.exc import CppCompileError
 from typer.testing import CliRunner, Result
 
 from dlv3deploy.cli import app
@@ -196,6 +198,38 @@ def test_a_file_that_spoils_after_the_check_is_exit_1_and_named(
     said = [line for line in result.stderr.splitlines() if "error" in line.lower() or "Traceback" in line]
     assert len(said) == 1 and said[0].startswith("error: ") and "is cut short" in said[0]
     assert any(str(path) in said[0] for path in images)
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (
+            torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate"),
+            "--batch-size, or spread the batch with --accumulate",
+        ),
+        (MemoryError(), "this needs more memory than there is; use a smaller --size, --crop or --batch-size, or spread"),
+        (TorchRuntimeError("no C++ compiler\nwas found"), "cannot be compiled here (no C++ compiler); leave --compile out"),
+        (CppCompileError(["g++"], "killed"), "cannot be compiled here (C++ compile error); leave --compile out"),
+    ],
+)
+def test_what_torch_meets_is_one_line_that_helps(
+    few_scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, says: str
+) -> None:
+    def failing(*_: Any) -> float:
+        raise error
+
+    monkeypatch.setattr(loop, "update", failing)
+    result = train(few_scenes, tmp_path)
+    said = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert result.exit_code == 1 and len(said) == 1 and says in said[0], result.output
+
+
+def test_what_nobody_foresaw_keeps_its_traceback(few_scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(*_: Any) -> float:
+        raise RuntimeError("unforeseen")
+
+    monkeypatch.setattr(loop, "update", failing)
+    assert isinstance(train(few_scenes, tmp_path).exception, RuntimeError)
 
 
 def test_a_loss_that_diverges_is_exit_3(few_scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
