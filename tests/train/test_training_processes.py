@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from lightning_fabric import Fabric
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from small_runs import environment, independent_scores, rows_of, shallow_model, small_plan, small_spec, tensors_of
 
 from dlv3deploy.core.errors import UserError
@@ -26,7 +28,7 @@ SMALL = (
     *("--aspp-rates", "1,2,3", "--aspp-channels", "8", "--crop", "48x64", "--steps", "6", "--batch-size", "4"),
     *("--validate-every", "3", "--precision", "32-true", "--workers", "0", "--seed", "3"),
 )
-FROZEN = (*SMALL, "--freeze-batch-norm", "--optimiser", "sgd", "--learning-rate", "0.001")
+FROZEN = (*SMALL, "--validate-every", "1", "--freeze-batch-norm", "--optimiser", "sgd", "--learning-rate", "0.001")
 ON_CPU = environment(CUDA_VISIBLE_DEVICES="")
 
 pytestmark = pytest.mark.slow
@@ -72,8 +74,9 @@ def test_with_batch_norm_frozen_the_curve_does_not_depend_on_how_the_batch_is_sp
 ) -> None:
     """One process with the whole batch, or processes × passes that have a part of it each."""
     trained(program, few_scenes, tmp_path, *FROZEN, "--from", str(shallow_start), "--accumulate", str(passes))
+    assert len(losses(alone)) == 6  # every step's
     assert losses(tmp_path) == pytest.approx(losses(alone), rel=1e-5)
-    assert losses(alone)[1] < 0.95 * losses(alone)[0]
+    assert losses(alone)[-1] < 0.95 * losses(alone)[0]
     one, other = (tensors_of(root / "train" / "last.safetensors") for root in (alone, tmp_path))
     for name, tensor in one.items():
         torch.testing.assert_close(other[name], tensor, rtol=1e-4, atol=1e-5, msg=name)
@@ -158,4 +161,26 @@ def test_torchrun_says_how_many_processes_there_are(
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     assert devices._placement() == expected
+
+
+@pytest.mark.parametrize(("gpus", "says"), [(1, "there is 1; use torchrun --nproc-per-node 1,"), (3, "there are 3; use")])
+def test_more_processes_than_gpus_are_refused_with_a_number_that_works(
+    monkeypatch: pytest.MonkeyPatch, gpus: int, says: str
+) -> None:
+    for name, value in {"TORCHELASTIC_RUN_ID": "x", "LOCAL_WORLD_SIZE": "4", "WORLD_SIZE": "4"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    with pytest.raises(UserError, match=f"4 processes on this machine: each needs a GPU of its own, and {says}"):
+        launched(small_plan(Path("data")))
+
+
+@pytest.mark.parametrize("error", [MisconfigurationException("no such device"), torch.distributed.DistNetworkError("refused")])
+def test_processes_that_cannot_be_connected_are_one_line(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def failing(_fabric: Fabric) -> None:
+        raise error
+
+    monkeypatch.setattr(Fabric, "launch", failing)
+    with pytest.raises(UserError, match=rf"cannot be started or connected \({error}\); give torchrun"):
+        launched(small_plan(Path("data")))
