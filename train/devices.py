@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from typing import Any
 
 import torch
@@ -15,6 +16,9 @@ from dlv3deploy.core.errors import UserError
 from dlv3deploy.train.plan import TrainingPlan
 from dlv3deploy.train.precision import precision_for
 from dlv3deploy.train.weights.state_dict import first_line
+
+# gloo's threads need the interpreter's lock to let go of the last tensors; torch, which waits for them to end, would hold it.
+GLOO_PAUSE_S = 0.2
 
 
 def launched(plan: TrainingPlan) -> Fabric:
@@ -45,6 +49,7 @@ def disconnect(fabric: Fabric) -> None:
     """Leave the other processes in order: one that is still connected when another ends may abort."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         fabric.barrier()
+        time.sleep(GLOO_PAUSE_S)
         torch.distributed.destroy_process_group()
 
 

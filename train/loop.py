@@ -16,7 +16,7 @@ from dlv3deploy.core.progress import say
 from dlv3deploy.train.checkpoint import publish, save_checkpoint
 from dlv3deploy.train.curve import draw_curve
 from dlv3deploy.train.devices import disconnect
-from dlv3deploy.train.interrupts import StepAbandoned, interrupts_held
+from dlv3deploy.train.interrupts import StepAbandoned, StoppedTogether, interrupts_held, stopping_together
 from dlv3deploy.train.meter import TrainingMeter
 from dlv3deploy.train.plan import TrainingPlan
 from dlv3deploy.train.preparation import batches_of, prepare
@@ -49,15 +49,17 @@ def train(plan: TrainingPlan, checkpoint: Path, folder: Path, resume: bool = Fal
     run = prepare(plan, RunFolder(folder), resume)
     parts = batches_of(run)
     started = time.monotonic() - run.progress.seconds
-    with _saving_on_interrupt(run), TrainingMeter(plan.steps, run.progress, run.fabric.is_global_zero) as meter:
+    meter = TrainingMeter(plan.steps, run.progress, run.fabric.is_global_zero)
+    with _saving_on_interrupt(run), meter, stopping_together(run.fabric) as stop_if_asked:
         _settle(run)
         while run.progress.step < plan.steps:
+            stop_if_asked()
             with interrupts_held():
                 loss = update(run, run.progress.step, [next(parts) for _ in range(plan.accumulate)])
                 run.progress.count(loss, time.monotonic() - started)
             scores = _settle(run)
             meter.update(run.progress, loss, scores)
-    disconnect(run.fabric)
+        disconnect(run.fabric)
     if not run.fabric.is_global_zero:
         raise SystemExit  # the program runs once for each device; what follows training is done once
     publish(run.folder.best, checkpoint)
@@ -115,12 +117,14 @@ def _saving_on_interrupt(run: Run) -> Iterator[None]:
         except StepAbandoned:
             say("stopped in the middle of a step; go on with the same command and --resume from the last validation")
             raise
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as stop:
             if run.fabric.is_global_zero:
                 if not run.is_saved:
                     with interrupts_held():
                         _save(run, None)
                 say(f"stopped at step {run.progress.step} of {run.plan.steps}; go on with the same command and --resume")
+            if isinstance(stop, StoppedTogether):
+                disconnect(run.fabric)  # torchrun ends all when the first one leaves, which the first process may be saving at
             raise
 
 

@@ -97,25 +97,57 @@ def test_with_batch_norm_training_each_process_has_statistics_of_its_own(
     assert f"best validation mIoU {spec.training.miou:.4f}" in said
 
 
-def test_a_killed_run_of_two_processes_goes_on_as_one_that_was_not(few_scenes: Path, tmp_path: Path) -> None:
-    options = (*SMALL, "--steps", "200", "--validate-every", "20", "--ema", "0.9")
-    trained(TWO_SHALLOW, few_scenes, tmp_path / "unbroken", *options)
-    root = tmp_path / "killed"
-    words = command(TWO_SHALLOW, few_scenes, root, *options)
-    process = subprocess.Popen(words, stderr=subprocess.DEVNULL, start_new_session=True, env=ON_CPU)
+LONGER = (*SMALL, "--steps", "200", "--validate-every", "20", "--ema", "0.9")
+
+
+@pytest.fixture(scope="module")
+def longer(few_scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of two processes that nothing broke off."""
+    root = tmp_path_factory.mktemp("longer")
+    trained(TWO_SHALLOW, few_scenes, root, *LONGER)
+    return root
+
+
+def started(data: Path, root: Path) -> subprocess.Popen[str]:
+    """Two processes that have validated once."""
+    words = command(TWO_SHALLOW, data, root, *LONGER)
+    process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True, start_new_session=True, env=ON_CPU)
     for _ in range(1200):
         if (root / "train" / "state.pt").exists() or process.poll() is not None:
             break
         time.sleep(0.05)
+    return process
+
+
+def assert_goes_on_like(unbroken: Path, data: Path, root: Path) -> None:
+    assert not (root / "model.safetensors").exists()
+    trained(TWO_SHALLOW, data, root, *LONGER, "--resume")
+    assert rows_of(root / "train") == rows_of(unbroken / "train")
+    one, other = (tensors_of(folder / "model.safetensors") for folder in (unbroken, root))
+    assert all(torch.equal(tensor, other[name]) for name, tensor in one.items())
+
+
+def test_a_killed_run_of_two_processes_goes_on_as_one_that_was_not(longer: Path, few_scenes: Path, tmp_path: Path) -> None:
+    process = started(few_scenes, root := tmp_path / "killed")
     os.killpg(process.pid, signal.SIGKILL)
     process.wait(timeout=60)
     for child in _processes_of(str(root)):  # torchrun starts its processes in sessions of their own
         os.kill(child, signal.SIGKILL)
-    assert not (root / "model.safetensors").exists()
-    trained(TWO_SHALLOW, few_scenes, root, *options, "--resume")
-    assert rows_of(root / "train") == rows_of(tmp_path / "unbroken" / "train")
-    one, other = (tensors_of(folder / "model.safetensors") for folder in (tmp_path / "unbroken", root))
-    assert all(torch.equal(tensor, other[name]) for name, tensor in one.items())
+    process.communicate()
+    assert_goes_on_like(longer, few_scenes, root)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_ctrl_c_in_one_process_stops_both_behind_the_same_step(
+    longer: Path, few_scenes: Path, tmp_path: Path, rank: int
+) -> None:
+    process = started(few_scenes, root := tmp_path / "stopped")
+    (child,) = (p for p in _processes_of(str(root)) if f"\0RANK={rank}\0".encode() in Path(f"/proc/{p}/environ").read_bytes())
+    os.kill(child, signal.SIGINT)
+    _, said = process.communicate(timeout=120)
+    step = torch.load(root / "train" / "state.pt")["progress"]["step"]
+    assert said.count(f"stopped at step {step} of 200; go on") == 1
+    assert_goes_on_like(longer, few_scenes, root)
 
 
 def _processes_of(word: str) -> list[int]:
