@@ -17,7 +17,7 @@ from dlv3deploy.train.precision import precision_for
 def launched(plan: TrainingPlan) -> Fabric:
     """Fabric with every process started. Raises UserError where a device would be left without images."""
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
-    fabric = Fabric(precision=precision_for(plan.precision), **_placement())
+    fabric = Fabric(precision=precision_for(plan.precision), **_placement(plan.one_device))
     fabric.launch()
     torch.backends.cudnn.benchmark = fabric.device.type == "cuda"  # crops have one size, so that its search pays
     parts, fewest = plan.accumulate * fabric.world_size, plan.images_for_batch_norm
@@ -37,10 +37,10 @@ def disconnect(fabric: Fabric) -> None:
         torch.distributed.destroy_process_group()
 
 
-def _placement() -> dict[str, object]:
+def _placement(one_device: bool) -> dict[str, object]:
     """Fabric's settings: torchrun says how many processes there are, here and in all; without it every device gets one."""
     if not started_by_torchrun():
-        return {"accelerator": "auto", "devices": "auto"}
+        return {"accelerator": "auto", "devices": 1 if one_device else "auto"}
     here, everywhere = int(os.environ["LOCAL_WORLD_SIZE"]), int(os.environ["WORLD_SIZE"])
     return {"accelerator": "auto", "devices": here, "num_nodes": everywhere // here, "strategy": "ddp"}
 
