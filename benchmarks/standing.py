@@ -17,27 +17,25 @@ from dlv3deploy.core.workspace import Workspace
 Standing = Literal["finished", "stopped", "absent"]
 
 FREE = ("classes", "backbone-weights", "from", "validate-every", "compile", "workers")  # a run's state does not compare them
-SAVED_AS = {"ema": "ema-decay", "freeze-batch-norm": "frozen-batch-norm", "dice": "dice-weight"}
 HELP = "give another --workspace"
 
 
 def standing(workspace: Path, options: Command) -> Standing:
     """Of the training in `workspace` that `options` describe. Raises UserError when what lies there is another one."""
-    import torch
+    from dlv3deploy.train.run_state import RunFolder
 
     place = Workspace(workspace)
-    saved = place.training / "state.pt"
-    if not saved.is_file():
+    folder = RunFolder(place.training)
+    if not folder.state.is_file():
         if place.checkpoint.exists():
             raise UserError("the workspace", "holds a checkpoint and no state of the training that made it", HELP)
         return "absent"
     try:
-        state: dict[str, Any] = torch.load(saved, map_location="cpu", weights_only=True)
-        plan, done, steps = state["plan"], state["progress"]["settled"], state["steps"]
-    except Exception as error:  # torch raises whatever the pickle machinery meets
-        raise UserError("the training's state", "is damaged", HELP) from error
-    require_same(options, plan)
-    return "finished" if done >= steps and place.checkpoint.is_file() else "stopped"
+        state = folder.read_state()
+    except UserError as error:  # which names the file, and no path may get into the table
+        raise UserError("the training's state", error.rule, HELP) from error
+    require_same(options, state.plan)
+    return "finished" if state.is_finished and place.checkpoint.is_file() else "stopped"
 
 
 def require_same(options: Command, plan: Mapping[str, str]) -> None:
@@ -69,7 +67,7 @@ def _settings(options: Command) -> dict[str, Any]:
             found[name.removeprefix("no-")] = not name.startswith("no-")
         else:
             found[name] = _value(after)
-    return {SAVED_AS.get(name, name): value for name, value in found.items() if name not in FREE}
+    return {name: value for name, value in found.items() if name not in FREE}
 
 
 def _value(text: str) -> Any:

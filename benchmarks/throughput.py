@@ -162,7 +162,7 @@ def _batch(plan: TrainingPlan, device: torch.device) -> Batch:
 
 
 def _feed(ours: OurLoop, batch: Batch | None) -> Iterator[Batch]:
-    return iter(batches_of(ours.run)) if batch is None else repeat(batch)
+    return batches_of(ours.run) if batch is None else repeat(batch)
 
 
 def _facts(options: argparse.Namespace, plan: TrainingPlan, ours: Contestant, plain: Contestant) -> dict[str, Any]:

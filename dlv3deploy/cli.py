@@ -64,9 +64,11 @@ def _one_line_errors(command: Callable[..., None]) -> Callable[..., None]:
         except ImportError as error:
             raise _exit(f"error: {_missing(error)}", 1) from error
         except MemoryError as error:
-            raise _exit(
-                "error: this needs more memory than there is; use a smaller --size, --crop or --batch-size", 1
-            ) from error
+            raise _exit(f"error: {TOO_LARGE}", 1) from error
+        except RuntimeError as error:
+            if (message := _of_torch(error)) is None:
+                raise
+            raise _exit(f"error: {message}", 1) from error
         except KeyboardInterrupt as error:
             raise _exit("interrupted", INTERRUPTED) from error
 
@@ -84,6 +86,21 @@ EXTRAS = {
     "cv2": "video",
     "cuda": "cuda",
 }
+
+TOO_LARGE = (
+    "this needs more memory than there is; use a smaller --size, --crop or --batch-size, or spread the batch with --accumulate"
+)
+COMPILERS = ("torch._dynamo.", "torch._inductor.", "triton.")
+
+
+def _of_torch(error: RuntimeError) -> str | None:
+    """What a foreseen error of torch means; told by its name, as torch need not be there."""
+    if type(error).__name__ == "OutOfMemoryError":
+        return TOO_LARGE
+    if f"{type(error).__module__}.".startswith(COMPILERS):
+        said = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        return f"the network cannot be compiled here ({said}); leave --compile out"
+    return None
 
 
 def _missing(error: ImportError) -> str:

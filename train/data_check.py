@@ -19,9 +19,9 @@ def check_data(train_set: Dataset, val_set: Dataset, folder: Path) -> DataReport
     Files that did not change since an earlier run in `folder` are not read again. Raises UserError naming the first file that
     is damaged or does not fit, and for a set too small to hold anything out.
     """
-    shared = set(train_set.samples) & set(val_set.samples)
+    shared = _images(train_set) & _images(val_set)
     if shared and train_set.split == "train":
-        raise UserError(str(train_set.root), "holds a single image, which cannot train and validate at once", "add more images")
+        raise _on_both_sides(train_set, sorted(shared))
     say(f"training on {len(train_set)} images, validating on {len(val_set)} others" if not shared else _overlap(train_set))
     report = train_set.check(folder / "checked")
     val_report = val_set.check(folder / "checked")
@@ -32,6 +32,19 @@ def check_data(train_set: Dataset, val_set: Dataset, folder: Path) -> DataReport
     write_json(folder / "data.json", {"train": report.to_json(), "val": val_report.to_json()})
     write_frame(folder / "samples.png", samples_picture(train_set))
     return report
+
+
+def _images(data: Dataset) -> set[Path]:
+    return {sample.image.resolve() for sample in data.samples}
+
+
+def _on_both_sides(train_set: Dataset, shared: list[Path]) -> UserError:
+    if len(train_set) == len(shared) == 1:
+        rule = "holds a single image, which cannot train and validate at once"
+        return UserError(str(train_set.root), rule, "add more images")
+    others = f", as {'is 1 other' if len(shared) == 2 else f'are {len(shared) - 1} others'}" if len(shared) > 1 else ""
+    rule = f"is among the images to train on and those to validate on{others}"
+    return UserError(str(shared[0]), rule, "take it out of one of the two")
 
 
 def _overlap(train_set: Dataset) -> str:

@@ -4,21 +4,32 @@ from __future__ import annotations
 
 import logging
 import os
+from typing import Any
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from torch import nn
 
 from dlv3deploy.core.errors import UserError
 from dlv3deploy.train.plan import TrainingPlan
 from dlv3deploy.train.precision import precision_for
+from dlv3deploy.train.weights.state_dict import first_line
 
 
 def launched(plan: TrainingPlan) -> Fabric:
     """Fabric with every process started. Raises UserError where a device would be left without images."""
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
-    fabric = Fabric(precision=precision_for(plan.precision), **_placement(plan.one_device))
-    fabric.launch()
+    precision, placement = precision_for(plan.precision), _placement(plan.one_device)
+    try:
+        fabric = Fabric(precision=precision, **placement)
+        fabric.launch()
+    except (MisconfigurationException, torch.distributed.DistError) as error:
+        raise UserError(
+            "the processes of this run",
+            f"cannot be started or connected ({first_line(error)})",
+            "give torchrun as many processes as there are GPUs, and an address that all machines reach",
+        ) from error
     torch.backends.cudnn.benchmark = fabric.device.type == "cuda"  # crops have one size, so that its search pays
     parts, fewest = plan.accumulate * fabric.world_size, plan.images_for_batch_norm
     if plan.batch_size < fewest * parts:
@@ -37,11 +48,20 @@ def disconnect(fabric: Fabric) -> None:
         torch.distributed.destroy_process_group()
 
 
-def _placement(one_device: bool) -> dict[str, object]:
-    """Fabric's settings: torchrun says how many processes there are, here and in all; without it every device gets one."""
+def _placement(one_device: bool) -> dict[str, Any]:
+    """Fabric's settings: torchrun says how many processes there are, here and in all; without it every device gets one.
+
+    Raises UserError for more processes than GPUs, where there are any.
+    """
     if not started_by_torchrun():
         return {"accelerator": "auto", "devices": 1 if one_device else "auto"}
     here, everywhere = int(os.environ["LOCAL_WORLD_SIZE"]), int(os.environ["WORLD_SIZE"])
+    if 0 < (gpus := torch.cuda.device_count()) < here:
+        raise UserError(
+            f"{here} processes on this machine",
+            f"each needs a GPU of its own, and there {'is 1' if gpus == 1 else f'are {gpus}'}",
+            f"use torchrun --nproc-per-node {gpus}, or CUDA_VISIBLE_DEVICES= to train on the CPU",
+        )
     return {"accelerator": "auto", "devices": here, "num_nodes": everywhere // here, "strategy": "ddp"}
 
 

@@ -47,11 +47,10 @@ def train(plan: TrainingPlan, checkpoint: Path, folder: Path, resume: bool = Fal
     before KeyboardInterrupt goes on. Raises UserError for data or weights that do not fit, CheckFailed when the loss diverges.
     """
     run = prepare(plan, RunFolder(folder), resume)
-    loader = batches_of(run)
+    parts = batches_of(run)
     started = time.monotonic() - run.progress.seconds
     with _saving_on_interrupt(run), TrainingMeter(plan.steps, run.progress, run.fabric.is_global_zero) as meter:
         _settle(run)
-        parts = iter(loader)
         while run.progress.step < plan.steps:
             with interrupts_held():
                 loss = update(run, run.progress.step, [next(parts) for _ in range(plan.accumulate)])
@@ -102,7 +101,8 @@ def _save(run: Run, scores: SegmentationScores | None) -> None:
     run.folder.write_rows(run.rows)
     draw_curve(run.folder.curve, run.rows)
     average = run.average.state_dict() if run.average is not None else None
-    run.folder.save_state(run.plan, run.progress, run.rows, run.model.state_dict(), run.optimiser.state_dict(), average)
+    scaler = run.fabric.strategy.precision.state_dict()
+    run.folder.save_state(run.plan, run.progress, run.rows, run.model.state_dict(), run.optimiser.state_dict(), average, scaler)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -23,6 +24,15 @@ BASE_BATCH = 16
 PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed")
 LARGEST_SCALE = 16.0  # an image grows by its square
 MOST_REPEATS = 100
+
+# Settings whose option has another name, and those that are no option: where they differ, a program's version does.
+OPTION_NAMES = {
+    "ema-decay": "ema",
+    "frozen-batch-norm": "freeze-batch-norm",
+    "hard-below": "ohem",
+    "dice-weight": "dice",
+}
+NO_OPTIONS = frozenset({"auxiliary-weight", "early-padding", "dynamic-size", "dynamic-batch", "resize", "colour-order"})
 
 
 @dataclass(frozen=True)
@@ -162,15 +172,21 @@ class TrainingPlan:
         return self.initial_rate * float((1 - step / self.steps) ** self.poly_power)
 
     def fingerprint(self) -> dict[str, str]:
-        """What must be the same for a run to be resumed, by the option's name.
+        """What must be the same for a run to be resumed, by the option's name where there is one.
 
         Free to change are the place of the data, the number of workers, the precision, whether the network is compiled, how
         often validation runs, and the weights to begin with, which the saved state replaces.
         """
-        settings = asdict(self) | asdict(self.architecture) | asdict(self.input) | asdict(self.loss)
-        settings |= {"size": (self.input.height, self.input.width), "learning_rate": self.initial_rate}
+        frame = asdict(self.input)
+        settings = asdict(self) | asdict(self.architecture) | asdict(self.loss)
+        settings |= {"size": (frame.pop("height"), frame.pop("width")), "learning_rate": self.initial_rate} | frame
         settings |= {"classes": ", ".join(self.classes.names), "ignore_index": self.classes.ignore_index}
         free = ("data", "workers", "precision", "compiled", "one_device", "validate_every", "backbone_weights", "start_from")
-        for name in (*free, "architecture", "input", "loss", "height", "width"):
+        for name in (*free, "architecture", "input", "loss"):
             del settings[name]
-        return {name.replace("_", "-"): str(value) for name, value in settings.items()}
+        return by_option({name.replace("_", "-"): str(value) for name, value in settings.items()})
+
+
+def by_option(settings: Mapping[str, str]) -> dict[str, str]:
+    """`settings` under the names of the command line."""
+    return {OPTION_NAMES.get(name, name): value for name, value in settings.items()}

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
 from dlv3deploy.core.datasets import class_weights, open_dataset
+from dlv3deploy.core.errors import UserError
 from dlv3deploy.train import batch_norm
 from dlv3deploy.train.augment import Augmentation
 from dlv3deploy.train.checkpoint import load_backbone_weights, load_start
@@ -22,7 +23,8 @@ from dlv3deploy.train.network.deeplabv3 import DeepLabV3, TrainingForward
 from dlv3deploy.train.plan import TrainingPlan
 from dlv3deploy.train.run import Run
 from dlv3deploy.train.run_state import Progress, RunFolder, SavedState
-from dlv3deploy.train.samples import AugmentedSamples, EpochBatches
+from dlv3deploy.train.samples import AugmentedSamples, EpochBatches, Pair, collate
+from dlv3deploy.train.weights.state_dict import first_line
 
 
 def prepare(plan: TrainingPlan, folder: RunFolder, resume: bool) -> Run:
@@ -38,7 +40,7 @@ def prepare(plan: TrainingPlan, folder: RunFolder, resume: bool) -> Run:
     model = _network(plan, fabric, begins=not resume)
     state = folder.load_state(plan) if resume else None
     if state:
-        model.load_state_dict(state.model)
+        _restore(model, state, folder)
     forward: torch.nn.Module = TrainingForward(model)
     if plan.compiled:
         forward.compile()
@@ -46,6 +48,8 @@ def prepare(plan: TrainingPlan, folder: RunFolder, resume: bool) -> Run:
     average = _average(plan, model, state)
     if state:
         optimiser.load_state_dict(state.optimiser)
+        if state.scaler:
+            fabric.strategy.precision.load_state_dict(state.scaler)
     elif fabric.is_global_zero:
         folder.forget()
     progress, rows = (state.progress, state.rows) if state else (Progress(), [])
@@ -53,6 +57,17 @@ def prepare(plan: TrainingPlan, folder: RunFolder, resume: bool) -> Run:
     on_device = None if weights is None else torch.from_numpy(weights).to(fabric.device)
     loss = SegmentationLoss(plan.loss, plan.classes.ignore_index, on_device, plan.coordinates)
     return Run(plan, folder, fabric, model, trained, average, loss, optimiser, train_set, val_set, progress, rows)
+
+
+def _restore(model: DeepLabV3, state: SavedState, folder: RunFolder) -> None:
+    try:
+        model.load_state_dict(state.model)
+    except RuntimeError as error:
+        rule, remedy = (
+            "does not fit the network that is asked for",
+            "give the same options as before, or start anew with --restart",
+        )
+        raise UserError(str(folder.state), f"{rule} ({first_line(error)})", remedy) from error
 
 
 def _network(plan: TrainingPlan, fabric: Fabric, begins: bool) -> DeepLabV3:
@@ -94,8 +109,11 @@ def _average(plan: TrainingPlan, model: DeepLabV3, state: SavedState | None) -> 
     return average
 
 
-def batches_of(run: Run) -> Any:
-    """The parts of every batch that this process computes, from the step where the run stands to its last."""
+def batches_of(run: Run) -> Iterator[Pair]:
+    """The parts of every batch that this process computes, from the step where the run stands to its last.
+
+    Raises UserError or OSError for a file that can no longer be read.
+    """
     plan = run.plan
     samples = AugmentedSamples(run.train_set, Augmentation(plan.crop, plan.scale, plan.flip), plan.input, plan.seed)
     batches = EpochBatches(
@@ -108,11 +126,16 @@ def batches_of(run: Run) -> Any:
         run.fabric.world_size,
         plan.accumulate,
     )
-    loader: DataLoader[tuple[Tensor, Tensor]] = DataLoader(
+    loader: DataLoader[Pair | Exception] = DataLoader(
         samples,
         batch_sampler=batches,
+        collate_fn=collate,
         num_workers=plan.workers,
         pin_memory=torch.cuda.is_available(),
         worker_init_fn=ignore_interrupts,
     )
-    return run.fabric.setup_dataloaders(loader, use_distributed_sampler=False)
+    parts: Any = run.fabric.setup_dataloaders(loader, use_distributed_sampler=False)
+    for part in parts:
+        if isinstance(part, Exception):
+            raise part
+        yield part

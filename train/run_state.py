@@ -12,7 +12,7 @@ import torch
 
 from dlv3deploy.core.errors import UserError
 from dlv3deploy.core.files import replacing, write_text
-from dlv3deploy.train.plan import TrainingPlan
+from dlv3deploy.train.plan import NO_OPTIONS, TrainingPlan, by_option
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,10 @@ class Progress:
 
 @dataclass(frozen=True)
 class SavedState:
-    """What `state.pt` holds: the plan's fingerprint, where the run stands, and what its model and optimiser had learnt."""
+    """What `state.pt` holds: the plan's fingerprint, where the run stands, and what its model and optimiser had learnt.
+
+    `scaler` is float16's loss scale, empty in other precisions.
+    """
 
     plan: dict[str, str]
     steps: int
@@ -61,6 +64,12 @@ class SavedState:
     model: dict[str, Any]
     optimiser: dict[str, Any]
     average: dict[str, Any] | None
+    scaler: dict[str, Any]
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether all steps were taken, and what was due after them is done."""
+        return self.progress.settled >= self.steps
 
 
 class RunFolder:
@@ -79,6 +88,7 @@ class RunFolder:
         model: dict[str, Any],
         optimiser: dict[str, Any],
         average: dict[str, Any] | None,
+        scaler: dict[str, Any],
     ) -> None:
         state = {
             "plan": plan.fingerprint(),
@@ -88,41 +98,38 @@ class RunFolder:
             "model": model,
             "optimiser": optimiser,
             "average": average,
+            "scaler": scaler,
         }
         with replacing(self.state) as partial:
             torch.save(state, partial)
 
     def load_state(self, plan: TrainingPlan) -> SavedState:
-        """The saved state, checked to be of the same plan. Raises UserError naming the first option that differs."""
-        state = self._read_state()
+        """The saved state, checked to be of the same plan. Raises UserError naming the first option that differs.
+
+        What an earlier version did not record is not compared.
+        """
+        state = self.read_state()
         for name, value in plan.fingerprint().items():
-            if state.plan.get(name) != value:
-                raise UserError(
-                    f"--resume with --{name} {value}",
-                    f"the saved run has {state.plan.get(name)}",
-                    "give the same options as before, or start anew with --restart",
-                )
+            if state.plan.get(name, value) != value:
+                raise _differs(name, value, state.plan[name])
         if state.progress.best_miou >= 0 and not self.best.is_file():
             raise UserError(str(self.best), "is missing, and the saved run counts on it", "start anew with --restart")
         return state
 
     def is_finished(self) -> bool:
         """Whether a run lies here that took all of its steps."""
-        if not self.state.exists():
-            return False
-        state = self._read_state()
-        return state.progress.settled >= state.steps
+        return self.state.exists() and self.read_state().is_finished
 
     def read_losses(self) -> list[float]:
         """The training loss of every row, in order."""
-        return [row.loss for row in self._read_state().rows]
+        return [row.loss for row in self.read_state().rows]
 
     def require_free(self) -> None:
         """Raise UserError when an unfinished run lies here, which a new one would overwrite."""
         if not self.state.exists():
             return
-        state = self._read_state()
-        if state.progress.settled < state.steps:
+        state = self.read_state()
+        if not state.is_finished:
             raise UserError(
                 str(self.root),
                 f"holds a run that stopped at step {state.progress.step} of {state.steps}",
@@ -133,12 +140,13 @@ class RunFolder:
         """Remove the state of an earlier run, so that a new one that dies early is not resumed as that one."""
         self.state.unlink(missing_ok=True)
 
-    def _read_state(self) -> SavedState:
+    def read_state(self) -> SavedState:
+        """What the last run left, be it of this plan or not. Raises UserError when it is missing or damaged."""
         try:
             state: dict[str, Any] = torch.load(self.state, map_location="cpu", weights_only=True)
             progress, rows = Progress(**state["progress"]), [Row(**row) for row in state["rows"]]
-            learnt = state["model"], state["optimiser"], state["average"]
-            return SavedState(dict(state["plan"]), int(state["steps"]), progress, rows, *learnt)
+            learnt = state["model"], state["optimiser"], state.get("average"), state.get("scaler", {})
+            return SavedState(by_option(state["plan"]), int(state["steps"]), progress, rows, *learnt)
         except FileNotFoundError as error:
             raise UserError(str(self.root), "holds no run to resume", "leave --resume out to start one") from error
         except Exception as error:  # torch raises whatever the pickle machinery meets
@@ -150,3 +158,14 @@ class RunFolder:
         writer.writeheader()
         writer.writerows({k: "" if v is None else v for k, v in asdict(row).items()} for row in rows)
         write_text(self.metrics, text.getvalue())
+
+
+def _differs(name: str, now: str, before: str) -> UserError:
+    """The refusal to go on with another setting, as the command line has it, or in words where it is no option."""
+    if name in NO_OPTIONS:
+        remedy = "go on with the version that began it, or start anew with --restart"
+        return UserError(f"--resume with {name.replace('-', ' ')} {now}", f"the saved run has {before}", remedy)
+    given = {"True": f"--{name}", "False": f"no --{name}", "None": f"no --{name}"}.get(now, f"--{name} {now}")
+    found = {"True": "it", "False": "none", "None": "none"}.get(before, before)
+    remedy = "give the same options as before, or start anew with --restart"
+    return UserError(f"--resume with {given}", f"the saved run has {found}", remedy)

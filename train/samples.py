@@ -6,29 +6,32 @@ the number of worker processes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sized
+from collections.abc import Iterator, Sequence, Sized
 from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
-from torch.utils.data import Sampler
+from torch.utils.data import Sampler, default_collate
 
 from dlv3deploy.core.datasets import Dataset
+from dlv3deploy.core.errors import Dlv3Error
 from dlv3deploy.core.preprocess import preprocess
 from dlv3deploy.core.spec import InputSpec
 from dlv3deploy.train.augment import Augmentation, mean_colour
 
+Pair = tuple[Tensor, Tensor]
 
-class AugmentedSamples(TorchDataset[tuple[Tensor, Tensor]]):
+
+class AugmentedSamples(TorchDataset[Pair]):
     """(epoch, index) → an image 3×crop float32, normalised as `spec` says, and its label, crop int64."""
 
     def __init__(self, dataset: Dataset, augmentation: Augmentation, spec: InputSpec, seed: int) -> None:
         self.dataset, self.augmentation, self.seed = dataset, augmentation, seed
         self.spec = replace(spec, height=augmentation.crop[0], width=augmentation.crop[1], resize="stretch")
 
-    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, key: tuple[int, int]) -> Pair:
         epoch, index = key
         random = np.random.default_rng((self.seed, epoch, index))
         frame, label = self.dataset.samples[index].read()
@@ -36,6 +39,21 @@ class AugmentedSamples(TorchDataset[tuple[Tensor, Tensor]]):
         frame, label = self.augmentation(frame, label, ignore, mean_colour(self.spec), random)
         image, _ = preprocess(frame, self.spec)
         return torch.from_numpy(image[0]), torch.from_numpy(label.astype(np.int64))
+
+    def __getitems__(self, keys: Sequence[tuple[int, int]]) -> list[Pair] | Exception:
+        """What a loader takes, with an error in their place: raised in a worker it would come as a text of many lines."""
+        try:
+            return [self[key] for key in keys]
+        except (Dlv3Error, OSError) as error:
+            return error
+
+
+def collate(items: list[Pair] | Exception) -> Pair | Exception:
+    """The items as one batch, or the error instead of them."""
+    if isinstance(items, Exception):
+        return items
+    images, labels = default_collate(items)
+    return images, labels
 
 
 class EpochBatches(Sampler[list[tuple[int, int]]]):

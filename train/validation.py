@@ -19,7 +19,8 @@ def validate(model: DeepLabV3, spec: ModelSpec, data: Dataset, fabric: Fabric) -
     """Scores on every sample, each at its label's size; processes share the samples and add up their counts."""
     matrix = ConfusionMatrix(data.classes)
     if fabric.world_size > 1:  # batch-norm statistics differ between processes; the first one's are saved
-        model.load_state_dict(fabric.broadcast(dict(model.named_buffers())), strict=False)
+        buffers = {name: buffer.cpu() for name, buffer in model.named_buffers()}  # pickled, which a GPU's had better not be
+        model.load_state_dict(fabric.broadcast(buffers), strict=False)
     was_training = model.training
     model.eval()
     segment = Segmenter(TorchEngine(model, spec), (spec.input.height, spec.input.width))

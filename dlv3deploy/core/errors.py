@@ -8,11 +8,24 @@ Dlv3Error
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 
 class Dlv3Error(Exception):
     """Base of every error that is shown as one line instead of a traceback."""
 
     exit_code = 1
+
+    def __reduce__(self) -> tuple[Callable[..., Dlv3Error], tuple[Any, ...]]:
+        """Pickled with its text and fields, whatever its constructor takes: worker processes send it to the main one."""
+        return _restored, (type(self), self.args, vars(self))
+
+
+def _restored(kind: type[Dlv3Error], arguments: tuple[Any, ...], fields: dict[str, Any]) -> Dlv3Error:
+    error = kind.__new__(kind, *arguments)
+    vars(error).update(fields)
+    return error
 
 
 class UserError(Dlv3Error):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from dlv3deploy.core.errors import UserError
 
-PAPER_SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
+PAPER_SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)  # section 4.2
 SMALLEST_SCALE, LARGEST_SCALE = 0.1, 4.0
 SHARED = 8  # windows beside each other share at least an eighth of their side
 

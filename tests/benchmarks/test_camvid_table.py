@@ -32,8 +32,8 @@ SAVED = {
         "scale": "(0.5, 1.25)",
         "batch-size": "6",
         "steps": "1800",
-        "ema-decay": "0.99",
-        "dice-weight": "1.0",
+        "ema": "0.99",
+        "dice": "1.0",
         "backbone": "mobilenet_v2",
     },
 }
@@ -45,7 +45,9 @@ def table_of(text: str) -> list[list[str]]:
 
 def leave_training(workspace: Path, settled: int, plan: dict[str, str] = SAVED) -> None:
     (workspace / "train").mkdir(parents=True, exist_ok=True)
-    torch.save({"plan": plan, "steps": 1800, "progress": {"settled": settled}}, workspace / "train" / "state.pt")
+    learnt: dict[str, object] = {"rows": [], "model": {}, "optimiser": {}}
+    state = {"plan": plan, "steps": 1800, "progress": {"settled": settled}, **learnt}
+    torch.save(state, workspace / "train" / "state.pt")
     (workspace / "train" / "metrics.csv").write_text("step,loss,seconds\n10,2.0,9.0\n1800,0.3,1374.0\n", encoding="utf-8")
     (workspace / "model.safetensors").write_bytes(b"weights")
 

@@ -160,6 +160,15 @@ def test_objects_alone_are_enough_for_vocs_classes(tmp_path: Path) -> None:
         open_dataset(tmp_path, "train")
 
 
+def test_an_images_name_leads_nowhere_but_into_its_folder(tmp_path: Path) -> None:
+    instances(tmp_path, {"a": [(1, rectangle(40, 40), 1600)]})
+    listing = tmp_path / "annotations" / "instances_train2017.json"
+    listing.write_text(listing.read_text(encoding="utf-8").replace('"a.jpg"', '"../../a.jpg"'), encoding="utf-8")
+    (sample,) = open_dataset(tmp_path, "train", VOC).samples
+    assert ".." not in sample.image.parts and sample.image.name == "a.jpg"
+    assert sample.read()[1].any()
+
+
 def test_what_is_missing_is_named(tmp_path: Path) -> None:
     listing = panoptic(tmp_path, {"a": 50, "b": 60})
     with pytest.raises(UserError, match="val2017: is no folder; unpack val2017.zip there"):

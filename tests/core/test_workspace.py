@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import pytest
@@ -49,3 +50,5 @@ def test_engines_of_the_own_model_are_listed_without_manifests_and_half_written_
 def test_an_error_is_one_line_and_an_exit_code(error: Dlv3Error, code: int, text: str) -> None:
     assert isinstance(error, Dlv3Error)
     assert (error.exit_code, str(error)) == (code, text)
+    received = pickle.loads(pickle.dumps(error))  # as from a worker process
+    assert (type(received), str(received), vars(received)) == (type(error), text, vars(error))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -103,6 +104,12 @@ class ShallowBackbone(nn.Module):
     def forward(self, x: Tensor) -> Features:
         middle = self.stem(x)
         return Features(middle, middle, self.blocks(middle))
+
+
+def environment(**variables: str) -> dict[str, str]:
+    """For a program that a test starts: this checkout's package and the tests' modules, one thread, and `variables`."""
+    here = Path(__file__).resolve().parent
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{here.parents[1]}{os.pathsep}{here}", **variables}
 
 
 @contextmanager

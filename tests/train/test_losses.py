@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from dlv3deploy.train.loss import FEWEST_HARD, LossChoice, SegmentationLoss
+from dlv3deploy.train.loss import FEWEST_HARD, LossChoice, SegmentationLoss, dice_loss
 
 IGNORED = 255
 
@@ -81,6 +84,47 @@ def test_dice_is_one_minus_the_mean_overlap_of_the_classes_that_are_there() -> N
     assert loss_of(LossChoice(dice_weight=0.5), logits, labels) - plain == pytest.approx(
         0.5 * (1 - float(np.mean(overlaps))), rel=1e-5
     )
+
+
+def dice_of_one_hot_labels(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """The formula as it is written, with a whole tensor of zeros and ones."""
+    counts = (labels != IGNORED)[:, None]
+    present = torch.nn.functional.one_hot(labels.where(counts[:, 0], 0), logits.shape[1]).movedim(3, 1) * counts
+    shares = logits.softmax(1) * counts
+    together, either = (shares * present).sum((0, 2, 3)), (shares + present).sum((0, 2, 3))
+    held = present.sum((0, 2, 3)) > 0
+    return (1 - 2 * together / either)[held].mean()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_dice_and_its_gradient_are_those_of_one_hot_labels(seed: int) -> None:
+    scores, ids = example(seed)
+    labels = torch.from_numpy(ids)
+    one, other = (torch.from_numpy(scores).requires_grad_() for _ in range(2))
+    mine, plain = dice_loss(one, labels, labels != IGNORED), dice_of_one_hot_labels(other, labels)
+    mine.backward()  # type: ignore[no-untyped-call]
+    plain.backward()  # type: ignore[no-untyped-call]
+    torch.testing.assert_close(mine, plain)
+    torch.testing.assert_close(one.grad, other.grad)
+
+
+class LargestInteger(TorchDispatchMode):
+    """The number of elements of the largest int64 tensor that is made inside."""
+
+    numel = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        if isinstance(made, torch.Tensor) and made.dtype == torch.int64:
+            self.numel = max(self.numel, made.numel())
+        return made
+
+
+def test_dice_makes_no_integer_for_each_pixel_and_class() -> None:
+    labels = torch.randint(0, 9, (2, 16, 16))
+    with LargestInteger() as seen:
+        dice_loss(torch.randn(2, 9, 16, 16), labels, labels != IGNORED)
+    assert 0 < seen.numel <= labels.numel()
 
 
 @pytest.mark.parametrize("choice", [LossChoice(label_smoothing=0.2), LossChoice(hard_below=0.6), LossChoice(dice_weight=1.0)])

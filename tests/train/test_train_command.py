@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +16,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from small_runs import rows_of
+from small_runs import environment, rows_of
+from torch._dynamo.exc import TorchRuntimeError
+from torch._inductor.exc import CppCompileError
 from typer.testing import CliRunner, Result
 
 from dlv3deploy.cli import app
@@ -24,6 +27,7 @@ from dlv3deploy.core.classes import CAMVID, VOC
 from dlv3deploy.core.spec import Architecture, InputSpec
 from dlv3deploy.train import loop
 from dlv3deploy.train.checkpoint import load_checkpoint
+from dlv3deploy.train.data_check import check_data
 from dlv3deploy.train.loss import SegmentationLoss
 from dlv3deploy.train.run_state import RunFolder
 
@@ -197,6 +201,59 @@ def test_labels_of_other_classes_are_exit_1_with_the_file(few_scenes: Path, tmp_
     assert "labels/" in error_of(result) and "ids are 0 to 1, or 255 for ignored" in error_of(result)
 
 
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_a_file_that_spoils_after_the_check_is_exit_1_and_named(
+    few_scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: str
+) -> None:
+    data = shutil.copytree(few_scenes, tmp_path / "data")
+    images = sorted((data / "train" / "images").iterdir())
+
+    def spoilt(*arguments: Any) -> Any:
+        report = check_data(*arguments)
+        for path in images:
+            path.write_bytes(path.read_bytes()[:900])
+        return report
+
+    monkeypatch.setattr("dlv3deploy.train.preparation.check_data", spoilt)
+    result = train(data, tmp_path / "space", "--workers", workers)
+    assert result.exit_code == 1, result.output
+    said = [line for line in result.stderr.splitlines() if "error" in line.lower() or "Traceback" in line]
+    assert len(said) == 1 and said[0].startswith("error: ") and "is cut short" in said[0]
+    assert any(str(path) in said[0] for path in images)
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (
+            torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate"),
+            "--batch-size, or spread the batch with --accumulate",
+        ),
+        (MemoryError(), "this needs more memory than there is; use a smaller --size, --crop or --batch-size, or spread"),
+        (TorchRuntimeError("no C++ compiler\nwas found"), "cannot be compiled here (no C++ compiler); leave --compile out"),
+        (CppCompileError(["g++"], "killed"), "cannot be compiled here (C++ compile error); leave --compile out"),
+    ],
+)
+def test_what_torch_meets_is_one_line_that_helps(
+    few_scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, says: str
+) -> None:
+    def failing(*_: Any) -> float:
+        raise error
+
+    monkeypatch.setattr(loop, "update", failing)
+    result = train(few_scenes, tmp_path)
+    said = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert result.exit_code == 1 and len(said) == 1 and says in said[0], result.output
+
+
+def test_what_nobody_foresaw_keeps_its_traceback(few_scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(*_: Any) -> float:
+        raise RuntimeError("unforeseen")
+
+    monkeypatch.setattr(loop, "update", failing)
+    assert isinstance(train(few_scenes, tmp_path).exception, RuntimeError)
+
+
 def test_a_loss_that_diverges_is_exit_3(few_scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = SegmentationLoss.__call__
     monkeypatch.setattr(SegmentationLoss, "__call__", lambda *arguments: real(*arguments) * math.nan)
@@ -234,8 +291,7 @@ def test_a_terminals_ctrl_c_ends_with_130_and_the_state_kept(few_scenes: Path, t
     """A terminal sends SIGINT to the worker processes too."""
     options = [*SMALL, "--steps", "100000", "--workers", "1"]
     command = [sys.executable, "-m", "dlv3deploy", "train", str(few_scenes), "--workspace", str(tmp_path), *options]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True, env=environment)
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True, env=environment())
     state = tmp_path / "train" / "state.pt"
     try:
         for _ in range(600):

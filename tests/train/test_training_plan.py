@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from small_runs import SMALL, small_plan
+from typer.main import get_command
 
+from dlv3deploy.cli import app
 from dlv3deploy.core.classes import CAMVID, VOC
 from dlv3deploy.core.errors import UserError
 from dlv3deploy.core.spec import InputSpec
 from dlv3deploy.train.loss import LossChoice
+from dlv3deploy.train.plan import NO_OPTIONS
 
 HERE = Path("data")
 
@@ -137,6 +141,10 @@ DECIDING: list[tuple[str, dict[str, Any]]] = [
     ("learning-rate", {"learning_rate": 1.0}),
     ("weight-decay", {"weight_decay": 0.0}),
     ("seed", {"seed": 4}),
+    ("ema", {"ema_decay": 0.9}),
+    ("freeze-batch-norm", {"frozen_batch_norm": True}),
+    ("ohem", {"loss": LossChoice(hard_below=0.7)}),
+    ("dice", {"loss": LossChoice(dice_weight=1.0)}),
 ]
 
 
@@ -144,6 +152,33 @@ DECIDING: list[tuple[str, dict[str, Any]]] = [
 def test_what_decides_the_weights_is_in_the_fingerprint_under_its_options_name(option: str, settings: dict[str, Any]) -> None:
     before, after = small_plan(HERE, classes=CAMVID), small_plan(HERE, **{"classes": CAMVID, **settings})
     assert before.fingerprint()[option] != after.fingerprint()[option]
+
+
+@pytest.mark.parametrize("part", ["architecture", "loss", "input", ""])
+def test_every_field_decides_but_those_that_are_free(part: str) -> None:
+    """As it is, whatever fields are added: none is hidden behind another of the same name."""
+    free = {"data", "workers", "precision", "compiled", "validate_every", "backbone_weights", "start_from"}
+    plan = small_plan(HERE, learning_rate=0.1)
+    before = plan.fingerprint()
+    for field in fields(getattr(plan, part) if part else plan):
+        if not part and field.name in free | {"architecture", "loss", "input", "classes"}:
+            continue
+        other = copy.deepcopy(plan)
+        owner = getattr(other, part) if part else other
+        object.__setattr__(owner, field.name, another(getattr(owner, field.name)))  # past what would not go together
+        assert other.fingerprint() != before, field.name
+
+
+def another(value: Any) -> Any:
+    if isinstance(value, bool):
+        return not value
+    return 5 if value is None else value * 2 or (value + type(value)((1,)) if isinstance(value, tuple) else 1)
+
+
+def test_a_setting_has_its_options_name_or_is_known_to_have_none() -> None:
+    options = {text.removeprefix("--") for p in get_command(app).commands["train"].params for text in p.opts}  # type: ignore[attr-defined]
+    named = set(small_plan(HERE).fingerprint())
+    assert named - options == NO_OPTIONS - options == NO_OPTIONS
 
 
 def test_what_does_not_decide_the_weights_is_not_in_the_fingerprint() -> None:

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_runs import independent_scores, rows_of, shallow_model, small_plan, small_spec, tensors_of
+from lightning_fabric import Fabric
+from lightning_fabric.utilities.exceptions import MisconfigurationException
+from small_runs import environment, independent_scores, rows_of, shallow_model, small_plan, small_spec, tensors_of
 
 from dlv3deploy.core.errors import UserError
 from dlv3deploy.train import devices
@@ -28,7 +30,8 @@ SHORT = (  # of a run that goes on from a checkpoint, and so needs no network
     *("--validate-every", "3", "--precision", "32-true", "--workers", "0", "--seed", "3"),
 )
 SMALL = (*NETWORK, *SHORT)
-FROZEN = (*SHORT, "--freeze-batch-norm", "--optimiser", "sgd", "--learning-rate", "0.001")
+FROZEN = (*SHORT, "--validate-every", "1", "--freeze-batch-norm", "--optimiser", "sgd", "--learning-rate", "0.001")
+ON_CPU = environment(CUDA_VISIBLE_DEVICES="")
 
 pytestmark = pytest.mark.slow
 
@@ -37,14 +40,10 @@ def command(program: tuple[str, ...], data: Path, root: Path, *options: str) -> 
     return [*program, "train", str(data), "--workspace", str(root), *options]
 
 
-def environment() -> dict[str, str]:
-    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent)}
-
-
 def trained(program: tuple[str, ...], data: Path, root: Path, *options: str) -> str:
     """What a run says, which has to end well."""
     words = command(program, data, root, *options)
-    done = subprocess.run(words, capture_output=True, text=True, timeout=300, check=False, env=environment())
+    done = subprocess.run(words, capture_output=True, text=True, timeout=300, check=False, env=ON_CPU)
     assert done.returncode == 0, done.stderr
     return done.stderr
 
@@ -77,8 +76,9 @@ def test_with_batch_norm_frozen_the_curve_does_not_depend_on_how_the_batch_is_sp
 ) -> None:
     """One process with the whole batch, or processes × passes that have a part of it each."""
     trained(program, few_scenes, tmp_path, *FROZEN, "--from", str(shallow_start), "--accumulate", str(passes))
+    assert len(losses(alone)) == 6  # every step's
     assert losses(tmp_path) == pytest.approx(losses(alone), rel=1e-5)
-    assert losses(alone)[1] < 0.95 * losses(alone)[0]
+    assert losses(alone)[-1] < 0.95 * losses(alone)[0]
     one, other = (tensors_of(root / "train" / "last.safetensors") for root in (alone, tmp_path))
     for name, tensor in one.items():
         torch.testing.assert_close(other[name], tensor, rtol=1e-4, atol=1e-5, msg=name)
@@ -104,7 +104,7 @@ def test_a_killed_run_of_two_processes_goes_on_as_one_that_was_not(few_scenes: P
     trained(TWO_SHALLOW, few_scenes, tmp_path / "unbroken", *options)
     root = tmp_path / "killed"
     words = command(TWO_SHALLOW, few_scenes, root, *options)
-    process = subprocess.Popen(words, stderr=subprocess.DEVNULL, start_new_session=True, env=environment())
+    process = subprocess.Popen(words, stderr=subprocess.DEVNULL, start_new_session=True, env=ON_CPU)
     for _ in range(1200):
         if (root / "train" / "state.pt").exists() or process.poll() is not None:
             break
@@ -133,7 +133,7 @@ def _processes_of(word: str) -> list[int]:
 
 def test_an_unknown_label_ends_every_process_and_names_the_file(few_scenes: Path, tmp_path: Path) -> None:
     words = command(TORCHRUN, few_scenes, tmp_path, *SMALL, "--class-names", "a,b")
-    done = subprocess.run(words, capture_output=True, text=True, timeout=300, check=False, env=environment())
+    done = subprocess.run(words, capture_output=True, text=True, timeout=300, check=False, env=ON_CPU)
     assert done.returncode != 0
     assert "labels/" in done.stderr and "ids are 0 to 1, or 255 for ignored" in done.stderr
 
@@ -163,4 +163,26 @@ def test_torchrun_says_how_many_processes_there_are(
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     assert devices._placement(one_device=False) == expected
+
+
+@pytest.mark.parametrize(("gpus", "says"), [(1, "there is 1; use torchrun --nproc-per-node 1,"), (3, "there are 3; use")])
+def test_more_processes_than_gpus_are_refused_with_a_number_that_works(
+    monkeypatch: pytest.MonkeyPatch, gpus: int, says: str
+) -> None:
+    for name, value in {"TORCHELASTIC_RUN_ID": "x", "LOCAL_WORLD_SIZE": "4", "WORLD_SIZE": "4"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    with pytest.raises(UserError, match=f"4 processes on this machine: each needs a GPU of its own, and {says}"):
+        launched(small_plan(Path("data")))
+
+
+@pytest.mark.parametrize("error", [MisconfigurationException("no such device"), torch.distributed.DistNetworkError("refused")])
+def test_processes_that_cannot_be_connected_are_one_line(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def failing(_fabric: Fabric) -> None:
+        raise error
+
+    monkeypatch.setattr(Fabric, "launch", failing)
+    with pytest.raises(UserError, match=rf"cannot be started or connected \({error}\); give torchrun"):
+        launched(small_plan(Path("data")))

@@ -136,6 +136,24 @@ def test_a_single_image_cannot_train_and_validate(tmp_path: Path) -> None:
         check_data(open_dataset(tmp_path, "train", VOC), open_dataset(tmp_path, "val", VOC), tmp_path / "checked")
 
 
+@pytest.mark.parametrize(
+    ("shared", "says"), [(1, "to validate on; take it out of one"), (2, ", as is 1 other;"), (3, ", as are 2 others;")]
+)
+def test_an_image_on_both_sides_is_named_though_its_label_is_another(
+    few_scenes: Path, tmp_path: Path, shared: int, says: str
+) -> None:
+    data = shutil.copytree(few_scenes, tmp_path / "data")
+    images = sorted((data / "train" / "images").iterdir())[:shared]
+    for image in images:
+        link = data / "val" / "images" / image.name
+        link.unlink(missing_ok=True)
+        link.symlink_to(image)
+        shutil.copy(data / "train" / "labels" / f"{image.stem}.png", data / "val" / "labels")
+    with pytest.raises(UserError, match="is among the images to train on and those to validate on") as raised:
+        check_data(open_dataset(data, "train"), open_dataset(data, "val"), tmp_path / "checked")
+    assert str(raised.value).startswith(str(images[0])) and says in str(raised.value)
+
+
 def test_classes_that_no_label_holds_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in "ab":
         write_frame(tmp_path / "images" / f"{name}.png", np.zeros((32, 32, 3), np.uint8))

@@ -17,14 +17,15 @@ from typing import Any
 
 import pytest
 import torch
-from small_runs import SMALL, UnbrokenRun, rows_of, shallow_backbone, small_plan, tensors_of
+from lightning_fabric.plugins import Precision
+from small_runs import SMALL, UnbrokenRun, environment, rows_of, shallow_backbone, small_plan, tensors_of
 
 from dlv3deploy.core.errors import UserError
 from dlv3deploy.core.metrics import SegmentationScores
 from dlv3deploy.train import loop
 from dlv3deploy.train.interrupts import StepAbandoned, interrupts_held
 from dlv3deploy.train.loop import check_fits, train
-from dlv3deploy.train.loss import SegmentationLoss
+from dlv3deploy.train.loss import LossChoice, SegmentationLoss
 from dlv3deploy.train.network.deeplabv3 import DeepLabV3
 from dlv3deploy.train.run_state import RunFolder
 
@@ -186,7 +187,7 @@ def test_killed_between_validations_a_run_goes_on_from_the_last_one(
     unbroken: UnbrokenRun, few_scenes: Path, tmp_path: Path
 ) -> None:
     command = [sys.executable, str(HERE / "train_until_killed.py"), str(few_scenes), str(tmp_path), "6"]
-    done = subprocess.run(command, capture_output=True, timeout=120, check=False, env={**os.environ, "PYTHONPATH": str(HERE)})
+    done = subprocess.run(command, capture_output=True, timeout=120, check=False, env=environment())
     assert done.returncode == -signal.SIGKILL, done.stderr.decode()
     state = torch.load(tmp_path / "train" / "state.pt")
     assert state["progress"]["step"] == 4
@@ -226,6 +227,37 @@ def test_the_learning_rate_goes_on_falling_after_a_resume(
     resume(few_scenes, tmp_path)
     plan = small_plan(few_scenes)
     assert used == [plan.rate_at(step) for step in range(12)]
+
+
+def test_float16s_loss_scale_goes_on_where_it_was(few_scenes: Path, unfinished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a CPU, where float32's empty state stands for it."""
+    restored: list[dict[str, float]] = []
+    monkeypatch.setattr(Precision, "state_dict", lambda self: {"scale": 1024.0})
+    monkeypatch.setattr(Precision, "load_state_dict", lambda self, state: restored.append(state))
+    resume(few_scenes, unfinished.parent)  # from a state without one
+    assert restored == []
+    resume(few_scenes, unfinished.parent)
+    assert restored == [{"scale": 1024.0}]
+
+
+@pytest.mark.gpu
+def test_a_run_in_float16_saves_its_loss_scale_and_is_resumed_with_it(
+    few_scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "update", raising_at(5, KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            start(few_scenes, tmp_path, precision="16-mixed")
+    saved = torch.load(tmp_path / "train" / "state.pt")["scaler"]
+    assert saved["scale"] > 1
+
+    def compare(run: loop.Run, *rest: Any) -> float:
+        assert run.fabric.strategy.precision.state_dict() == saved
+        raise Killed
+
+    monkeypatch.setattr(loop, "update", compare)
+    with pytest.raises(Killed):
+        resume(few_scenes, tmp_path, precision="16-mixed")
 
 
 def test_backbone_weights_are_not_needed_any_more(few_scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -291,6 +323,11 @@ def test_a_finished_run_and_an_empty_folder_are_free(unbroken: UnbrokenRun, few_
         ({"crop": (64, 64)}, r"--resume with --crop \(64, 64\): the saved run has \(48, 64\)"),
         ({"architecture": replace(SMALL, aspp_channels=16)}, "--resume with --aspp-channels 16: the saved run has 8"),
         ({"steps": 20}, "--resume with --steps 20: the saved run has 12"),
+        ({"architecture": replace(SMALL, width=0.5)}, "--resume with --width 0.5: the saved run has 1.0"),
+        ({"architecture": replace(SMALL, early_padding=True)}, "--resume with early padding True: the saved run has False"),
+        ({"ema_decay": 0.9}, "--resume with --ema 0.9: the saved run has none"),
+        ({"flip": False}, "--resume with no --flip: the saved run has it"),
+        ({"frozen_batch_norm": True}, "--resume with --freeze-batch-norm: the saved run has none"),
     ],
 )
 def test_other_options_are_refused_by_name(few_scenes: Path, unfinished: Path, changes: dict[str, Any], says: str) -> None:
@@ -300,6 +337,19 @@ def test_other_options_are_refused_by_name(few_scenes: Path, unfinished: Path, c
     with pytest.raises(UserError, match=says):
         resume(few_scenes, unfinished.parent, **changes)
     assert (unfinished / "state.pt").read_bytes() == before
+
+
+def test_a_state_of_an_earlier_version_is_read_and_what_it_did_not_record_must_fit(few_scenes: Path, unfinished: Path) -> None:
+    """It knew no average, no width, and options by other names."""
+    state = torch.load(unfinished / "state.pt")
+    del state["average"], state["plan"]["aspp-channels"]
+    state["plan"]["hard-below"] = state["plan"].pop("ohem")
+    torch.save(state, unfinished / "state.pt")
+    with pytest.raises(UserError, match="--resume with --ohem 0.7: the saved run has none"):
+        resume(few_scenes, unfinished.parent, loss=LossChoice(hard_below=0.7))
+    with pytest.raises(UserError, match=r"state.pt: does not fit the network that is asked for \(.*; give the same options"):
+        resume(few_scenes, unfinished.parent, architecture=replace(SMALL, aspp_channels=16))
+    assert resume(few_scenes, unfinished.parent).steps == 12
 
 
 def test_there_must_be_a_run_to_resume(few_scenes: Path, tmp_path: Path) -> None:

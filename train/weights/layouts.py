@@ -12,7 +12,9 @@ from torch import Tensor
 
 from dlv3deploy.core.errors import UserError
 from dlv3deploy.core.spec import Architecture
+from dlv3deploy.train.network.atrous import PAPER_RATES
 from dlv3deploy.train.network.deeplabv3 import DeepLabV3, build_backbone
+from dlv3deploy.train.network.resnet import LAYOUTS, Bottleneck
 from dlv3deploy.train.weights.names import Weights, backbone_names, is_vainf, misfits, own_names
 
 Origin = Literal["torchvision", "VainF"]
@@ -22,14 +24,10 @@ KNOWN = (
     "and ImageNet's ResNets and MobileNets, and VainF/DeepLabV3Plus-Pytorch's deeplabv3 and deeplabv3plus with resnet50, "
     "resnet101 and mobilenet"
 )
-RESNETS: dict[tuple[tuple[int, ...], bool], str] = {  # blocks in each layer, and whether they are bottlenecks
-    ((2, 2, 2, 2), False): "resnet18",
-    ((3, 4, 6, 3), False): "resnet34",
-    ((3, 4, 6, 3), True): "resnet50",
-    ((3, 4, 23, 3), True): "resnet101",
+RESNETS: dict[tuple[tuple[int, ...], bool], str] = {
+    (layout.depths, layout.block is Bottleneck): name for name, layout in LAYOUTS.items()
 }
 WIDTHS = (1.0, 0.35, 0.5, 0.75, 1.3, 1.4)  # of MobileNetV2, as published
-PAPER_RATES = (6, 12, 18)  # which VainF has at output stride 16
 TORCHVISION_RATES = (12, 24, 36)  # at output stride 8 with a ResNet, and still at 16 with MobileNetV3
 
 

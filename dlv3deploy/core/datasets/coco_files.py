@@ -61,7 +61,7 @@ def read_objects(path: Path, class_of: Mapping[str, int]) -> list[Objects]:
             if (identity := identities.get(entry["category_id"])) is not None:
                 shapes[entry["image_id"]].append(_shape(entry["segmentation"], identity))
                 areas[entry["image_id"]] += float(entry["area"])
-        images = [(str(i["file_name"]), int(i["height"]), int(i["width"]), i["id"]) for i in data["images"]]
+        images = [(Path(str(i["file_name"])).name, int(i["height"]), int(i["width"]), i["id"]) for i in data["images"]]
         return [Objects(name, h, w, tuple(shapes[key]), areas[key]) for name, h, w, key in sorted(images)]
 
     return _parse(path, parse)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dlv3deploy.core.paper.recipe import Inference, Recipe, Stage
+from dlv3deploy.core.paper.recipe import Inference, Recipe, Stage, UnitRates
 from dlv3deploy.core.paper.table import STRATEGIES, STRATEGY_COLUMNS, Table, dashed, marks
 from dlv3deploy.core.spec import Architecture
 
-UnitRates = tuple[int, int, int]
 BLOCKS = (4, 5, 6, 7)
 
 

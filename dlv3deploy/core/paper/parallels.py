@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from dlv3deploy.core.paper.recipe import Inference, Recipe, Stage
+from dlv3deploy.core.datasets import HARD_CLASSES
+from dlv3deploy.core.paper.recipe import Inference, Recipe, Stage, UnitRates
 from dlv3deploy.core.paper.table import NO, STRATEGIES, STRATEGY_COLUMNS, YES, System, Table, dashed, marks
 from dlv3deploy.core.spec import Architecture
 
-UnitRates = tuple[int, int, int]
-HARD_CLASSES = ("bicycle", "chair", "diningtable", "pottedplant", "sofa")
 NO_COCO_SCHEDULE = "the paper gives no schedule for COCO; that of trainaug is taken"
 
 

@@ -11,7 +11,7 @@ from dlv3deploy.core.spec import Architecture
 DataName = Literal["voc-trainaug", "voc-trainval", "coco-voc"]
 MeasuredOn = Literal["voc-val", "voc-test"]
 
-PAPER_SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)  # section 4.2
+UnitRates = tuple[int, int, int]  # of a block's three convolutions (section 3.2)
 BATCH_NORM_MOMENTUM = 3e-4  # PyTorch's share of the new batch; the paper's decay is 1 − 3e-4 = 0.9997
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dlv3deploy.core.paper.recipe import PAPER_SCALES, Inference, Recipe
+from dlv3deploy.core.paper.recipe import Inference, Recipe
+from dlv3deploy.core.strategy import PAPER_SCALES
 
 YES, NO = "✓", ""
 STRATEGIES = (Inference(16), Inference(8), Inference(8, PAPER_SCALES), Inference(8, PAPER_SCALES, flip=True))
