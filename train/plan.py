@@ -32,7 +32,7 @@ OPTION_NAMES = {
     "hard-below": "ohem",
     "dice-weight": "dice",
 }
-NO_OPTIONS = frozenset({"auxiliary-weight", "early-padding", "dynamic-size", "dynamic-batch", "resize", "colour-order"})
+NO_OPTIONS = frozenset({"auxiliary-weight", "early-padding", "dynamic-size", "dynamic-batch", "colour-order"})
 
 
 @dataclass(frozen=True)
