@@ -18,8 +18,9 @@ MOBILENET_V2: Command = (
     *("--scale", "0.5,1.25", "--batch-size", "6", "--dice", "1", "--steps", "1800", "--validate-every", "300", "--ema", "0.99"),
 )
 # The paper's network of Table 6 and its protocol (sections 4.1 and 4.2), in a tenth of the steps: CamVid is small.
+RESNET_NETWORK: Command = ("--multi-grid", "1,2,4", "--no-final-convolution")
 RESNET: Command = (
-    *("--multi-grid", "1,2,4", "--no-final-convolution", "--size", "353x481", "--crop", "353x481", "--optimiser", "sgd"),
+    *("--size", "353x481", "--crop", "353x481", "--optimiser", "sgd"),
     *("--batch-size", "16", "--steps", "3000", "--validate-every", "500", "--compile", "--workers", "8"),
 )
 
@@ -80,10 +81,10 @@ def _mobilenet_v2() -> Recipe:
 
 def _resnet(backbone: str, network: str) -> Recipe:
     """At output stride 16 with batch norm learning, then at 8 with batch norm frozen and a smaller rate."""
-    common, weights = ("--backbone", backbone, *RESNET), f"{backbone.upper()}_WEIGHTS"
-    coarse = Stage(f"{backbone}-os16", (*common, "--backbone-weights", weights, "--learning-rate", "0.007"))
+    weights, begun = f"{backbone.upper()}_WEIGHTS", ("--backbone", backbone, *RESNET_NETWORK)
+    coarse = Stage(f"{backbone}-os16", (*begun, *RESNET, "--backbone-weights", weights, "--learning-rate", "0.007"))
     begin = ("--from", f"{coarse.place}/model.safetensors", "--output-stride", "8", "--freeze-batch-norm")
-    fine = Stage(f"{backbone}-os8", (*common, *begin, "--learning-rate", "0.001"), output_stride=8)
+    fine = Stage(f"{backbone}-os8", (*RESNET, *begin, "--learning-rate", "0.001"), output_stride=8)
     return Recipe(backbone, network, (coarse, fine), needs_gpu=True)
 
 

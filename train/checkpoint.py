@@ -9,13 +9,14 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-from torch import Tensor
+from torch import nn
 
 from dlv3deploy.core.checkpoints import MADE_BY, checkpoint_facts
+from dlv3deploy.core.classes import Classes
 from dlv3deploy.core.errors import UserError
 from dlv3deploy.core.files import replacing, sha256_of
 from dlv3deploy.core.progress import say
-from dlv3deploy.core.spec import SPEC_KEY, ModelSpec
+from dlv3deploy.core.spec import SPEC_KEY, Architecture, ModelSpec
 from dlv3deploy.train.network.atrous import check_output_stride
 from dlv3deploy.train.network.choices import native_stride
 from dlv3deploy.train.network.deeplabv3 import DeepLabV3
@@ -71,28 +72,46 @@ def load_checkpoint(path: Path, output_stride: int | None = None) -> tuple[DeepL
     return model.eval(), replace(spec, architecture=architecture, output=output)
 
 
-def load_start(path: Path, model: DeepLabV3) -> None:
+def start_architecture(path: Path, output_stride: int | None, auxiliary: bool) -> tuple[Architecture, ModelSpec]:
+    """The network of a checkpoint that training goes on from, at its own or another output stride, and its spec."""
+    spec = checkpoint_facts(path).spec
+    if spec.architecture is None:
+        raise UserError(str(path), "does not say which architecture its weights are for", MADE_BY)
+    stride = spec.architecture.output_stride if output_stride is None else output_stride
+    check_output_stride(stride, native_stride(spec.architecture))
+    architecture = spec.architecture.at_output_stride(stride)
+    return replace(architecture, auxiliary=architecture.auxiliary or auxiliary), spec
+
+
+def load_start(path: Path, model: DeepLabV3, classes: Classes) -> None:
     """Begin with all weights of a checkpoint, whatever output stride it was trained at (paper, section 4.1: 16, then 8).
 
-    Where the checkpoint has other classes, or no auxiliary head, the layers that depend on them stay as they are, which is
-    said. Raises UserError when any other weight is missing or has another shape.
+    Where the checkpoint has other classes than `classes`, or no auxiliary head, the layers that depend on them stay as they
+    are, which is said. Raises UserError when it is of another network.
     """
-    theirs = len(checkpoint_facts(path).spec.classes)
-    weights, wanted = read_safetensors(path, MADE_BY), model.state_dict()
-    fresh = {n for n in wanted if n.startswith("aux_classifier.") and n not in weights}
-    fresh |= {n for n, t in wanted.items() if n in weights and _counts_classes(n, weights[n], t, theirs, model.classes)}
-    problems = [
-        f"lacks {n}" if n not in weights else f"has {n} of shape {list(weights[n].shape)}, not {list(t.shape)}"
-        for n, t in wanted.items()
-        if n not in fresh and (n not in weights or weights[n].shape != t.shape)
-    ]
-    if problems:
+    architecture, theirs = start_architecture(path, model.architecture.output_stride, model.architecture.auxiliary)
+    own = replace(model.architecture, auxiliary=architecture.auxiliary)
+    if architecture != own:
         raise UserError(
-            str(path), f"does not fit this network: it {problems[0]}", "give the --backbone and head options that made it"
+            str(path), f"is {architecture}, not {own}", "leave the network's options out, and those of the checkpoint are taken"
         )
+    weights, wanted = read_state_dict(path), model.state_dict()
+    fresh = {n for n in wanted if n.startswith("aux_classifier.") and n not in weights}
+    if theirs.classes.names != classes.names:
+        fresh |= _class_layers(model)
+    for name, tensor in wanted.items():
+        if name not in fresh and (name not in weights or weights[name].shape != tensor.shape):
+            raise UserError(str(path), f"does not fit its own description (at {name})", MADE_BY)
     if fresh:
         say(f"{path}: {', '.join(sorted({n.rpartition('.')[0] for n in fresh}))} begin anew")
     model.load_state_dict({n: t if n in fresh else weights[n] for n, t in wanted.items()})
+
+
+def _class_layers(model: DeepLabV3) -> set[str]:
+    """The weights that belong to single classes: those of the last convolutions of the heads, which alone have a bias."""
+    heads = [(n, m) for n, m in model.named_modules() if n.startswith(("classifier", "aux_classifier"))]
+    last = [n for n, m in heads if isinstance(m, nn.Conv2d) and m.bias is not None and m.out_channels == model.classes]
+    return {f"{name}.{part}" for name in last for part in ("weight", "bias")}
 
 
 def load_backbone_weights(path: Path, model: DeepLabV3) -> None:
@@ -112,9 +131,3 @@ def load_backbone_weights(path: Path, model: DeepLabV3) -> None:
             f"supply weights of {name} under torchvision's names, or choose another --backbone",
         )
     model.backbone.load_state_dict({**wanted, **weights})
-
-
-def _counts_classes(name: str, theirs: Tensor, own: Tensor, their_classes: int, own_classes: int) -> bool:
-    """Whether a head's weight differs between two networks because their numbers of classes do."""
-    in_head = name.startswith(("classifier.", "aux_classifier."))
-    return in_head and (theirs.shape[:1], own.shape[:1]) == ((their_classes,), (own_classes,)) and theirs.shape != own.shape

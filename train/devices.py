@@ -24,7 +24,7 @@ GLOO_PAUSE_S = 0.2
 def launched(plan: TrainingPlan) -> Fabric:
     """Fabric with every process started. Raises UserError where a device would be left without images."""
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
-    precision, placement = precision_for(plan.precision), _placement()
+    precision, placement = precision_for(plan.precision), _placement(plan.one_device)
     try:
         fabric = Fabric(precision=precision, **placement)
         fabric.launch()
@@ -53,13 +53,13 @@ def disconnect(fabric: Fabric) -> None:
         torch.distributed.destroy_process_group()
 
 
-def _placement() -> dict[str, Any]:
+def _placement(one_device: bool) -> dict[str, Any]:
     """Fabric's settings: torchrun says how many processes there are, here and in all; without it every device gets one.
 
     Raises UserError for more processes than GPUs, where there are any.
     """
     if not started_by_torchrun():
-        return {"accelerator": "auto", "devices": "auto"}
+        return {"accelerator": "auto", "devices": 1 if one_device else "auto"}
     here, everywhere = int(os.environ["LOCAL_WORLD_SIZE"]), int(os.environ["WORLD_SIZE"])
     if 0 < (gpus := torch.cuda.device_count()) < here:
         raise UserError(

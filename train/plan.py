@@ -32,7 +32,7 @@ OPTION_NAMES = {
     "hard-below": "ohem",
     "dice-weight": "dice",
 }
-NO_OPTIONS = frozenset({"auxiliary-weight", "early-padding", "dynamic-size", "dynamic-batch", "resize", "colour-order"})
+NO_OPTIONS = frozenset({"auxiliary-weight", "early-padding", "dynamic-size", "dynamic-batch", "colour-order"})
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,9 @@ class TrainingPlan:
 
     `crop` and `scale` are the augmentation's; `learning_rate` decays by the poly rule to zero over `steps`; validation runs
     every `validate_every` steps and at the end. A batch of `batch_size` is spread over all processes and, on each, over
-    `accumulate` passes. Images that hold one of `repeat_classes` count `repeats` times (the paper's hard images, section 4.3).
-    `split` is what is trained on, of data sets that have more than `train`. `ema_decay` keeps an exponential moving average of
-    the weights, which is what is then validated and saved.
+    `accumulate` passes; `one_device` leaves further devices alone. Images that hold one of `repeat_classes` count `repeats`
+    times (the paper's hard images, section 4.3). `split` is what is trained on, of data sets that have more than `train`.
+    `ema_decay` keeps an exponential moving average of the weights, which is what is then validated and saved.
     """
 
     data: Path
@@ -74,6 +74,7 @@ class TrainingPlan:
     workers: int = 1
     precision: str = "auto"
     compiled: bool = False
+    one_device: bool = False
     backbone_weights: Path | None = None
     start_from: Path | None = None
 
@@ -180,7 +181,7 @@ class TrainingPlan:
         settings = asdict(self) | asdict(self.architecture) | asdict(self.loss)
         settings |= {"size": (frame.pop("height"), frame.pop("width")), "learning_rate": self.initial_rate} | frame
         settings |= {"classes": ", ".join(self.classes.names), "ignore_index": self.classes.ignore_index}
-        free = ("data", "workers", "precision", "compiled", "validate_every", "backbone_weights", "start_from")
+        free = ("data", "workers", "precision", "compiled", "one_device", "validate_every", "backbone_weights", "start_from")
         for name in (*free, "architecture", "input", "loss"):
             del settings[name]
         return by_option({name.replace("_", "-"): str(value) for name, value in settings.items()})

@@ -77,7 +77,7 @@ def _network(plan: TrainingPlan, fabric: Fabric, begins: bool) -> DeepLabV3:
     if begins and plan.backbone_weights:
         load_backbone_weights(plan.backbone_weights, model)
     if begins and plan.start_from:
-        load_start(plan.start_from, model)
+        load_start(plan.start_from, model, plan.classes)
     if plan.batch_norm_momentum is not None:
         batch_norm.set_momentum(model, plan.batch_norm_momentum)
     if plan.frozen_batch_norm:

@@ -19,7 +19,10 @@ VALIDATIONS = 10  # in the course of a stage
 
 @dataclass(frozen=True)
 class Machine:
-    """What a run may change about how it is computed, and not what: see `train`."""
+    """What a run may change about how it is computed: see `train`.
+
+    Over several passes batch norm sees fewer images at a time than the paper's 16, which is said.
+    """
 
     accumulate: int = 1
     compiled: bool = False
@@ -41,6 +44,8 @@ def run_table(number: int, row: str | None, workspace: Path, data: Path | None, 
     from dlv3deploy.core.progress import say
 
     place = Workspace(workspace)
+    if machine.accumulate > 1:
+        say(f"batch norm sees {16 // machine.accumulate} images at a time, the paper's 16")
     recipes: Sequence[Recipe] = TABLES[number].recipes if row is None else [find_recipe(TABLES[number], row)]
     sources = _sources(recipes, data, coco)
     for recipe in recipes:
@@ -124,6 +129,7 @@ def plan_for(stage: Stage, sources: Sources, machine: Machine) -> TrainingPlan:
         validate_every=max(1, stage.steps // VALIDATIONS),
         workers=machine.workers,
         compiled=machine.compiled,
+        one_device=True,  # one recipe after another runs in this very process
     )
 
 
@@ -132,13 +138,21 @@ def train_stage(plan: TrainingPlan, folder: Workspace) -> Path:
 
     It is the last one, as in the paper, not the best on the images that measure it.
     """
+    from dlv3deploy.core.errors import UserError
+    from dlv3deploy.train.devices import started_by_torchrun
     from dlv3deploy.train.loop import train
     from dlv3deploy.train.run_state import RunFolder
 
+    if started_by_torchrun():
+        rule = "recipes are trained one after another by one process"
+        raise UserError("`paper` under torchrun", rule, "leave torchrun out, or give the row's settings to `train`")
+
     run = RunFolder(folder.training)
     resume = run.state.exists()
-    if not (resume and run.is_finished()):
-        train(plan, folder.checkpoint, folder.training, resume)
+    if not resume:
+        train(plan, folder.checkpoint, folder.training)
+    elif run.load_state(plan).progress.settled < plan.steps:  # raises for a training by another plan
+        train(plan, folder.checkpoint, folder.training, resume=True)
     return run.last
 
 

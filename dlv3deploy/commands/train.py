@@ -4,26 +4,16 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from dlv3deploy.commands.options import (
-    Size,
-    WorkspaceOption,
-    parse_pair,
-    parse_size,
-    parse_triple,
-    parse_whole_numbers,
-    resolve_classes,
-)
+from dlv3deploy.commands.options import WorkspaceOption, parse_pair, parse_size, parse_triple, resolve_classes
+from dlv3deploy.commands.train_input import crop_for, natural_input, parse_resize, parse_split
+from dlv3deploy.commands.train_network import DEFAULT_STRIDE, parse_aspp_rates, parse_head, parse_multi_grid, require_no_network
 from dlv3deploy.core.workspace import Workspace
-
-if TYPE_CHECKING:
-    from dlv3deploy.core.classes import Classes
-    from dlv3deploy.core.datasets import Split
-    from dlv3deploy.core.spec import HeadKind
 
 
 def _panel(name: str) -> Callable[..., Any]:
@@ -43,7 +33,9 @@ def train(
     ] = "mobilenet_v2",
     width: Annotated[float, _network(help="Multiplies the backbone's channels (not MobileNetV3's).")] = 1.0,
     head: Annotated[str, _network(help="aspp, cascade (paper, section 3.2), deeplabv2 or lraspp (MobileNetV3's).")] = "aspp",
-    output_stride: Annotated[int, _network(help="8, 16 or 32; up to 256 with --blocks 7.")] = 16,
+    output_stride: Annotated[
+        int | None, _network(help="8, 16 or 32, up to 256 with --blocks 7; default: 16, or that of --from.")
+    ] = None,
     blocks: Annotated[int, _network(help="Last ResNet block, 4 to 7; those after 4 are replicas of it.")] = 4,
     multi_grid: Annotated[
         str | None, _network(help="Unit rates of blocks 4 to 7, such as 1,2,4; default: torchvision's rule.")
@@ -61,7 +53,8 @@ def train(
         str | None, _start(help="State dict to start from (.safetensors, .pth), or a name of import-weights --list.")
     ] = None,
     start_from: Annotated[
-        Path | None, _start("--from", help="Checkpoint to go on from, at this or another output stride.")
+        Path | None,
+        _start("--from", help="Checkpoint to go on from: its network, at this or another output stride."),
     ] = None,
     resume: Annotated[bool, _start("--resume", help="Go on with the run that stopped in this workspace.")] = False,
     restart: Annotated[bool, _start("--restart", help="Begin again although an unfinished run lies here.")] = False,
@@ -75,8 +68,11 @@ def train(
     size: Annotated[
         str | None, _data(help="Model input HEIGHTxWIDTH; default: the first image's, fitted to the stride.")
     ] = None,
-    mean: Annotated[str | None, _data(help="R,G,B in 8-bit pixel units; default: ImageNet's.")] = None,
-    std: Annotated[str | None, _data(help="R,G,B in 8-bit pixel units; default: ImageNet's.")] = None,
+    resize: Annotated[
+        str | None, _data(help="How pictures fit the input: stretch, or letterbox, the default where their sizes differ.")
+    ] = None,
+    mean: Annotated[str | None, _data(help="R,G,B in 8-bit pixel units; default: ImageNet's, or those of --from.")] = None,
+    std: Annotated[str | None, _data(help="R,G,B in 8-bit pixel units; default: ImageNet's, or those of --from.")] = None,
     crop: Annotated[str | None, _data(help="Training crop HEIGHTxWIDTH; default: the input size, 513 at most.")] = None,
     scale: Annotated[str, _data(help="Range of the random resizing.")] = "0.5,2.0",
     flip: Annotated[bool, _data(help="Mirror half of the images left to right.")] = True,
@@ -118,7 +114,8 @@ def train(
     """
     from dlv3deploy.core.datasets import find_root
     from dlv3deploy.core.progress import say
-    from dlv3deploy.core.spec import IMAGENET_MEAN, IMAGENET_STD, Architecture, InputSpec, check_size
+    from dlv3deploy.core.spec import Architecture, InputSpec, check_size
+    from dlv3deploy.train.checkpoint import start_architecture
     from dlv3deploy.train.loop import check_fits
     from dlv3deploy.train.loop import train as run_training
     from dlv3deploy.train.loss import LossChoice
@@ -127,40 +124,51 @@ def train(
     from dlv3deploy.train.weights.download import weights_file
 
     data = find_root(data)
-    architecture = Architecture(
+    stride = DEFAULT_STRIDE if output_stride is None else output_stride
+    asked = Architecture(
         backbone,
-        output_stride,
-        _aspp_rates(aspp_rates, output_stride),
+        stride,
+        parse_aspp_rates(aspp_rates, stride),
         aspp_channels,
-        auxiliary,
-        head=head_kind(head),
+        head=parse_head(head),
         width=width,
         blocks=blocks,
-        multi_grid=_grid(multi_grid),
+        multi_grid=parse_multi_grid(multi_grid),
         image_pooling=image_pooling,
         aspp_batch_norm=aspp_batch_norm,
         final_convolution=final_convolution,
         decoder=decoder,
     )
+    given = InputSpec(1, 1)
+    if start_from is None:
+        architecture = replace(asked, auxiliary=auxiliary)
+    else:
+        require_no_network(asked, stride)
+        architecture, begun = start_architecture(start_from, output_stride, auxiliary)
+        given = begun.input
     check_architecture(architecture)
     known = resolve_classes(data, classes, class_names, palette, ignore_index)
-    input_size = parse_size(size) if size else _size_of_first_image(data, output_stride, known)
-    check_size(*input_size, output_stride)
+    natural, rule = natural_input(data, architecture.output_stride, known)
+    input_size = parse_size(size) if size else natural
+    check_size(*input_size, architecture.output_stride)
     options: dict[str, Any] = {"optimiser": optimiser}
     plan = TrainingPlan(
         data=data,
         classes=known,
         architecture=architecture,
         input=InputSpec(
-            *input_size, mean=parse_triple(mean, "--mean") or IMAGENET_MEAN, std=parse_triple(std, "--std") or IMAGENET_STD
+            *input_size,
+            resize=parse_resize(resize) if resize else given.resize if start_from else rule,
+            mean=parse_triple(mean, "--mean") or given.mean,
+            std=parse_triple(std, "--std") or given.std,
         ),
-        crop=parse_size(crop) if crop else _crop_for(input_size, output_stride),
+        crop=parse_size(crop) if crop else crop_for(input_size, architecture.output_stride),
         steps=steps,
         batch_size=batch_size,
         accumulate=accumulate,
         scale=parse_pair(scale, "--scale"),
         flip=flip,
-        split=_split(split),
+        split=parse_split(split),
         repeat_classes=tuple(name.strip() for name in repeat_classes.split(",")) if repeat_classes else (),
         repeats=repeats,
         loss=LossChoice(label_smoothing, ohem, dice, class_weights),
@@ -189,61 +197,3 @@ def train(
         f"after {result.steps} steps in {result.seconds / 60:.1f} min"
     )
     say(f"wrote {result.checkpoint}; next: dlv3deploy export")
-
-
-LARGEST_CROP = 513  # the paper's, section 4.1
-
-
-def _size_of_first_image(data: Path, output_stride: int, classes: Classes) -> Size:
-    """The first validation image's size, each side rounded to the nearest multiple of the output stride, the larger of two."""
-    from dlv3deploy.core.datasets import open_dataset
-
-    frame, _ = open_dataset(data, "val", classes).samples[0].read()
-    height, width = (max(1, (2 * side // output_stride + 1) // 2) * output_stride for side in frame.shape[:2])
-    return height, width
-
-
-def _crop_for(size: Size, output_stride: int) -> Size:
-    height, width = (side if side <= LARGEST_CROP else LARGEST_CROP // output_stride * output_stride + 1 for side in size)
-    return height, width
-
-
-def _aspp_rates(text: str | None, output_stride: int) -> tuple[int, ...]:
-    """As given; the paper's by default; with `none` ASPP is a 1×1 convolution and image pooling, as in small edge models."""
-    from dlv3deploy.train.network.atrous import aspp_rates_at
-
-    if text == "none":
-        return ()
-    return parse_whole_numbers(text, "--aspp-rates", "6,12,18") or aspp_rates_at(output_stride)
-
-
-def _grid(text: str | None) -> tuple[int, int, int] | None:
-    from dlv3deploy.core.errors import UserError
-
-    numbers = parse_whole_numbers(text, "--multi-grid", "1,2,4")
-    if numbers is None:
-        return None
-    if len(numbers) != 3:
-        raise UserError(f"--multi-grid {text}", "is three unit rates", "the paper's best are 1,2,1 and 1,2,4")
-    return numbers[0], numbers[1], numbers[2]
-
-
-def _split(text: str) -> Split:
-    from dlv3deploy.core.errors import UserError
-
-    if text not in ("train", "trainval"):
-        raise UserError(f"--split {text}", "is not for training", "use train or trainval")
-    return "train" if text == "train" else "trainval"
-
-
-def head_kind(text: str) -> HeadKind:
-    """The head that an option names. Raises UserError."""
-    from typing import get_args
-
-    from dlv3deploy.core.errors import UserError
-    from dlv3deploy.core.spec import HeadKind
-
-    kinds: dict[str, HeadKind] = {kind: kind for kind in get_args(HeadKind)}
-    if text not in kinds:
-        raise UserError(f"--head {text}", "is unknown", f"use one of {', '.join(kinds)}")
-    return kinds[text]

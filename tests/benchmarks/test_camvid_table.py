@@ -9,13 +9,18 @@ from datetime import date
 from pathlib import Path
 
 import camvid
+import numpy as np
 import pytest
+import tiny_datasets as tiny
 from machine import Machine
 from recipes import INFERENCES, RECIPES, Command, Places, Stage
+from safetensors.numpy import save_file
 from standing import require_same
 from typer.testing import CliRunner
 
 from dlv3deploy.cli import app
+from dlv3deploy.core.classes import CAMVID
+from dlv3deploy.core.spec import SPEC_KEY, Architecture, InputSpec, ModelSpec, OutputSpec
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("lightning_fabric")
@@ -126,7 +131,7 @@ def test_what_fails_says_why_and_what_needs_a_gpu_says_so(
     damaged = "failed: exit code 1, error: WORKSPACE/model.safetensors: is damaged; train again"
     assert results == [damaged] * 4 + ["not run: needs a GPU"] * 4
     assert str(tmp_path) not in text
-    assert "dlv3deploy train CAMVID --workspace WORKSPACE/resnet50-os8 --classes camvid --backbone resnet50" in text
+    assert "dlv3deploy train CAMVID --workspace WORKSPACE/resnet50-os8 --classes camvid --size 353x481" in text
 
 
 @pytest.mark.parametrize("stage", [s for r in RECIPES.values() for s in r.stages], ids=lambda stage: stage.folder)
@@ -141,9 +146,15 @@ def test_a_recipe_is_understood_and_a_run_records_it_under_the_names_that_are_co
 
     weights = tmp_path / "weights.pth"
     weights.write_bytes(b"any")
-    for folder in ("data", "space/resnet50-os16", "space/resnet101-os16"):
-        (tmp_path / folder).mkdir(parents=True)
-        (tmp_path / folder / "model.safetensors").write_bytes(b"any")
+    for name in "ab":
+        tiny.picture(tmp_path / "data" / "images" / f"{name}.png")
+        tiny.ids(tmp_path / "data" / "labels" / f"{name}.png", 0, 1)
+    for backbone in ("resnet50", "resnet101"):
+        folder = tmp_path / "space" / f"{backbone}-os16"
+        folder.mkdir(parents=True)
+        network = Architecture(backbone, 16, multi_grid=(1, 2, 4), final_convolution=False)
+        spec = ModelSpec(CAMVID, InputSpec(353, 481), OutputSpec("scores"), network)
+        save_file({"weight": np.zeros(1)}, folder / "model.safetensors", metadata={SPEC_KEY: spec.to_text()})
     places = Places(tmp_path / "data", tmp_path / "space", dict.fromkeys(RECIPES, str(weights)))
     monkeypatch.setattr("dlv3deploy.train.loop.train", note)
     done = CliRunner().invoke(app, places.fill(stage.command))

@@ -68,9 +68,9 @@ def test_a_row_that_does_not_work_is_named_and_exit_3(monkeypatch: pytest.Monkey
     assert done.stdout.count("works") == 3 and "the loss is nan" in done.stdout
 
 
-def test_a_miniature_keeps_what_makes_the_recipe() -> None:
+def test_a_miniature_keeps_what_makes_the_recipe(scenes: Path) -> None:
     stage = TABLES[7].recipes[0].stages[-1]
-    plan, own = paper_smoke.small_plan(stage, Path("data")), stage.architecture
+    plan, own = paper_smoke.small_plan(stage, scenes), stage.architecture
     assert plan.architecture == replace(own, width=0.125, aspp_channels=32)
     assert (plan.frozen_batch_norm, plan.learning_rate, plan.repeat_classes) == (True, stage.learning_rate, ("person",))
     assert (plan.optimiser, plan.poly_power, plan.scale, plan.flip) == ("sgd", 0.9, (0.5, 2.0), True)
@@ -95,7 +95,7 @@ def voc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """VOC with SBD in miniature; stages are trained on it for two steps, an eighth as wide, from weights on this disk."""
     pytest.importorskip("scipy")
     tiny.voc(tmp_path / "voc")
-    tiny.sbd(tmp_path / "voc", train=("d", "e"), val=())
+    tiny.sbd(tmp_path / "voc", train=("d",), val=("e",))
     real = paper_runs.plan_for
 
     def short(stage: Stage, sources: paper_runs.Sources, machine: paper_runs.Machine) -> TrainingPlan:

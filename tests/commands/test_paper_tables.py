@@ -146,7 +146,7 @@ def test_options_of_the_figure_are_not_passed_over_by_a_table(option: tuple[str,
 
 
 def test_a_row_of_the_figure() -> None:
-    assert "table1 to table7" in refused("figure4", "--row", "os-8")
+    assert "--row: is of the tables" in refused("figure4", "--row", "os-8")
 
 
 def test_the_tables_need_no_torch() -> None:

@@ -66,7 +66,7 @@ def checkpoint(folder: Path) -> Path:
     import torch
 
     from dlv3deploy.train.checkpoint import save_checkpoint
-    from dlv3deploy.train.deeplabv3 import DeepLabV3
+    from dlv3deploy.train.network.deeplabv3 import DeepLabV3
 
     architecture = Architecture("resnet18", output_stride=16, aspp_channels=8)
     torch.manual_seed(0)

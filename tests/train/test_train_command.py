@@ -22,7 +22,7 @@ from torch._inductor.exc import CppCompileError
 from typer.testing import CliRunner, Result
 
 from dlv3deploy.cli import app
-from dlv3deploy.commands.train import _crop_for, _size_of_first_image
+from dlv3deploy.commands.train_input import crop_for, natural_input
 from dlv3deploy.core.classes import CAMVID, VOC
 from dlv3deploy.core.spec import Architecture, InputSpec
 from dlv3deploy.train import loop
@@ -108,13 +108,35 @@ def test_the_default_size_is_the_nearest_multiple_and_the_larger_of_two(
     for folder, pixels in (("images", np.zeros((*image, 3), np.uint8)), ("labels", np.zeros(image, np.uint8))):
         (tmp_path / folder).mkdir()
         Image.fromarray(pixels).save(tmp_path / folder / "only.png")
-    assert _size_of_first_image(tmp_path, output_stride, VOC) == expected
+    assert natural_input(tmp_path, output_stride, VOC) == (expected, "stretch")
+
+
+def test_pictures_of_several_sizes_keep_their_proportions_in_a_square(tmp_path: Path) -> None:
+    for name, size in (("a", (90, 60)), ("b", (60, 90)), ("c", (80, 60))):
+        for folder, pixels in (("images", np.zeros((*size, 3), np.uint8)), ("labels", np.zeros(size, np.uint8))):
+            (tmp_path / "val" / folder).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(tmp_path / "val" / folder / f"{name}.png")
+    assert natural_input(tmp_path, 16, VOC) == ((97, 97), "letterbox")
 
 
 @pytest.mark.parametrize("output_stride", [8, 16, 32])
 def test_the_default_crop_is_the_input_but_no_larger_than_the_papers(output_stride: int) -> None:
-    assert _crop_for((352, 480), output_stride) == (352, 480)
-    assert _crop_for((1024, 512), output_stride) == (513, 512)
+    assert crop_for((352, 480), output_stride) == (352, 480)
+    assert crop_for((1024, 512), output_stride) == (513, 512)
+
+
+def test_from_takes_the_network_and_the_preprocessing_of_the_checkpoint(
+    few_scenes: Path, tmp_path: Path, lively_checkpoint: Path
+) -> None:
+    own = [option for option in SMALL if option not in ("--aspp-rates", "1,2,3", "--aspp-channels", "8")]
+    words = ["train", str(few_scenes), "--workspace", str(tmp_path), *own, "--steps", "1", "--from", str(lively_checkpoint)]
+    result = CliRunner().invoke(app, [*words, "--output-stride", "8"])
+    assert result.exit_code == 0, result.output
+    begun, spec = (load_checkpoint(path)[1] for path in (lively_checkpoint, tmp_path / "model.safetensors"))
+    assert begun.architecture is not None and spec.architecture == begun.architecture.at_output_stride(8)
+    assert (spec.input.mean, spec.input.std) == (begun.input.mean, begun.input.std)
+    refused = CliRunner().invoke(app, [*words, "--restart", "--backbone", "resnet18"])
+    assert refused.exit_code == 1 and "the network is the checkpoint's" in refused.stderr
 
 
 def test_classes_may_come_from_the_command_line(few_scenes: Path, tmp_path: Path) -> None:

@@ -157,7 +157,7 @@ def test_what_decides_the_weights_is_in_the_fingerprint_under_its_options_name(o
 @pytest.mark.parametrize("part", ["architecture", "loss", "input", ""])
 def test_every_field_decides_but_those_that_are_free(part: str) -> None:
     """As it is, whatever fields are added: none is hidden behind another of the same name."""
-    free = {"data", "workers", "precision", "compiled", "validate_every", "backbone_weights", "start_from"}
+    free = {"data", "workers", "precision", "compiled", "one_device", "validate_every", "backbone_weights", "start_from"}
     plan = small_plan(HERE, learning_rate=0.1)
     before = plan.fingerprint()
     for field in fields(getattr(plan, part) if part else plan):

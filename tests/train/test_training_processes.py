@@ -24,11 +24,13 @@ TWO = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-p
 TORCHRUN = (*TWO, "-m", "dlv3deploy")
 SHALLOW = str(Path(__file__).with_name("shallow_program.py"))
 ONE_SHALLOW, TWO_SHALLOW = (sys.executable, SHALLOW), (*TWO, SHALLOW)
-SMALL = (
-    *("--aspp-rates", "1,2,3", "--aspp-channels", "8", "--crop", "48x64", "--steps", "6", "--batch-size", "4"),
+NETWORK = ("--aspp-rates", "1,2,3", "--aspp-channels", "8")
+SHORT = (  # of a run that goes on from a checkpoint, and so needs no network
+    *("--crop", "48x64", "--steps", "6", "--batch-size", "4"),
     *("--validate-every", "3", "--precision", "32-true", "--workers", "0", "--seed", "3"),
 )
-FROZEN = (*SMALL, "--validate-every", "1", "--freeze-batch-norm", "--optimiser", "sgd", "--learning-rate", "0.001")
+SMALL = (*NETWORK, *SHORT)
+FROZEN = (*SHORT, "--validate-every", "1", "--freeze-batch-norm", "--optimiser", "sgd", "--learning-rate", "0.001")
 ON_CPU = environment(CUDA_VISIBLE_DEVICES="")
 
 pytestmark = pytest.mark.slow
@@ -87,8 +89,8 @@ def test_with_batch_norm_training_each_process_has_statistics_of_its_own(
 ) -> None:
     """So the curve differs, as the README says; what is reported is what the saved weights score."""
     start = ("--from", str(lively_checkpoint))
-    trained((sys.executable, "-m", "dlv3deploy"), few_scenes, tmp_path / "one", *SMALL, *start)
-    said = trained(TORCHRUN, few_scenes, tmp_path / "two", *SMALL, *start)
+    trained((sys.executable, "-m", "dlv3deploy"), few_scenes, tmp_path / "one", *SHORT, *start)
+    said = trained(TORCHRUN, few_scenes, tmp_path / "two", *SHORT, *start)
     assert losses(tmp_path / "two") != pytest.approx(losses(tmp_path / "one"), rel=1e-3)
     assert said.count("training on 5 images") == said.count("best validation mIoU") == 1
     model, spec = load_checkpoint(tmp_path / "two" / "model.safetensors")
@@ -194,7 +196,7 @@ def test_torchrun_says_how_many_processes_there_are(
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
-    assert devices._placement() == expected
+    assert devices._placement(one_device=False) == expected
 
 
 @pytest.mark.parametrize(("gpus", "says"), [(1, "there is 1; use torchrun --nproc-per-node 1,"), (3, "there are 3; use")])
