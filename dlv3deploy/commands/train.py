@@ -113,6 +113,7 @@ def train(
     On several GPUs or machines: torchrun --nproc-per-node N -m dlv3deploy train DATA …
     """
     from dlv3deploy.core.datasets import find_root
+    from dlv3deploy.core.errors import UserError
     from dlv3deploy.core.progress import say
     from dlv3deploy.core.spec import Architecture, InputSpec, check_size
     from dlv3deploy.train.checkpoint import start_architecture
@@ -125,6 +126,8 @@ def train(
 
     data = find_root(data)
     stride = DEFAULT_STRIDE if output_stride is None else output_stride
+    if start_from and backbone_weights:
+        raise UserError("--backbone-weights and --from", "both say where the weights begin", "give one of them")
     asked = Architecture(
         backbone,
         stride,

@@ -84,9 +84,11 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
 
 
 def _reason(error: Exception) -> str:
-    """torch explains at length how to run what a pickle wants to run; all that matters is what it wants."""
+    """torch explains at length how to run what a pickle wants to run; all that matters is what it wants, if it is one."""
     wanted = re.search(r"GLOBAL (\S+)", str(error))
-    return f"it asks for {wanted[1]}, which is no tensor" if wanted else first_line(error)
+    if wanted:
+        return f"it asks for {wanted[1]}, which is no tensor"
+    return "torch did not write it, or it is damaged" if "weights_only" in str(error) else first_line(error)
 
 
 def _plain(tensor: Tensor, name: str, path: Path) -> Tensor:
