@@ -217,12 +217,15 @@ def test_every_loss_learns(few_scenes: Path, tmp_path: Path, loss: LossChoice) -
 
 
 @pytest.mark.slow
-def test_a_compiled_network_learns_what_a_plain_one_learns(unbroken: UnbrokenRun, few_scenes: Path, tmp_path: Path) -> None:
-    plan = small_plan(few_scenes, steps=12, compiled=True)
-    train(plan, tmp_path / "model.safetensors", tmp_path / "train")
-    ours, theirs = ([float(row["loss"]) for row in rows_of(folder)] for folder in (tmp_path / "train", unbroken.folder))
-    assert ours == pytest.approx(theirs, rel=1e-3)
-    assert set(tensors_of(tmp_path / "model.safetensors")) == set(tensors_of(unbroken.checkpoint))
+def test_a_compiled_network_learns_what_a_plain_one_learns(few_scenes: Path, tmp_path: Path) -> None:
+    """Without dropout, whose random numbers the compiler draws in another order."""
+    for compiled in (False, True):
+        root = tmp_path / str(compiled)
+        train(small_plan(few_scenes, compiled=compiled, dropout=0.0), root / "model.safetensors", root / "train")
+    plain, ours = (tmp_path / str(compiled) for compiled in (False, True))
+    losses = [[float(row["loss"]) for row in rows_of(root / "train")] for root in (plain, ours)]
+    assert losses[1] == pytest.approx(losses[0], rel=5e-3)
+    assert set(tensors_of(ours / "model.safetensors")) == set(tensors_of(plain / "model.safetensors"))
 
 
 def test_the_run_leaves_a_report_and_a_picture_of_its_data(unbroken: UnbrokenRun, few_scenes: Path) -> None:
