@@ -116,10 +116,6 @@ class RunFolder:
             raise UserError(str(self.best), "is missing, and the saved run counts on it", "start anew with --restart")
         return state
 
-    def is_finished(self) -> bool:
-        """Whether a run lies here that took all of its steps."""
-        return self.state.exists() and self.read_state().is_finished
-
     def read_losses(self) -> list[float]:
         """The training loss of every row, in order."""
         return [row.loss for row in self.read_state().rows]

@@ -21,7 +21,7 @@ from dlv3deploy.core.preprocess import preprocess
 from dlv3deploy.core.spec import InputSpec
 from dlv3deploy.train.augment import Augmentation, mean_colour
 
-Pair = tuple[Tensor, Tensor]
+Pair = tuple[Tensor, Tensor]  # image(s) (N×)3×H×W float32, label(s) (N×)H×W int64
 
 
 class AugmentedSamples(TorchDataset[Pair]):

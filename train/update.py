@@ -12,12 +12,10 @@ from dlv3deploy.core.errors import CheckFailed
 from dlv3deploy.train import batch_norm
 from dlv3deploy.train.network.dropout import share_dropout
 from dlv3deploy.train.run import Run
-from dlv3deploy.train.samples import part_of_batch
-
-Part = tuple[Tensor, Tensor]  # images N×3×H×W float32, labels N×H×W int64
+from dlv3deploy.train.samples import Pair, part_of_batch
 
 
-def update(run: Run, step: int, parts: Sequence[Part]) -> float:
+def update(run: Run, step: int, parts: Sequence[Pair]) -> float:
     """Learn from this process's `parts` of one batch; the loss of the whole batch.
 
     Gradients are those of the mean over all labelled pixels of the batch, and dropout's masks belong to the images' places in
@@ -48,7 +46,7 @@ def update(run: Run, step: int, parts: Sequence[Part]) -> float:
     return value
 
 
-def _labelled(parts: Sequence[Part], ignore_index: int) -> Tensor:
+def _labelled(parts: Sequence[Pair], ignore_index: int) -> Tensor:
     return torch.stack([(labels != ignore_index).sum() for _, labels in parts]).sum().float()
 
 

@@ -148,10 +148,9 @@ def train_stage(plan: TrainingPlan, folder: Workspace) -> Path:
         raise UserError("`paper` under torchrun", rule, "leave torchrun out, or give the row's settings to `train`")
 
     run = RunFolder(folder.training)
-    resume = run.state.exists()
-    if not resume:
+    if not run.state.exists():
         train(plan, folder.checkpoint, folder.training)
-    elif run.load_state(plan).progress.settled < plan.steps:  # raises for a training by another plan
+    elif not run.load_state(plan).is_finished:  # raises for a training by another plan
         train(plan, folder.checkpoint, folder.training, resume=True)
     return run.last
 

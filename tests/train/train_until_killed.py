@@ -12,14 +12,14 @@ import torch
 from small_runs import shallow_backbone, small_plan
 
 from dlv3deploy.train import loop
-from dlv3deploy.train.update import Part
+from dlv3deploy.train.samples import Pair
 
 
 def main(data: Path, root: Path, last: int) -> None:
     torch.set_num_threads(1)  # as the run that it is compared with
     step_as_it_is = loop.update
 
-    def step_or_die(run: loop.Run, step: int, parts: Sequence[Part]) -> float:
+    def step_or_die(run: loop.Run, step: int, parts: Sequence[Pair]) -> float:
         if step == last:
             os.kill(os.getpid(), signal.SIGKILL)
         return step_as_it_is(run, step, parts)
