@@ -1,12 +1,14 @@
-"""Running the model over images and showing every tensor of interest to its observer, one image at a time."""
+"""Running a network over images and showing tensors to their observers, one image at a time."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from dlv3deploy.calibration.observers import Observer, Range
+from numpy.typing import NDArray
+
+from dlv3deploy.calibration.observers import Observers
 from dlv3deploy.core.engine import Batch
 from dlv3deploy.core.errors import UserError
 
@@ -16,34 +18,59 @@ if TYPE_CHECKING:
 INSTALL = "install dlv3deploy[onnxruntime]"
 
 
-def collect_ranges(
-    model: ModelProto, batches: Iterable[Batch], observers: Mapping[str, Observer]
-) -> tuple[dict[str, Range], int]:
-    """The range of every observed tensor over all batches, and how many images they held.
+def observe(model: ModelProto, batches: Iterable[Batch], observers: Observers) -> int:
+    """Show every tensor of `observers` to its observers; returns the number of images.
 
-    `model` has its input fixed to the batches' shape. Memory is one image's activations, however many images there are.
+    `model` has its input fixed to the batches' shape. Memory is that of one image's activations, however many images there are.
     Raises UserError when there is no image.
     """
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise UserError("calibration", "runs the model with ONNX Runtime, which is not installed", INSTALL) from error
-
-    watched = [name for name in observers if name != _input_name(model)]
-    input_name, images = _input_name(model), 0
-    with _named_errors():
-        session = onnxruntime.InferenceSession(_with_outputs(model, watched), providers=["CPUExecutionProvider"])
-    for batch in batches:
-        images += len(batch)
-        if input_name in observers:
-            observers[input_name].collect(batch)
-        with _named_errors():
-            seen = session.run(watched, {input_name: batch})
-        for name, values in zip(watched, seen, strict=True):
-            observers[name].collect(values)
+    with Runner(model, list(observers)) as runner:
+        images = 0
+        for batch in batches:
+            images += len(batch)
+            for name, values in runner(batch).items():
+                for observer in observers[name]:
+                    observer.collect(values)
     if not images:
         raise UserError("no calibration image", "INT8 needs the ranges that real images cause", "give --images FOLDER")
-    return {name: observer.compute() for name, observer in observers.items()}, images
+    return images
+
+
+class Runner:
+    """A model whose inner tensors can be read: batch in, tensors by name out. Use it as a context manager.
+
+    Graphs with Q/DQ pairs run as they are written, in float arithmetic on INT8 grids (`exact`), so that what is measured is the
+    model and not the kernels of one machine.
+    """
+
+    def __init__(self, model: ModelProto, tensors: Sequence[str], exact: bool = False) -> None:
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise UserError("calibration", "runs the model with ONNX Runtime, which is not installed", INSTALL) from error
+
+        self.input, self.tensors = input_name(model), list(tensors)
+        self.watched = [name for name in self.tensors if name != self.input]
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        if exact:
+            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        with _named_errors():
+            self.session = onnxruntime.InferenceSession(
+                _with_outputs(model, self.watched), options, providers=["CPUExecutionProvider"]
+            )
+
+    def __call__(self, batch: Batch) -> dict[str, NDArray[Any]]:
+        with _named_errors():
+            seen = self.session.run(self.watched, {self.input: batch}) if self.watched else []
+        found = dict(zip(self.watched, seen, strict=True))
+        return {name: batch if name == self.input else found[name] for name in self.tensors}
+
+    def __enter__(self) -> Runner:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        del self.session
 
 
 @contextmanager
@@ -51,7 +78,7 @@ def _named_errors() -> Iterator[None]:
     """ONNX Runtime's complaints about the graph as a UserError."""
     try:
         yield
-    except Exception as error:  # ONNX Runtime's own exceptions share no public base
+    except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
             "the model to calibrate",
@@ -60,7 +87,7 @@ def _named_errors() -> Iterator[None]:
         ) from error
 
 
-def _input_name(model: ModelProto) -> str:
+def input_name(model: ModelProto) -> str:
     weights = {w.name for w in model.graph.initializer}
     name: str = next(i.name for i in model.graph.input if i.name not in weights)
     return name

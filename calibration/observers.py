@@ -1,8 +1,12 @@
-"""Observers watch one tensor over many images, then say the range that its INT8 form must cover."""
+"""Observers watch one tensor over many images, one image at a time, and say at the end what they have seen.
+
+Collecting and computing are separate: `collect` in any order and grouping of images, then whatever result the observer has.
+Histograms are in `histogram.py`, the moments of convolutions' patches in `patches.py`.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -10,51 +14,34 @@ from numpy.typing import NDArray
 
 from dlv3deploy.core.errors import CheckFailed
 
-QMAX = 127  # symmetric INT8: −127 to 127 with zero point 0; −128 stays unused so that the grid is symmetric
-SMALLEST_STEP = float(np.finfo(np.float32).tiny)
-
-
-@dataclass(frozen=True)
-class Range:
-    """Smallest and largest value of a tensor, in the tensor's own units."""
-
-    low: float
-    high: float
-
-    def scale(self) -> float:
-        """The step of symmetric INT8: real value = step · integer. A tensor that is always zero, or so small that the step
-        would vanish in float32, takes 1/127."""
-        step = max(abs(self.low), abs(self.high)) / QMAX
-        return step if step >= SMALLEST_STEP else 1 / QMAX
-
-    def union(self, other: Range) -> Range:
-        return Range(min(self.low, other.low), max(self.high, other.high))
-
 
 class Observer(Protocol):
-    """Collecting and computing are separate: `collect` per image in any order and batching, `compute` once at the end."""
-
-    def collect(self, values: NDArray[Any]) -> None: ...
-
-    def compute(self) -> Range: ...
+    def collect(self, values: NDArray[Any]) -> None:
+        """Add one or several images of the tensor, N×C×H×W."""
 
 
-class MinMax:
-    """The extremes over everything seen; a few numbers of memory, independent of order, batch size and image count."""
+Observers = Mapping[str, Sequence[Observer]]  # by tensor
+
+
+class ChannelRange:
+    """The largest magnitude of every channel, C."""
 
     def __init__(self, tensor: str) -> None:
         self.tensor = tensor
-        self.low, self.high = np.inf, -np.inf
+        self.largest: NDArray[np.float32] | None = None
 
     def collect(self, values: NDArray[Any]) -> None:
-        low, high = float(values.min()), float(values.max())
-        if not (np.isfinite(low) and np.isfinite(high)):
-            raise CheckFailed(
-                f"tensor {self.tensor} holds values that are not finite; the weights are broken, train or export again"
-            )
-        self.low, self.high = min(self.low, low), max(self.high, high)
+        """Raises CheckFailed when a value is not finite."""
+        here = np.maximum(values.max(axis=(0, 2, 3)), -values.min(axis=(0, 2, 3)))
+        if not np.isfinite(here).all():
+            raise not_finite(self.tensor)
+        self.largest = here if self.largest is None else np.maximum(self.largest, here)
 
-    def compute(self) -> Range:
-        if self.low > self.high:
+    def compute(self) -> NDArray[np.float32]:
+        if self.largest is None:
             raise ValueError(f"nothing was collected for {self.tensor}")
-        return Range(self.low, self.high)
+        return self.largest
+
+
+def not_finite(tensor: str) -> CheckFailed:
+    return CheckFailed(f"tensor {tensor} holds values that are not finite; the weights are broken, train or export again")

@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -39,8 +40,11 @@ class Placement:
         return sorted({tensor for tensors in self.reads.values() for tensor in tensors} | set().union(*self.shared))
 
 
-def place(graph: GraphProto) -> Placement:
-    """The recipe for a simplified graph with inferred shapes. Raises UserError when there is nothing to quantise."""
+def place(graph: GraphProto, keep: Collection[str] = (), pooling: bool = False) -> Placement:
+    """The recipe for a simplified graph with inferred shapes. Raises UserError when there is nothing to quantise.
+
+    Convolutions named in `keep` stay in floating point; with `pooling`, those of image pooling become INT8 too.
+    """
     if any(node.op_type in ("QuantizeLinear", "DequantizeLinear") for node in graph.node):
         raise UserError("this ONNX file", "is quantised already", "calibrate the floating-point model it was made from")
     constants = {w.name for w in graph.initializer}
@@ -52,7 +56,8 @@ def place(graph: GraphProto) -> Placement:
     groups: list[set[str]] = []
     for node in graph.node:
         if node.op_type == "Conv":
-            if node.input[1] not in constants or shapes.get(node.input[0], ())[2:] == (1, 1):
+            pooled = shapes.get(node.input[0], ())[2:] == (1, 1) and not pooling
+            if node.input[1] not in constants or pooled or node.name in keep:
                 kept.append(node.name)
                 continue
             reads[node.name], weights[node.name] = (node.input[0],), node.input[1]

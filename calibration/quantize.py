@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dlv3deploy.calibration.observers import QMAX, SMALLEST_STEP, Range
+from dlv3deploy.calibration.grid import Range
 from dlv3deploy.calibration.placement import Placement
 from dlv3deploy.core.errors import UserError
 
@@ -22,16 +22,12 @@ if TYPE_CHECKING:
 OLDEST_OPSET = 13  # the first whose QuantizeLinear has scales per channel
 
 
-def weight_scales(weight: NDArray[np.float32]) -> NDArray[np.float32]:
-    """One symmetric step per output channel (axis 0); channels that are all zero, or next to it, take 1/127."""
-    steps = np.abs(weight).reshape(len(weight), -1).max(axis=1) / QMAX
-    return np.where(steps >= SMALLEST_STEP, steps, 1 / QMAX).astype(np.float32)
-
-
-def quantized(model: ModelProto, placement: Placement, ranges: Mapping[str, Range]) -> ModelProto:
-    """A copy of `model` with Q/DQ pairs as `placement` says and scales from `ranges`. Raises UserError for an old opset."""
+def quantized(
+    model: ModelProto, placement: Placement, ranges: Mapping[str, Range], weight_steps: Mapping[str, NDArray[np.float32]]
+) -> ModelProto:
+    """A copy of `model` with Q/DQ pairs as `placement` says: scales of activations from `ranges`, of weights as given, one per
+    output channel (axis 0) or one in all. Raises UserError for an old opset."""
     import onnx
-    from onnx import numpy_helper
 
     opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 1)
     if opset < OLDEST_OPSET:
@@ -39,14 +35,13 @@ def quantized(model: ModelProto, placement: Placement, ranges: Mapping[str, Rang
     result = onnx.ModelProto()
     result.CopyFrom(model)
     graph, pairs = result.graph, _Pairs()
-    values = {w.name: w for w in graph.initializer}
     nodes: list[NodeProto] = []
     for node in graph.node:
         for position, name in enumerate(node.input):
             if placement.weights.get(node.name) == name and position == 1:
-                node.input[position] = pairs.add(name, weight_scales(numpy_helper.to_array(values[name])), axis=0)
+                node.input[position] = pairs.add(name, weight_steps[name], axis=0 if weight_steps[name].ndim else None)
             elif name in placement.reads.get(node.name, ()):
-                node.input[position] = pairs.add(name, np.float32(ranges[name].scale()), axis=None)
+                node.input[position] = pairs.add(name, np.float32(ranges[name].step()), axis=None)
         nodes += [*pairs.take_new(), node]
     del graph.node[:]
     graph.node.extend(nodes)

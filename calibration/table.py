@@ -1,4 +1,4 @@
-"""CalibrationTable: the ranges, and everything they depend on, as `calibration.json` holds it."""
+"""CalibrationTable: the ranges, how they were chosen, and everything they depend on, as `calibration.json` holds it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from dlv3deploy.calibration.observers import Range
+from dlv3deploy.calibration.fidelity import Fidelity
+from dlv3deploy.calibration.grid import Range
 from dlv3deploy.core.errors import UserError
 from dlv3deploy.core.files import read_json, write_json
 
@@ -17,7 +18,7 @@ class CalibrationKey:
     """Two calibrations with the same key give the same table.
 
     `resolution` is (height, width): a dilated layer's share of padding depends on it, so ranges taken at one size are not
-    those of another. `preprocessing` says how pixels became input.
+    those of another. `preprocessing` says how pixels became input, `method` what was asked for, with all its options.
     """
 
     onnx_sha256: str
@@ -33,14 +34,29 @@ class CalibrationKey:
 
 
 @dataclass(frozen=True)
+class TriedMethod:
+    """What `auto` tried, judged on images that it was not calibrated on."""
+
+    method: str
+    fidelity: Fidelity
+    seconds: float
+
+
+@dataclass(frozen=True)
 class CalibrationTable:
+    """`chosen` is the method that made the model, `fidelity` how near it comes to the float model; `trials` are auto's."""
+
     key: CalibrationKey
     ranges: dict[str, Range]
     kept_float: tuple[str, ...]
+    chosen: str
+    fidelity: Fidelity
+    trials: tuple[TriedMethod, ...] = ()
 
     def write(self, path: Path) -> None:
         ranges = {name: [r.low, r.high] for name, r in self.ranges.items()}
-        write_json(path, {**asdict(self.key), "kept_float": list(self.kept_float), "ranges": ranges})
+        facts = {"chosen": self.chosen, "fidelity": asdict(self.fidelity), "trials": [asdict(trial) for trial in self.trials]}
+        write_json(path, {**asdict(self.key), **facts, "kept_float": list(self.kept_float), "ranges": ranges})
 
     @classmethod
     def read(cls, path: Path) -> CalibrationTable:
@@ -57,8 +73,11 @@ class CalibrationTable:
                 data["method"],
             )
             ranges = {name: Range(float(low), float(high)) for name, (low, high) in data["ranges"].items()}
-            return cls(key, ranges, tuple(data["kept_float"]))
-        except (KeyError, TypeError, ValueError) as error:
-            raise UserError(
-                str(path), f"is no calibration table ({error})", "make it again: dlv3deploy build-engine --int8"
-            ) from error
+            trials = tuple(TriedMethod(t["method"], _fidelity(t["fidelity"]), float(t["seconds"])) for t in data["trials"])
+            return cls(key, ranges, tuple(data["kept_float"]), str(data["chosen"]), _fidelity(data["fidelity"]), trials)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise UserError(str(path), f"is no calibration table ({error})", "make it again: dlv3deploy calibrate") from error
+
+
+def _fidelity(data: dict[str, Any]) -> Fidelity:
+    return Fidelity(float(data["snr_db"]), float(data["agreement"]))

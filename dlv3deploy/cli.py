@@ -11,6 +11,7 @@ import typer
 
 from dlv3deploy import __version__
 from dlv3deploy.commands.build_engine import build_engine
+from dlv3deploy.commands.calibrate import calibrate
 from dlv3deploy.commands.demo import demo
 from dlv3deploy.commands.doctor import doctor
 from dlv3deploy.commands.evaluate import evaluate
@@ -22,7 +23,7 @@ from dlv3deploy.commands.run import run
 from dlv3deploy.commands.train import train
 from dlv3deploy.core.errors import Dlv3Error
 
-COMMANDS = (train, import_weights, export, build_engine, run, evaluate, inspect, doctor, paper, demo)
+COMMANDS = (train, import_weights, export, calibrate, build_engine, run, evaluate, inspect, doctor, paper, demo)
 INTERRUPTED = 130
 
 app = typer.Typer(

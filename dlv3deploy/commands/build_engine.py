@@ -18,16 +18,12 @@ from dlv3deploy.commands.options import (
     StdOption,
     WorkspaceOption,
     describe,
-    parse_size,
 )
 from dlv3deploy.core.workspace import DEFAULT_ROOT, Workspace
 
 if TYPE_CHECKING:
-    from dlv3deploy.core.spec import ModelSpec
     from dlv3deploy.engines.build import EngineRequest, Precision
     from dlv3deploy.engines.manifest import Manifest
-
-CALIBRATION_IMAGES = 100
 
 
 def build_engine(
@@ -43,11 +39,10 @@ def build_engine(
         list[str] | None, typer.Option(help="Compute capability that TensorRT-RTX builds for, such as sm_89; may be repeated.")
     ] = None,
     images: Annotated[
-        Path | None, typer.Option(help="Folder of calibration images; default: the model's training data.")
+        Path | None,
+        typer.Option(help="Folder of calibration images; default: what `calibrate` made, else the model's training data."),
     ] = None,
-    calibration_images: Annotated[
-        int, typer.Option(help="How many of them to use, spread evenly.", min=1)
-    ] = CALIBRATION_IMAGES,
+    calibration_images: Annotated[int | None, typer.Option(help="How many of them to use; default: 100.", min=1)] = None,
     size: Annotated[str | None, typer.Option(help="Input HEIGHTxWIDTH of an ONNX file that leaves it open.")] = None,
     to: Annotated[
         Path | None, typer.Option("--to", help="Engine file; default: in the workspace, named after precision and target.")
@@ -59,7 +54,7 @@ def build_engine(
     output: OutputOption = None,
 ) -> None:
     """Build an engine, with a manifest that says what it was made from and for."""
-    from dlv3deploy.commands.models import check_export_is_current
+    from dlv3deploy.commands.models import check_export_is_current, sized
     from dlv3deploy.core.errors import UserError
     from dlv3deploy.core.foreign import spec_of
     from dlv3deploy.core.graph import load_onnx
@@ -76,14 +71,14 @@ def build_engine(
     graph = load_onnx(source)
     if model is None:
         check_export_is_current(place)
-    spec = _sized(spec_of(graph, describe(classes, ignore_index, mean, std, output), str(source)), size)
+    spec = sized(spec_of(graph, describe(classes, ignore_index, mean, std, output), str(source)), size)
     chosen = backend or default_backend()
     precision = _precision(wanted, chosen)
     given = {
         "--backend": chosen,
         "--workspace": None if workspace == DEFAULT_ROOT else workspace,
         "--images": images,
-        "--calibration-images": None if calibration_images == CALIBRATION_IMAGES else calibration_images,
+        "--calibration-images": calibration_images,
         "--size": size,
         "--to": to,
         "--classes": classes,
@@ -126,57 +121,25 @@ def _precision(wanted: list[Precision], backend: str) -> Precision:
     return wanted[0] if wanted else default_precision(backend)
 
 
-def _sized(spec: ModelSpec, size: str | None) -> ModelSpec:
-    from dlv3deploy.core.errors import UserError
-    from dlv3deploy.core.spec import check_size
-
-    if size is None:
-        return spec
-    height, width = parse_size(size)
-    if (height, width) != (spec.input.height, spec.input.width) and not spec.input.dynamic_size:
-        raise UserError(
-            f"--size {size}",
-            f"the ONNX file is fixed at {spec.input.height}×{spec.input.width}",
-            "export with that --size, or with --dynamic-size",
-        )
-    if spec.architecture:
-        check_size(height, width, spec.architecture.output_stride)
-    return spec.at_size(height, width)
-
-
-def _calibrated(request: EngineRequest, place: Workspace, folder: Path | None, count: int) -> EngineRequest:
-    """The request with the Q/DQ model in place of the float one, calibrated now or earlier on the same images."""
-    from dlv3deploy.calibration.calibrate import calibrate, spread
-    from dlv3deploy.core.errors import UserError
+def _calibrated(request: EngineRequest, place: Workspace, folder: Path | None, count: int | None) -> EngineRequest:
+    """The request with the Q/DQ model in place of the float one: what `calibrate` left here, unless images are given."""
+    from dlv3deploy.calibration.calibrate import Request, calibrate, made_earlier
+    from dlv3deploy.commands.calibrate import CALIBRATION_IMAGES, calibration_pictures, report
     from dlv3deploy.core.files import sha256_of
-    from dlv3deploy.core.images import list_images
     from dlv3deploy.core.progress import say
     from dlv3deploy.engines.manifest import Calibration
 
-    remedy = "give --images FOLDER with pictures such as the camera will see"
-    if folder is None and request.spec.training is None:
-        raise UserError(f"--int8 for {request.source}", "its training data is not known", remedy)
-    if folder is None:
-        from dlv3deploy.core.datasets import open_dataset
-
-        data = Path(request.spec.training.data)  # type: ignore[union-attr]  # checked above
-        if not data.is_dir():
-            raise UserError(f"the training data {data}", "is not on this machine", remedy)
-        pictures = [sample.image for sample in open_dataset(data, "train", request.spec.classes).samples]
+    source, spec = request.source, request.spec
+    int8_onnx, table_path = place.int8_onnx(source), place.calibration(source)
+    table = made_earlier(source, spec, int8_onnx, table_path) if folder is None and count is None else None
+    if table is None:
+        pictures = calibration_pictures(spec, source, folder, count or CALIBRATION_IMAGES)
+        asked = Request(source, spec, pictures)
+        table = calibrate(asked, int8_onnx, table_path, say)
+        report(table, int8_onnx)
     else:
-        if not folder.is_dir():
-            raise UserError(f"--images {folder}", "is no folder", remedy)
-        pictures = list_images(folder)
-        if not pictures:
-            raise UserError(f"--images {folder}", "holds no picture", remedy)
-    chosen = spread(pictures, count)
-    int8_onnx, table_path = place.int8_onnx(request.source), place.calibration(request.source)
-    table = calibrate(request.source, request.spec, chosen, int8_onnx, table_path)
-    height, width = table.key.resolution
-    say(f"calibrated on {table.key.images} images at {height}×{width}, {table.key.method}: {int8_onnx}")
-    facts = Calibration(
-        table.key.method, table.key.images, table.key.images_sha256, sha256_of(table_path), table.key.resolution
-    )
+        say(f"using {int8_onnx}: {table.key.images} images, {table.chosen}")
+    facts = Calibration(table.chosen, table.key.images, table.key.images_sha256, sha256_of(table_path), table.key.resolution)
     return replace(request, onnx=int8_onnx, calibration=facts)
 
 

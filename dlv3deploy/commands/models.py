@@ -138,3 +138,22 @@ def model_spec(path: Path, description: Description) -> ModelSpec:
 
         return Manifest.read(require_file(path, "make one with: dlv3deploy build-engine")).spec
     return spec_of(load_onnx(path), description, str(path))
+
+
+def sized(spec: ModelSpec, size: str | None) -> ModelSpec:
+    """`spec` at the size that `--size` names. Raises UserError when the graph's is fixed at another."""
+    from dlv3deploy.commands.options import parse_size
+    from dlv3deploy.core.spec import check_size
+
+    if size is None:
+        return spec
+    height, width = parse_size(size)
+    if (height, width) != (spec.input.height, spec.input.width) and not spec.input.dynamic_size:
+        raise UserError(
+            f"--size {size}",
+            f"the ONNX file is fixed at {spec.input.height}×{spec.input.width}",
+            "export with that --size, or with --dynamic-size",
+        )
+    if spec.architecture:
+        check_size(height, width, spec.architecture.output_stride)
+    return spec.at_size(height, width)

@@ -141,7 +141,9 @@ def _with_explicit_padding(model: ModelProto) -> ModelProto:
         given = shapes.get(node.input[0])
         if given is None and max(settings.get("strides", [1, 1])) > 1:
             continue
-        rows, columns = _windows(node, given or (1, 1, 1, 1), shapes[node.input[1]])  # at stride 1 any size has the same pads
+        rows, columns = conv_windows(
+            node, given or (1, 1, 1, 1), shapes[node.input[1]]
+        )  # at stride 1 any size has the same pads
         kept = [a for a in node.attribute if a.name not in ("auto_pad", "pads")]
         del node.attribute[:]
         node.attribute.extend(
@@ -222,7 +224,7 @@ def attributes(node: NodeProto) -> dict[str, Any]:
 
 
 def _convolution(node: NodeProto, given: tuple[int, ...], weight: tuple[int, ...]) -> Convolution:
-    rows, columns = _windows(node, given, weight)
+    rows, columns = conv_windows(node, given, weight)
     outputs, taps = (rows.outputs, columns.outputs), ValidTaps(rows, columns)
     return Convolution(
         name=node.name or node.output[0],
@@ -238,7 +240,7 @@ def _convolution(node: NodeProto, given: tuple[int, ...], weight: tuple[int, ...
     )
 
 
-def _windows(node: NodeProto, given: tuple[int, ...], weight: tuple[int, ...]) -> tuple[Window, Window]:
+def conv_windows(node: NodeProto, given: tuple[int, ...], weight: tuple[int, ...]) -> tuple[Window, Window]:
     """Both axes of a Conv, from the shapes of its input and its weights."""
     settings = attributes(node)
     strides, rates = settings.get("strides", [1, 1]), settings.get("dilations", [1, 1])

@@ -8,8 +8,9 @@ import onnx
 import pytest
 from tiny_models import HEIGHT, WIDTH, tiny_spec, write_tiny
 
-from dlv3deploy.calibration.calibrate import calibrate, spread
-from dlv3deploy.calibration.observers import Range
+from dlv3deploy.calibration.calibrate import Request, spread
+from dlv3deploy.calibration.calibrate import calibrate as calibrate_request
+from dlv3deploy.calibration.network import Network
 from dlv3deploy.calibration.table import CalibrationTable
 from dlv3deploy.core.errors import CheckFailed, UserError
 from dlv3deploy.core.graph import embedded_spec, load_onnx
@@ -27,6 +28,10 @@ def files(tmp_path: Path) -> tuple[Path, Path, Path]:
 @pytest.fixture(scope="module")
 def images(scenes: Path) -> list[Path]:
     return list_images(scenes / "train" / "images")[:8]
+
+
+def calibrate(model, spec, images, int8_path, table_path, method="min-max", **options) -> CalibrationTable:
+    return calibrate_request(Request(model, spec, images, method, **options), int8_path, table_path)
 
 
 def scores_of(path: Path, image: Path) -> np.ndarray:
@@ -79,26 +84,22 @@ def test_the_table_survives_the_disk(files, images) -> None:
 def test_nothing_is_computed_twice_for_the_same_model_and_images(files, images, monkeypatch) -> None:
     model, int8, path = files
     first = calibrate(model, tiny_spec(), images, int8, path)
-    monkeypatch.setattr("dlv3deploy.calibration.calibrate.collect_ranges", lambda *_: pytest.fail("collected again"))
+    monkeypatch.setattr("dlv3deploy.calibration.calibrate.Network.prepared", lambda *_: pytest.fail("began again"))
     assert calibrate(model, tiny_spec(), images, int8, path) == first
 
 
-@pytest.mark.parametrize("change", ["model", "images", "size", "normalisation", "int8 file", "table"])
+@pytest.mark.parametrize("change", ["model", "images", "normalisation", "int8 file", "table"])
 def test_a_change_of_anything_it_depends_on_calibrates_again(files, images, change: str, monkeypatch) -> None:
     model, int8, path = files
     first = calibrate(model, tiny_spec(), images, int8, path)
-    collected = []
-    monkeypatch.setattr(
-        "dlv3deploy.calibration.calibrate.collect_ranges",
-        lambda model, batches, observers: collected.append(1) or ({name: Range(-1, 1) for name in observers}, 1),
-    )
+    begun = []
+    prepared = Network.prepared
+    monkeypatch.setattr("dlv3deploy.calibration.calibrate.Network.prepared", lambda *given: begun.append(1) or prepared(*given))
     spec = tiny_spec()
     if change == "model":
         write_tiny(model, seed=7)
     elif change == "images":
         images = images[:-1]
-    elif change == "size":
-        spec = spec.at_size(HEIGHT, WIDTH * 2)
     elif change == "normalisation":
         spec = replace(spec, input=replace(spec.input, mean=(0.0, 0.0, 0.0)))
     elif change == "int8 file":
@@ -108,11 +109,17 @@ def test_a_change_of_anything_it_depends_on_calibrates_again(files, images, chan
     second = calibrate(model, spec, images, int8, path)
     assert load_onnx(int8).graph.node
     assert CalibrationTable.read(path) == second
-    assert collected
+    assert begun
     assert (second.key == first.key) == (change in ("int8 file", "table"))
     written = embedded_spec(load_onnx(int8), "int8")
     assert written is not None
     assert written.parents["calibration"] == second.key.digest()
+
+
+def test_ranges_taken_at_another_size_are_others(files, images) -> None:
+    model, _, _ = files
+    wide = Request(model, tiny_spec().at_size(HEIGHT, WIDTH * 2), images)
+    assert wide.key().digest() != Request(model, tiny_spec(), images).key().digest()
 
 
 def test_an_int8_file_of_other_images_is_not_taken_for_this_tables(files, images, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import onnx
 import pytest
 from tiny_models import HEIGHT, WIDTH, tiny_deeplab, tiny_spec, write_tiny
 
-from dlv3deploy.calibration.calibrate import calibrate
+from dlv3deploy.calibration.calibrate import Request, calibrate
 from dlv3deploy.core.errors import CheckFailed, UserError
 from dlv3deploy.core.files import sha256_of
 from dlv3deploy.core.images import list_images
@@ -34,7 +34,8 @@ def source(tmp_path: Path) -> Path:
 @pytest.fixture
 def int8(source: Path, scenes: Path) -> Path:
     path = source.with_name("model.int8.onnx")
-    calibrate(source, tiny_spec(), list_images(scenes / "train" / "images")[:4], path, source.with_name("calibration.json"))
+    request = Request(source, tiny_spec(), list_images(scenes / "train" / "images")[:4], "min-max")
+    calibrate(request, path, source.with_name("calibration.json"))
     return path
 
 

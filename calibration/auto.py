@@ -1,0 +1,66 @@
+"""`auto`: the method whose scores on images that it was not calibrated on are nearest to the float network's.
+
+Cheap methods first, all of them from the same few statistics: every observer, on the network as it is and equalised. The best
+of them goes on with bias correction and learned rounding, each kept only when it helps. Equalisation through ReLU6 adds
+operations to the graph, so it is tried only where one step per weight tensor leaves no other way.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+
+from dlv3deploy.calibration.fidelity import Fidelity, Judge
+from dlv3deploy.calibration.method import Method
+from dlv3deploy.calibration.quantisation import Calibration
+from dlv3deploy.calibration.thresholds import THRESHOLDS
+from dlv3deploy.calibration.weights import WeightGrid
+
+
+@dataclass(frozen=True)
+class Trial:
+    method: Method
+    fidelity: Fidelity
+    seconds: float
+
+
+def choose_method(
+    calibration: Calibration,
+    judge: Judge,
+    grid: WeightGrid,
+    time_budget_s: float | None = None,
+    said: Callable[[str], None] = lambda _: None,
+) -> list[Trial]:
+    """All trials, the best first. With a time budget no trial begins after it is spent; the first one always runs."""
+    started, trials = time.monotonic(), list[Trial]()
+
+    def best() -> Trial:
+        return max(trials, key=lambda trial: trial.fidelity.snr_db)
+
+    def run(methods: Iterable[Method]) -> None:
+        for method in methods:
+            begun = time.monotonic()
+            if trials and time_budget_s is not None and begun - started >= time_budget_s:
+                said(f"the time budget of {time_budget_s:g} s is spent: {method} and what would follow were not tried")
+                return
+            fidelity = judge(calibration.quantise(method).model())
+            trials.append(Trial(method, fidelity, time.monotonic() - begun))
+
+    run(_cheap(grid))
+    chosen = best().method
+    if chosen.observer != "min-max":  # whose extremes no weighting moves
+        run([replace(chosen, valid_taps=True)])
+    run([replace(best().method, bias=True)])
+    run([replace(best().method, bias=bias, rounding=True) for bias in (False, True)])
+    return sorted(trials, key=lambda trial: -trial.fidelity.snr_db)
+
+
+def _cheap(grid: WeightGrid) -> Iterator[Method]:
+    plain = Method(grid=grid)
+    networks = [plain, replace(plain, equalise=True)]
+    if grid.per_tensor:
+        networks.append(replace(plain, equalise=True, clips=True))
+    for network in networks:
+        for observer in THRESHOLDS:
+            yield replace(network, observer=observer)

@@ -1,0 +1,83 @@
+"""How far an INT8 network's scores are from those of the float network that it was made from, on given images."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dlv3deploy.calibration.collect import Runner
+from dlv3deploy.core.engine import Batch
+from dlv3deploy.core.errors import CheckFailed
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+PERFECT_DB = 200.0  # what a comparison without any error counts as
+
+
+@dataclass(frozen=True)
+class Fidelity:
+    """`snr_db` is the power of the float scores over that of the difference, in decibels, each position's mean over classes
+    taken out (it decides nothing); `agreement` the share of score positions, 0 to 1, with the same best class."""
+
+    snr_db: float
+    agreement: float
+
+    def __str__(self) -> str:
+        return f"{self.snr_db:.1f} dB, {self.agreement:.2%} of positions agree"
+
+
+class ScoreError:
+    """Collects pairs of outputs, N×C×h×w each (or masks of whole numbers, whose classes alone count)."""
+
+    def __init__(self) -> None:
+        self.signal = self.noise = 0.0
+        self.same = self.positions = 0
+
+    def collect(self, wanted: NDArray[Any], found: NDArray[Any]) -> None:
+        if not np.isfinite(found).all():
+            raise CheckFailed("the INT8 model returned scores that are not finite")
+        if wanted.dtype.kind == "f" and wanted.ndim == 4 and wanted.shape[1] > 1:
+            classes = wanted.argmax(axis=1), found.argmax(axis=1)
+            wanted = wanted - wanted.mean(axis=1, keepdims=True)
+            found = found - found.mean(axis=1, keepdims=True)
+        else:
+            classes = np.rint(wanted), np.rint(found)
+        self.signal += float(np.square(wanted, dtype=np.float64).sum())
+        self.noise += float(np.square(wanted - found, dtype=np.float64).sum())
+        self.same += int(np.count_nonzero(classes[0] == classes[1]))
+        self.positions += classes[0].size
+
+    def compute(self) -> Fidelity:
+        if not self.positions:
+            raise ValueError("nothing was compared")
+        return Fidelity(decibels(self.signal, self.noise), self.same / self.positions)
+
+
+def decibels(signal: float, noise: float) -> float:
+    """10 log₁₀ of the ratio, between −PERFECT_DB and PERFECT_DB."""
+    if noise <= 0:
+        return PERFECT_DB
+    return max(-PERFECT_DB, min(PERFECT_DB, 10 * math.log10(signal / noise))) if signal > 0 else -PERFECT_DB
+
+
+class Judge:
+    """Compares INT8 models with one float model, whose outputs on the images are computed once and kept."""
+
+    def __init__(self, model: ModelProto, batches: Iterable[Batch]) -> None:
+        self.output = model.graph.output[0].name
+        self.batches = list(batches)
+        with Runner(model, [self.output]) as runner:
+            self.wanted = [runner(batch)[self.output] for batch in self.batches]
+
+    def __call__(self, model: ModelProto) -> Fidelity:
+        error = ScoreError()
+        with Runner(model, [self.output], exact=True) as runner:
+            for batch, wanted in zip(self.batches, self.wanted, strict=True):
+                error.collect(wanted, runner(batch)[self.output])
+        return error.compute()

@@ -1,0 +1,56 @@
+"""Method: which observer and which steps make an INT8 model, and how a command line names them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from dlv3deploy.calibration.thresholds import THRESHOLDS
+from dlv3deploy.calibration.weights import PER_CHANNEL, WeightGrid
+from dlv3deploy.core.errors import UserError
+
+AUTO = "auto"
+STEPS = {
+    "valid-taps": "statistics count a position as often as atrous convolutions read it",
+    "equalise": "factors per channel that make channels alike, the function unchanged",
+    "clips": "equalisation passes ReLU6, whose bound becomes one per channel",
+    "bias": "biases make good for the mean error, padding counted",
+    "rounding": "weights are rounded so that outputs stay, not weights",
+}
+
+
+@dataclass(frozen=True)
+class Method:
+    """`observer` is a key of THRESHOLDS; the other fields are the steps above."""
+
+    observer: str = "min-max"
+    valid_taps: bool = False
+    equalise: bool = False
+    clips: bool = False
+    bias: bool = False
+    rounding: bool = False
+    grid: WeightGrid = PER_CHANNEL
+
+    def __str__(self) -> str:
+        steps = [name for name in STEPS if getattr(self, name.replace("-", "_"))]
+        weights = [f"{self.grid.bits}-bit weights"] if self.grid.bits != 8 else []
+        weights += ["one step per weight tensor"] if self.grid.per_tensor else []
+        return ", ".join(["+".join([self.observer, *steps]), *weights])
+
+    @property
+    def needs_patches(self) -> bool:
+        return self.bias or self.rounding
+
+
+def parse_method(text: str, grid: WeightGrid) -> Method:
+    """From `observer+step+step`. Raises UserError that names what exists."""
+    observer, *steps = (part.strip() for part in text.split("+"))
+    choices = f"an observer ({', '.join(THRESHOLDS)}) and steps joined by + ({', '.join(STEPS)}), or {AUTO}"
+    unknown = [name for name in (observer,) if name not in THRESHOLDS] + [name for name in steps if name not in STEPS]
+    if unknown:
+        raise UserError(f"--method {text}: {unknown[0] or 'nothing'}", "is unknown", f"give {choices}")
+    chosen: dict[str, Any] = {step.replace("-", "_"): True for step in steps}
+    method = Method(observer, grid=grid, **chosen)
+    if method.clips and not method.equalise:
+        raise UserError(f"--method {text}", "clips is a way to equalise", "write equalise+clips")
+    return method

@@ -1,0 +1,159 @@
+"""Network: a graph at one input size as calibration sees it: its convolutions, who makes and who reads what, weights as
+arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dlv3deploy.core.dilation import Window
+from dlv3deploy.core.errors import CheckFailed
+from dlv3deploy.core.graph import conv_windows, fix_input, simplified, tensor_shapes
+
+if TYPE_CHECKING:
+    from onnx import ModelProto, NodeProto
+
+Weights = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Conv:
+    """One two-dimensional convolution with constant weights.
+
+    `weight` and `bias` name initializers that no other node reads; weights are out×(in/groups)×k×k.
+    """
+
+    name: str
+    input: str
+    output: str
+    weight: str
+    bias: str
+    groups: int
+    rows: Window
+    columns: Window
+
+    @property
+    def on_a_map(self) -> bool:
+        """Whether it reads more than one position; image pooling and squeeze-and-excitation read only one."""
+        return (self.rows.size, self.columns.size) != (1, 1)
+
+
+class Network:
+    """A float model with batch norm folded, at one input size. The model that was given is not changed.
+
+    Raises CheckFailed when its weights are not finite.
+    """
+
+    def __init__(self, model: ModelProto) -> None:
+        self.model = model
+
+    @classmethod
+    def prepared(cls, model: ModelProto, height: int, width: int) -> Network:
+        """From any float ONNX model: simplified, of fixed size, every convolution with weights and a bias of its own."""
+        network = fix_input(simplified(model), (1, 3, height, width))
+        _give_own_weights(network)
+        result = cls(network)
+        for name, values in result.weights.items():
+            if values.dtype.kind == "f" and not np.isfinite(values).all():
+                raise CheckFailed(f"weight {name} holds values that are not finite; train or export the model again")
+        return result
+
+    def with_weights(self, changed: Mapping[str, NDArray[Any]]) -> Network:
+        """A copy in which these initializers hold other values of the same shape."""
+        import onnx
+        from onnx import numpy_helper
+
+        result = onnx.ModelProto()
+        result.CopyFrom(self.model)
+        for initializer in result.graph.initializer:
+            if initializer.name in changed:
+                values = np.asarray(changed[initializer.name], self.weights[initializer.name].dtype)
+                if values.shape != tuple(initializer.dims):
+                    raise ValueError(f"{initializer.name} is {tuple(initializer.dims)}, was given {values.shape}")
+                initializer.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(values), initializer.name))
+        return Network(result)
+
+    @cached_property
+    def nodes(self) -> tuple[NodeProto, ...]:
+        return tuple(self.model.graph.node)
+
+    @cached_property
+    def weights(self) -> dict[str, NDArray[Any]]:
+        from onnx import numpy_helper
+
+        return {w.name: numpy_helper.to_array(w) for w in self.model.graph.initializer}
+
+    @cached_property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        return tensor_shapes(self.model.graph) | {name: values.shape for name, values in self.weights.items()}
+
+    @cached_property
+    def producers(self) -> dict[str, NodeProto]:
+        return {output: node for node in self.nodes for output in node.output}
+
+    @cached_property
+    def consumers(self) -> dict[str, list[NodeProto]]:
+        """For every tensor the nodes that read it, in the graph's order."""
+        found: dict[str, list[NodeProto]] = {}
+        for node in self.nodes:
+            for name in dict.fromkeys(node.input):
+                found.setdefault(name, []).append(node)
+        return found
+
+    @cached_property
+    def input(self) -> str:
+        name: str = next(i.name for i in self.model.graph.input if i.name not in self.weights)
+        return name
+
+    @cached_property
+    def output(self) -> str:
+        name: str = self.model.graph.output[0].name
+        return name
+
+    @cached_property
+    def convs(self) -> tuple[Conv, ...]:
+        """In the graph's order; a convolution whose weights are computed is not among them."""
+        found = []
+        for node in self.nodes:
+            if node.op_type != "Conv" or node.input[1] not in self.weights or len(self.shapes.get(node.input[0], ())) != 4:
+                continue
+            rows, columns = conv_windows(node, self.shapes[node.input[0]], self.shapes[node.input[1]])
+            groups = next((a.i for a in node.attribute if a.name == "group"), 1)
+            found.append(Conv(node.name, node.input[0], node.output[0], node.input[1], node.input[2], groups, rows, columns))
+        return tuple(found)
+
+    def macs(self, conv: Conv) -> int:
+        """Multiply-accumulates, padding included."""
+        return int(self.weights[conv.weight].size) * conv.rows.outputs * conv.columns.outputs
+
+
+def _give_own_weights(model: ModelProto) -> None:
+    """Every Conv gets a name, and weights and bias that no other node reads, so that they can be changed alone."""
+    from onnx import numpy_helper
+
+    values = {w.name: w for w in model.graph.initializer}
+    taken: set[str] = set()
+    for number, node in enumerate(model.graph.node):
+        if not node.name:
+            node.name = f"{node.op_type}_{number}"
+        if node.op_type != "Conv" or node.input[1] not in values:
+            continue
+        channels = values[node.input[1]].dims[0]
+        if len(node.input) < 3 or not node.input[2]:
+            del node.input[2:]
+            node.input.append(f"{node.name}/bias")
+            values[node.input[2]] = numpy_helper.from_array(np.zeros(channels, np.float32), node.input[2])
+            model.graph.initializer.append(values[node.input[2]])
+        for position in (1, 2):
+            name = node.input[position]
+            if name in taken and name in values:
+                copy = numpy_helper.from_array(numpy_helper.to_array(values[name]), f"{node.name}/{name}")
+                model.graph.initializer.append(copy)
+                values[copy.name] = copy
+                node.input[position] = copy.name
+            taken.add(node.input[position])

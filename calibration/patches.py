@@ -1,0 +1,141 @@
+"""What a convolution reads: the mean and the covariance of its input patches, padding included.
+
+A patch is the vector of the in/groups · k · k input values under the kernel at one output position; taps that fall outside the
+map read 0. For an atrous convolution those are many: at rate 18 on a 23×30 map most patches hold more padding than picture. The
+moments of real patches therefore carry the border with them, where formulas on whole maps forget it.
+
+For depthwise and grouped convolutions every group has moments of its own. Layers whose patches are longer than LONGEST keep one
+covariance per tap instead of one over all: taps that lie a rate apart have little in common once their means are taken out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dlv3deploy.calibration.network import Conv
+from dlv3deploy.core.dilation import Window
+
+LONGEST = 6144  # a covariance of 151 MB in float32
+POSITIONS = 512  # per image, drawn at random; border positions come in their true share
+Map = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Patches:
+    """Moments in blocks B×K, B×K×K: B is the number of groups (or of taps for long patches), K the length of a patch."""
+
+    mean: NDArray[np.float64]
+    covariance: NDArray[np.float32]
+    count: int
+
+
+def blocks_of(weight: NDArray[np.float32], conv: Conv) -> tuple[int, ...]:
+    """B, R, K: blocks, rows of weights in each, and their length."""
+    out, inner, height, width = weight.shape
+    if conv.groups == 1 and inner * height * width > LONGEST:
+        return height * width, out, inner
+    return conv.groups, out // conv.groups, inner * height * width
+
+
+def to_blocks(weight: NDArray[np.float32], conv: Conv) -> NDArray[np.float32]:
+    """Weights out×in×k×k as B×R×K."""
+    blocks, rows, length = blocks_of(weight, conv)
+    if blocks == conv.groups:
+        return weight.reshape(blocks, rows, length)
+    return np.ascontiguousarray(weight.reshape(rows, length, blocks).transpose(2, 0, 1))
+
+
+def from_blocks(blocks: NDArray[np.float32], weight: NDArray[np.float32], conv: Conv) -> NDArray[np.float32]:
+    """The inverse of `to_blocks`; `weight` gives the shape."""
+    if len(blocks) == conv.groups:
+        return blocks.reshape(weight.shape)
+    return np.ascontiguousarray(blocks.transpose(1, 2, 0)).reshape(weight.shape)
+
+
+class PatchMoments:
+    """Collects the patches of one convolution at positions drawn from each image; memory is that of one covariance."""
+
+    def __init__(self, conv: Conv, weight: NDArray[np.float32]) -> None:
+        self.conv, self.kernel = conv, weight.shape[2:]
+        blocks, _, length = blocks_of(weight, conv)
+        self.by_tap = blocks != conv.groups
+        self.sum = np.zeros((blocks, length))
+        self.products = np.zeros((blocks, length, length), np.float32)
+        self.count = 0
+        self.random = np.random.default_rng(0)
+
+    def collect(self, values: Map) -> None:
+        """Add an input N×C×H×W, as the convolution reads it."""
+        outputs = self.conv.rows.outputs, self.conv.columns.outputs
+        for image in values:
+            chosen = self.random.permutation(outputs[0] * outputs[1])[:POSITIONS]
+            patches = self._patches(image, *np.divmod(chosen, outputs[1]))
+            self.sum += patches.sum(axis=2, dtype=np.float64)
+            if len(patches) == 1:
+                self.products[0] += patches[0] @ patches[0].T
+            else:
+                self.products += patches @ patches.transpose(0, 2, 1)
+            self.count += chosen.size
+
+    def _patches(self, image: Map, y: NDArray[np.intp], x: NDArray[np.intp]) -> Map:
+        """B×K×n."""
+        taps = []
+        for i in range(self.kernel[0]):
+            row, row_valid = _reads(self.conv.rows, i, y)
+            for j in range(self.kernel[1]):
+                column, column_valid = _reads(self.conv.columns, j, x)
+                taps.append(image[:, row, column] * (row_valid & column_valid))
+        stacked = np.stack(taps, axis=1)  # C×k²×n
+        if self.by_tap:
+            return np.ascontiguousarray(stacked.transpose(1, 0, 2))
+        return stacked.reshape(self.conv.groups, -1, y.size)
+
+    def compute(self) -> Patches:
+        if not self.count:
+            raise ValueError(f"nothing was collected for {self.conv.name}")
+        mean = self.sum / self.count
+        covariance = self.products / np.float32(self.count)
+        covariance -= (mean[:, :, None] * mean[:, None, :]).astype(np.float32)
+        return Patches(mean, covariance, self.count)
+
+
+def _reads(window: Window, tap: int, outputs: NDArray[np.intp]) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
+    """The input position that a tap reads for each output, and whether it lies inside the map."""
+    place = outputs * window.stride - window.before + tap * window.rate
+    valid = (place >= 0) & (place < window.size)
+    return np.where(valid, place, 0), valid
+
+
+class PatchMean:
+    """Collects the mean patch over every position of every image, C×k×k, from sums over the rectangle that each tap reads."""
+
+    def __init__(self, conv: Conv) -> None:
+        self.conv = conv
+        self.sum: NDArray[np.float64] | None = None
+        self.count = 0
+
+    def collect(self, values: Map) -> None:
+        rows, columns = self.conv.rows, self.conv.columns
+        across = np.stack(
+            [values[..., _slice(columns, j)].sum(axis=3, dtype=np.float64) for j in range(columns.kernel)], axis=3
+        )  # N×C×H×k
+        total = np.stack([across[:, :, _slice(rows, i)].sum(axis=(0, 2)) for i in range(rows.kernel)], axis=1)  # C×k×k
+        self.sum = total if self.sum is None else self.sum + total
+        self.count += len(values) * rows.outputs * columns.outputs
+
+    def compute(self) -> NDArray[np.float64]:
+        if self.sum is None:
+            raise ValueError(f"nothing was collected for {self.conv.name}")
+        return self.sum / self.count
+
+
+def _slice(window: Window, tap: int) -> slice:
+    """The input positions that a tap reads over all outputs."""
+    outputs = window.valid_range(tap)
+    if not outputs:
+        return slice(0, 0)
+    start = outputs[0] * window.stride - window.before + tap * window.rate
+    return slice(start, start + (len(outputs) - 1) * window.stride + 1, window.stride)

@@ -1,0 +1,160 @@
+"""From a network, images and a method to the INT8 network: statistics in few passes over the images, then weights and biases.
+
+Passes: channel ranges (only to equalise), histograms, and what convolutions read (only for bias correction and learned
+rounding). A `Calibration` keeps what it has collected, so that several methods can be tried without looking at the images
+again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dlv3deploy.calibration.collect import observe
+from dlv3deploy.calibration.equalise import cross_layer_equalised
+from dlv3deploy.calibration.grid import Range, on_grid
+from dlv3deploy.calibration.histogram import Histogram, Magnitudes
+from dlv3deploy.calibration.method import Method
+from dlv3deploy.calibration.network import Conv, Network
+from dlv3deploy.calibration.observers import ChannelRange, Observer
+from dlv3deploy.calibration.patches import PatchMean, PatchMoments
+from dlv3deploy.calibration.placement import Placement, place
+from dlv3deploy.calibration.quantize import quantized, shared_ranges
+from dlv3deploy.calibration.thresholds import THRESHOLDS
+from dlv3deploy.calibration.valid_taps import reads_per_position
+from dlv3deploy.calibration.weights import corrected_bias, rounded_weight
+from dlv3deploy.core.engine import Batch
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+Batches = Callable[[], Iterable[Batch]]  # every call begins a new pass over the images
+
+
+@dataclass(frozen=True)
+class Quantisation:
+    """An INT8 network: floats that lie on grids, and the grids. `seen` are the histograms that the ranges come from."""
+
+    network: Network
+    placement: Placement
+    ranges: dict[str, Range]
+    weight_steps: dict[str, NDArray[np.float32]]
+    method: Method
+    seen: dict[str, Magnitudes]
+
+    def model(self, keep: Collection[str] = ()) -> ModelProto:
+        """The Q/DQ graph; convolutions in `keep` stay in floating point."""
+        placement = place(self.network.model.graph, {*self.placement.kept_float, *keep}) if keep else self.placement
+        return quantized(self.network.model, placement, self.ranges, self.weight_steps)
+
+
+@dataclass
+class Calibration:
+    """One network and its images. `keep` names convolutions that stay in floating point."""
+
+    network: Network
+    batches: Batches
+    keep: frozenset[str] = frozenset()
+    pooling: bool = False
+    _variants: dict[tuple[bool, bool, bool], Statistics] = field(default_factory=dict)
+
+    @cached_property
+    def placement(self) -> Placement:
+        return place(self.network.model.graph, self.keep, self.pooling)
+
+    def quantise(self, method: Method) -> Quantisation:
+        """Raises CheckFailed when activations are not finite, UserError when there is no image."""
+        return self._statistics(method).quantise(method)
+
+    @cached_property
+    def _channel_ranges(self) -> dict[str, NDArray[np.float32]]:
+        observers = {name: ChannelRange(name) for name in self.placement.tensors}
+        observe(self.network.model, self.batches(), {name: [observer] for name, observer in observers.items()})
+        return {name: observer.compute() for name, observer in observers.items()}
+
+    def _statistics(self, method: Method) -> Statistics:
+        variant = method.equalise, method.clips, method.grid.per_tensor and method.equalise
+        if variant not in self._variants:
+            network = self.network
+            if method.equalise:
+                network, _ = cross_layer_equalised(
+                    network, self._channel_ranges, self.placement.tensors, method.grid.per_tensor, method.clips
+                )
+            placement = place(network.model.graph, self.keep, self.pooling)
+            self._variants[variant] = Statistics(network, placement, self.batches)
+        return self._variants[variant]
+
+
+class Statistics:
+    """What one network's tensors hold on the images, collected when first asked for."""
+
+    def __init__(self, network: Network, placement: Placement, batches: Batches) -> None:
+        self.network, self.placement, self.batches = network, placement, batches
+        self.convs = [conv for conv in network.convs if conv.name in placement.weights]
+        self._histograms: dict[bool, dict[str, Magnitudes]] = {}
+
+    def histograms(self, valid_taps: bool) -> dict[str, Magnitudes]:
+        if valid_taps not in self._histograms:
+            observers = {name: Histogram(name, self._reads(name) if valid_taps else None) for name in self.placement.tensors}
+            observe(self.network.model, self.batches(), {name: [observer] for name, observer in observers.items()})
+            self._histograms[valid_taps] = {name: observer.compute() for name, observer in observers.items()}
+        return self._histograms[valid_taps]
+
+    def _reads(self, tensor: str) -> NDArray[np.float64] | None:
+        readers = [conv for conv in self.convs if conv.input == tensor]
+        return reads_per_position(readers) if readers else None
+
+    def ranges(self, method: Method) -> dict[str, Range]:
+        """Thresholds by the method's observer; tensors that share a scale take the widest."""
+        seen = self.histograms(method.valid_taps)
+        threshold = THRESHOLDS[method.observer]
+        found = {name: Range(m.low, m.high).within(threshold(m)) for name, m in seen.items()}
+        return shared_ranges(self.placement, found)
+
+    def quantise(self, method: Method) -> Quantisation:
+        ranges = self.ranges(method)
+        read = self._what_is_read(ranges, method) if method.needs_patches else {}
+        changed: dict[str, NDArray[Any]] = {}
+        steps: dict[str, NDArray[np.float32]] = {}
+        for conv in self.convs:
+            weight, moments = self.network.weights[conv.weight], read.get(conv.name)
+            covariance = moments.patches.compute().covariance if moments and moments.patches else None
+            rounded = rounded_weight(weight, conv, method.grid, covariance)
+            changed[conv.weight], steps[conv.weight] = rounded.values, rounded.steps
+            if moments and method.bias:
+                means = moments.mean.compute(), moments.mean_on_grid.compute()
+                changed[conv.bias] = corrected_bias(self.network.weights[conv.bias], weight, rounded.values, conv, *means)
+        network = self.network.with_weights(changed)
+        return Quantisation(network, self.placement, ranges, steps, method, self.histograms(method.valid_taps))
+
+    def _what_is_read(self, ranges: dict[str, Range], method: Method) -> dict[str, _Read]:
+        observers: dict[str, list[Observer]] = {}
+        found = {}
+        for conv in self.convs:
+            found[conv.name] = _Read(conv, self.network, ranges[conv.input].step(), method)
+            observers.setdefault(conv.input, []).append(found[conv.name])
+        observe(self.network.model, self.batches(), observers)
+        return found
+
+
+class _Read:
+    """Shows the input of one convolution, as it is and on its grid, to the observers that the method needs."""
+
+    def __init__(self, conv: Conv, network: Network, step: float, method: Method) -> None:
+        self.step = step
+        self.mean, self.mean_on_grid = PatchMean(conv), PatchMean(conv)
+        self.patches = PatchMoments(conv, network.weights[conv.weight]) if method.rounding else None
+        self.needs_means = method.bias
+
+    def collect(self, values: NDArray[Any]) -> None:
+        held = on_grid(values, self.step)
+        if self.needs_means:
+            self.mean.collect(values)
+            self.mean_on_grid.collect(held)
+        if self.patches:
+            self.patches.collect(held)

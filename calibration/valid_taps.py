@@ -1,0 +1,31 @@
+"""How often each position of a map is read by the valid taps of the convolutions that read it.
+
+In front of a convolution of atrous rate r, the middle of a map is read by all k² taps and its border by fewer; a value that
+nobody reads need not be held by the grid. Statistics that count a position as often as it is read are those of the products
+that the convolution forms. For rate 18 on 23×30 the counts run from 1 to 3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dlv3deploy.calibration.network import Conv
+from dlv3deploy.core.dilation import Window
+
+
+def reads_per_position(convs: Iterable[Conv]) -> NDArray[np.float64] | None:
+    """H×W, the sum over all `convs`, which read the same map; None where every position counts alike."""
+    total = sum((np.outer(_reads(conv.rows), _reads(conv.columns)) for conv in convs), start=np.zeros((1, 1)))
+    return None if np.all(total == total.flat[0]) else total
+
+
+def _reads(window: Window) -> NDArray[np.float64]:
+    """For each input position of one axis the number of outputs and taps that read it."""
+    found = np.zeros(window.size)
+    for tap in range(window.kernel):
+        outputs = np.array(window.valid_range(tap), np.intp)
+        found[outputs * window.stride - window.before + tap * window.rate] += 1
+    return found
