@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dlv3deploy.calibration.auto import Trial, choose_method
-from dlv3deploy.calibration.fidelity import Fidelity, Judge
-from dlv3deploy.calibration.method import AUTO, Method, parse_method
+from dlv3deploy.calibration.fidelity import Judge
+from dlv3deploy.calibration.method import AUTO, parse_method
+from dlv3deploy.calibration.mixed import ALL_INT8, Mixture, search_mixture
 from dlv3deploy.calibration.network import Network
+from dlv3deploy.calibration.pictures import Pictures, images_hash, spread
 from dlv3deploy.calibration.quantisation import Calibration, Quantisation
+from dlv3deploy.calibration.sensitivity import sensitivities
 from dlv3deploy.calibration.table import CalibrationKey, CalibrationTable, TriedMethod
 from dlv3deploy.calibration.weights import PER_CHANNEL, WeightGrid
-from dlv3deploy.core.engine import Batch
-from dlv3deploy.core.errors import UserError
+from dlv3deploy.core.errors import CheckFailed, UserError
 from dlv3deploy.core.files import sha256_of
 from dlv3deploy.core.graph import embed_spec, embedded_spec, load_onnx, save_onnx
-from dlv3deploy.core.images import read_frame
-from dlv3deploy.core.preprocess import preprocess
-from dlv3deploy.core.progress import tracked
-from dlv3deploy.core.spec import InputSpec, ModelSpec
+from dlv3deploy.core.spec import ModelSpec
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -31,6 +29,7 @@ if TYPE_CHECKING:
 RECIPE = "placement 2"  # the number grows when a method gives another model than before
 TRIAL_IMAGES = 32  # that `auto` tries methods on
 HELD_OUT_IMAGES = 8  # that methods are judged on
+Referee = Callable[["ModelProto"], Callable[["ModelProto"], float]]  # from the float model to the mIoU that another form loses
 
 
 @dataclass(frozen=True)
@@ -45,23 +44,30 @@ class Request:
     grid: WeightGrid = PER_CHANNEL
     keep: tuple[str, ...] = ()
     time_budget_s: float | None = None
+    miou_budget: float | None = None
 
     def key(self) -> CalibrationKey:
         given = self.spec.input
         how = f"{given.colour_order} {given.resize}, mean {given.mean}, std {given.std}"
         words = [self.method, RECIPE, str(self.grid), *(f"keep {pattern}" for pattern in self.keep)]
         words += [] if self.time_budget_s is None else [f"within {self.time_budget_s:g} s"]
+        words += [] if self.miou_budget is None else [f"mIoU budget {self.miou_budget:g}"]
         size = given.height, given.width
         return CalibrationKey(sha256_of(self.onnx), images_hash(self.images), len(self.images), size, how, ", ".join(words))
 
 
 def calibrate(
-    request: Request, int8_path: Path, table_path: Path, said: Callable[[str], None] = lambda _: None
+    request: Request,
+    int8_path: Path,
+    table_path: Path,
+    said: Callable[[str], None] = lambda _: None,
+    referee: Referee | None = None,
 ) -> CalibrationTable:
     """Write the INT8 model and its table, with statistics from the images at the spec's input size.
 
-    Returns the table of an earlier call when nothing that it depends on has changed. Raises UserError for unreadable images or
-    a graph that cannot be quantised, CheckFailed when activations are not finite; older files then stay as they were.
+    `referee` measures the loss for a request with a budget. Returns the table of an earlier call when nothing that it depends
+    on has changed. Raises UserError for unreadable images or a graph that cannot be quantised, CheckFailed when activations are
+    not finite; older files then stay as they were.
     """
     if request.method != AUTO:
         parse_method(request.method, request.grid)  # refused before anything is read
@@ -74,11 +80,38 @@ def calibrate(
     trials = _trials(network, request, keep, said) if request.method == AUTO else []
     method = trials[0].method if trials else parse_method(request.method, request.grid)
     quantisation = Calibration(network, Pictures(request.images, given, "calibrating"), keep).quantise(method)
-    result = quantisation.model()
-    fidelity = Judge(network.model, Pictures(held_out(request.images), given)())(result)
-    table = _table(key, quantisation, method, fidelity, trials)
+    judge = Judge(network.model, Pictures(held_out(request.images), given)())
+    mixture = _mixture(quantisation, request.miou_budget, judge, referee, said)
+    result = quantisation.model(mixture.keep)
+    float_convs = tuple(dict.fromkeys((*quantisation.placement.kept_float, *sorted(mixture.keep))))
+    tried = tuple(TriedMethod(str(trial.method), trial.fidelity, trial.seconds) for trial in trials)
+    table = CalibrationTable(key, quantisation.ranges, float_convs, str(method), judge(result), tried, mixture.points)
     _write(request, result, table, int8_path, table_path)
     return table
+
+
+def _mixture(
+    quantisation: Quantisation,
+    budget: float | None,
+    judge: Judge,
+    referee: Referee | None,
+    said: Callable[[str], None],
+) -> Mixture:
+    """What stays in float for the budget. Raises CheckFailed when even all but one convolution in float lose more."""
+    if budget is None or referee is None:
+        return ALL_INT8
+    drop_of = referee(quantisation.float_network.model)
+    if drop_of(quantisation.model()) <= budget:
+        return ALL_INT8
+    said("over the mIoU budget: looking for the convolutions that cost most")
+    found = search_mixture(quantisation, sensitivities(quantisation, judge), budget, drop_of)
+    if not found.within:
+        best = min(point.drop for point in found.points)
+        raise CheckFailed(
+            f"--budget-miou {budget:g} cannot be met: the best mixture loses {best:.4f}; give more calibration images, "
+            "another --method, or fine-tune: dlv3deploy train DATA --quantize"
+        )
+    return found
 
 
 def kept(network: Network, patterns: Sequence[str]) -> frozenset[str]:
@@ -95,20 +128,6 @@ def kept(network: Network, patterns: Sequence[str]) -> frozenset[str]:
             )
         found.update(matches)
     return frozenset(found)
-
-
-@dataclass(frozen=True)
-class Pictures:
-    """Images as batches of one, read anew in every pass, so that memory holds one."""
-
-    images: Sequence[Path]
-    input: InputSpec
-    title: str = ""
-
-    def __call__(self) -> Iterator[Batch]:
-        paths = tracked(self.images, self.title, len(self.images)) if self.title else self.images
-        for path in paths:
-            yield preprocess(read_frame(path), self.input)[0]
 
 
 def held_out(images: Sequence[Path]) -> list[Path]:
@@ -128,13 +147,6 @@ def _trials(network: Network, request: Request, keep: frozenset[str], said: Call
     calibration = Calibration(network, Pictures(shown, given, "trying methods"), keep)
     judge = Judge(network.model, Pictures(judges, given)())
     return choose_method(calibration, judge, request.grid, request.time_budget_s, said)
-
-
-def _table(
-    key: CalibrationKey, quantisation: Quantisation, method: Method, fidelity: Fidelity, trials: Sequence[Trial]
-) -> CalibrationTable:
-    tried = tuple(TriedMethod(str(trial.method), trial.fidelity, trial.seconds) for trial in trials)
-    return CalibrationTable(key, quantisation.ranges, quantisation.placement.kept_float, str(method), fidelity, tried)
 
 
 def _write(request: Request, result: ModelProto, table: CalibrationTable, int8_path: Path, table_path: Path) -> None:
@@ -175,15 +187,3 @@ def _done_before(key: CalibrationKey, int8_path: Path, table_path: Path) -> Cali
         return None  # damaged: made again
     same = table.key == key and spec is not None and spec.parents.get("calibration") == key.digest()
     return table if same else None
-
-
-def images_hash(images: Sequence[Path]) -> str:
-    """One sha256 over the contents of all images, in order."""
-    return hashlib.sha256("\n".join(sha256_of(path) for path in images).encode()).hexdigest()
-
-
-def spread(images: Sequence[Path], count: int) -> list[Path]:
-    """`count` images at equal distances over the sorted list, so that a video's whole length is covered."""
-    if len(images) <= count:
-        return list(images)
-    return [images[round(i * (len(images) - 1) / max(1, count - 1))] for i in range(count)]

@@ -38,9 +38,13 @@ Batches = Callable[[], Iterable[Batch]]  # every call begins a new pass over the
 
 @dataclass(frozen=True)
 class Quantisation:
-    """An INT8 network: floats that lie on grids, and the grids. `seen` are the histograms that the ranges come from."""
+    """An INT8 network: floats that lie on grids, and the grids. `seen` are the histograms that the ranges come from.
+
+    `float_network` is what was rounded: the same channel factors, so that inner tensors can be compared.
+    """
 
     network: Network
+    float_network: Network
     placement: Placement
     ranges: dict[str, Range]
     weight_steps: dict[str, NDArray[np.float32]]
@@ -48,9 +52,14 @@ class Quantisation:
     seen: dict[str, Magnitudes]
 
     def model(self, keep: Collection[str] = ()) -> ModelProto:
-        """The Q/DQ graph; convolutions in `keep` stay in floating point."""
-        placement = place(self.network.model.graph, {*self.placement.kept_float, *keep}) if keep else self.placement
-        return quantized(self.network.model, placement, self.ranges, self.weight_steps)
+        """The Q/DQ graph; convolutions in `keep` stay in floating point, weights and biases as they were."""
+        if not keep:
+            return quantized(self.network.model, self.placement, self.ranges, self.weight_steps)
+        plain = self.float_network.weights
+        restored = [name for conv in self.network.convs if conv.name in keep for name in (conv.weight, conv.bias)]
+        network = self.network.with_weights({name: plain[name] for name in restored})
+        placement = place(network.model.graph, {*self.placement.kept_float, *keep})
+        return quantized(network.model, placement, self.ranges, self.weight_steps)
 
 
 @dataclass
@@ -130,7 +139,7 @@ class Statistics:
                 means = moments.mean.compute(), moments.mean_on_grid.compute()
                 changed[conv.bias] = corrected_bias(self.network.weights[conv.bias], weight, rounded.values, conv, *means)
         network = self.network.with_weights(changed)
-        return Quantisation(network, self.placement, ranges, steps, method, self.histograms(method.valid_taps))
+        return Quantisation(network, self.network, self.placement, ranges, steps, method, self.histograms(method.valid_taps))
 
     def _what_is_read(self, ranges: dict[str, Range], method: Method) -> dict[str, _Read]:
         observers: dict[str, list[Observer]] = {}

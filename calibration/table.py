@@ -9,6 +9,7 @@ from typing import Any
 
 from dlv3deploy.calibration.fidelity import Fidelity
 from dlv3deploy.calibration.grid import Range
+from dlv3deploy.calibration.mixed import Point
 from dlv3deploy.core.errors import UserError
 from dlv3deploy.core.files import read_json, write_json
 
@@ -44,7 +45,8 @@ class TriedMethod:
 
 @dataclass(frozen=True)
 class CalibrationTable:
-    """`chosen` is the method that made the model, `fidelity` how near it comes to the float model; `trials` are auto's."""
+    """`chosen` is the method that made the model, `fidelity` how near it comes to the float model; `trials` are auto's,
+    `mixtures` those that a budget made it measure."""
 
     key: CalibrationKey
     ranges: dict[str, Range]
@@ -52,11 +54,13 @@ class CalibrationTable:
     chosen: str
     fidelity: Fidelity
     trials: tuple[TriedMethod, ...] = ()
+    mixtures: tuple[Point, ...] = ()
 
     def write(self, path: Path) -> None:
         ranges = {name: [r.low, r.high] for name, r in self.ranges.items()}
-        facts = {"chosen": self.chosen, "fidelity": asdict(self.fidelity), "trials": [asdict(trial) for trial in self.trials]}
-        write_json(path, {**asdict(self.key), **facts, "kept_float": list(self.kept_float), "ranges": ranges})
+        facts = {"chosen": self.chosen, "fidelity": asdict(self.fidelity), "kept_float": list(self.kept_float)}
+        found = {"trials": [asdict(trial) for trial in self.trials], "mixtures": [asdict(point) for point in self.mixtures]}
+        write_json(path, {**asdict(self.key), **facts, **found, "ranges": ranges})
 
     @classmethod
     def read(cls, path: Path) -> CalibrationTable:
@@ -74,7 +78,9 @@ class CalibrationTable:
             )
             ranges = {name: Range(float(low), float(high)) for name, (low, high) in data["ranges"].items()}
             trials = tuple(TriedMethod(t["method"], _fidelity(t["fidelity"]), float(t["seconds"])) for t in data["trials"])
-            return cls(key, ranges, tuple(data["kept_float"]), str(data["chosen"]), _fidelity(data["fidelity"]), trials)
+            points = tuple(Point(int(p["kept"]), float(p["int8_share"]), float(p["drop"])) for p in data["mixtures"])
+            kept, chosen, fidelity = tuple(data["kept_float"]), str(data["chosen"]), _fidelity(data["fidelity"])
+            return cls(key, ranges, kept, chosen, fidelity, trials, points)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UserError(str(path), f"is no calibration table ({error})", "make it again: dlv3deploy calibrate") from error
 

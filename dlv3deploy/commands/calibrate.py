@@ -19,11 +19,13 @@ from dlv3deploy.commands.options import (
 from dlv3deploy.core.workspace import DEFAULT_ROOT, Workspace
 
 if TYPE_CHECKING:
+    from dlv3deploy.calibration.calibrate import Referee
     from dlv3deploy.calibration.table import CalibrationTable
     from dlv3deploy.calibration.weights import WeightGrid
     from dlv3deploy.core.spec import ModelSpec
 
 CALIBRATION_IMAGES = 100
+BUDGET_IMAGES = 100  # labelled ones, spread evenly
 WEIGHTS = ("per-channel", "per-tensor")
 REMEDY = "give --images FOLDER with pictures such as the camera will see"
 
@@ -46,6 +48,14 @@ def calibrate(
         typer.Option("--keep-fp16", help="Convolutions that stay in floating point, a name or a pattern; may be repeated."),
     ] = None,
     time_budget: Annotated[float | None, typer.Option(help="Seconds after which auto tries no further method.", min=0)] = None,
+    budget_miou: Annotated[
+        float | None,
+        typer.Option(help="mIoU that INT8 may lose, 0.01 for one point; costly convolutions stay in floating point.", min=0),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Labelled data that the loss is measured on; default: the model's, else its own float masks."),
+    ] = None,
     weights: Annotated[str, typer.Option(help="Steps of the weights: per-channel, or per-tensor.")] = WEIGHTS[0],
     weight_bits: Annotated[
         int, typer.Option(help="Simulate weights of fewer bits, 2 to 8; the file stays INT8.", min=2, max=8)
@@ -74,11 +84,30 @@ def calibrate(
         check_export_is_current(place)
     spec = sized(spec_of(graph, describe(classes, ignore_index, mean, std, output), str(source)), size)
     pictures = calibration_pictures(spec, source, images, calibration_images)
-    request = Request(source, spec, pictures, method, grid, tuple(keep_fp16 or ()), time_budget)
+    request = Request(source, spec, pictures, method, grid, tuple(keep_fp16 or ()), time_budget, budget_miou)
     int8_path = to or place.int8_onnx(source)
-    made = run_calibration(request, int8_path, table or _table_path(place, source, to), say)
+    referee = None if budget_miou is None else _referee(spec, data, pictures)
+    made = run_calibration(request, int8_path, table or _table_path(place, source, to), say, referee)
     report(made, int8_path)
     say(f"next: dlv3deploy build-engine --int8 {'' if model is None else source}".rstrip())
+
+
+def _referee(spec: ModelSpec, data: Path | None, pictures: list[Path]) -> Referee:
+    """Measures the mIoU that a model loses: on labelled images where there are some, else against the float model's masks."""
+    from dlv3deploy.calibration.calibrate import held_out
+    from dlv3deploy.calibration.pictures import spread
+    from dlv3deploy.core.datasets import find_root, open_dataset
+    from dlv3deploy.core.progress import say
+    from dlv3deploy.measure.drop import labelled_drop, unlabelled_drop
+
+    known = Path(spec.training.data) if spec.training else None
+    folder = find_root(data) if data else known
+    if folder is None or not folder.is_dir():
+        say("no labelled data: the loss is measured against the float model's own masks; --data gives labels")
+        images = held_out(pictures)
+        return lambda model: unlabelled_drop(model, spec, images)
+    samples = spread(open_dataset(folder, "val", spec.classes).samples, BUDGET_IMAGES)
+    return lambda model: labelled_drop(model, spec, samples)
 
 
 def report(made: CalibrationTable, int8_path: Path) -> None:
@@ -94,7 +123,7 @@ def report(made: CalibrationTable, int8_path: Path) -> None:
 
 def calibration_pictures(spec: ModelSpec, source: Path, folder: Path | None, count: int) -> list[Path]:
     """The images that INT8 is calibrated on: of `folder`, or the training images of the model. Raises UserError."""
-    from dlv3deploy.calibration.calibrate import spread
+    from dlv3deploy.calibration.pictures import spread
     from dlv3deploy.core.errors import UserError
     from dlv3deploy.core.images import list_images
 

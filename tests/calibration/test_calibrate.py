@@ -8,9 +8,10 @@ import onnx
 import pytest
 from tiny_models import HEIGHT, WIDTH, tiny_spec, write_tiny
 
-from dlv3deploy.calibration.calibrate import Request, spread
+from dlv3deploy.calibration.calibrate import Request
 from dlv3deploy.calibration.calibrate import calibrate as calibrate_request
 from dlv3deploy.calibration.network import Network
+from dlv3deploy.calibration.pictures import spread
 from dlv3deploy.calibration.table import CalibrationTable
 from dlv3deploy.core.errors import CheckFailed, UserError
 from dlv3deploy.core.graph import embedded_spec, load_onnx

@@ -1,0 +1,42 @@
+"""How much of the error in the scores each INT8 convolution causes by itself.
+
+One convolution at a time is INT8, weights and input, all others float; the noise power in the scores over the signal's is its
+sensitivity. Small errors of different layers add up nearly as independent noise, so the sum of all sensitivities predicts the
+noise of the whole network, and leaving a layer in float takes its own share away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from dlv3deploy.calibration.fidelity import Fidelity
+from dlv3deploy.calibration.quantisation import Quantisation
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """`noise` is noise power over signal power when this convolution alone is INT8, `macs` its multiply-accumulates."""
+
+    conv: str
+    noise: float
+    macs: int
+
+    @property
+    def noise_per_mac(self) -> float:
+        return self.noise / max(1, self.macs)
+
+
+def sensitivities(quantisation: Quantisation, judge: Callable[[ModelProto], Fidelity]) -> list[Sensitivity]:
+    """Of every INT8 convolution, those first whose float form buys the most accuracy for its multiply-accumulates."""
+    inside = [conv for conv in quantisation.float_network.convs if conv.name in quantisation.placement.weights]
+    names = frozenset(conv.name for conv in inside)
+    found = []
+    for conv in inside:
+        fidelity = judge(quantisation.model(keep=names - {conv.name}))
+        found.append(Sensitivity(conv.name, 10 ** (-fidelity.snr_db / 10), quantisation.float_network.macs(conv)))
+    return sorted(found, key=lambda s: (-s.noise_per_mac, s.conv))
