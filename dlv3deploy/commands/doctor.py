@@ -33,15 +33,16 @@ def doctor(workspace: WorkspaceOption = Path("artifacts"), json_output: JsonOpti
     if json_output:
         print(json.dumps({"checks": [asdict(finding) for finding in findings]}, ensure_ascii=False))
         return
-    from rich.console import Console
-    from rich.markup import escape
     from rich.table import Table
+    from rich.text import Text
+
+    from dlv3deploy.commands.tables import print_table
 
     table = Table("", "what", "found", "to mend it")
     for finding in findings:
-        mark = "[green]✓[/]" if finding.works else "[yellow]–[/]"
-        table.add_row(mark, *(escape(text) for text in (finding.what, finding.found, finding.remedy)))
-    Console().print(table)
+        mark = Text("✓", style="green") if finding.works else Text("–", style="yellow")
+        table.add_row(mark, finding.what, finding.found, finding.remedy)
+    print_table("what works on this machine", table)
 
 
 def _python() -> Finding:

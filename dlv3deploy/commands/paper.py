@@ -166,20 +166,20 @@ def _figure4(workspace: Path, json_output: bool, size: int, kernel: int, rates: 
 
 
 def _print_figure4(path: Path, size: int, kernel: int, rates: list[int], shares: dict[int, list[float]]) -> None:
-    from rich.console import Console
     from rich.table import Table
+
+    from dlv3deploy.commands.tables import print_table
 
     title = f"positions of a {size}×{size} map by the valid weights of a {kernel}×{kernel} filter"
     shown = [n for n in shares if kernel <= 3 or n in (1, (kernel // 2 + 1) ** 2, kernel**2)]
-    table = Table("rate", *(str(n) for n in shown), title=title, title_justify="left")
+    table = Table("rate", *(str(n) for n in shown))
     for column in table.columns:
         column.justify = "right"
     for index in _rows(rates):
         cells = (f"{shares[n][index]:.1%}" if shares[n][index] else "·" for n in shown)
         table.add_row(str(rates[index]), *cells)
-    console = Console()
-    console.print(table)
-    console.print(f"drawn to {path}", highlight=False, markup=False, soft_wrap=True)
+    print_table(title, table)
+    print(f"drawn to {path}")
 
 
 def _rows(rates: Sequence[int]) -> list[int]:
