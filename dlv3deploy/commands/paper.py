@@ -35,8 +35,22 @@ class What(str, Enum):
     NETWORKS = "networks"
 
 
+def parse_what(text: str) -> What:
+    """Raises typer.BadParameter that lists what there is."""
+    try:
+        return What(text)
+    except ValueError:
+        there_is = ", ".join(what.value for what in What)
+        raise typer.BadParameter(f"{text!r} is nothing that is shown here; there is {there_is}") from None
+
+
 def paper(
-    what: Annotated[What, typer.Argument(help="Figure 4, a table of results, or the sizes of published networks.")],
+    what: Annotated[
+        What,
+        typer.Argument(
+            parser=parse_what, metavar="WHAT", help="figure4, table1 to table7, or networks: the sizes of published networks."
+        ),
+    ],
     workspace: WorkspaceOption = Path("artifacts"),
     json_output: JsonOption = False,
     row: Annotated[str | None, _tables(help="One row in full, such as block7-mg-1-2-1 of table3.")] = None,

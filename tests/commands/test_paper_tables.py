@@ -129,7 +129,10 @@ def test_damaged_results_are_one_line(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("what", ["table9", "table0", "table", "figure5", ""])
 def test_what_the_paper_does_not_have_is_bad_usage_that_lists_what_it_has(what: str) -> None:
-    assert "table7" in refused(what, code=2)
+    said = " ".join(refused(what, code=2).replace("│", " ").split())
+    listed = ", ".join(["figure4", *(f"table{number}" for number in ROWS), "networks"])
+    assert f"{what!r} is nothing that is shown here; there is {listed}" in said
+    assert "Value error" not in said
 
 
 def test_nothing_asked_for_is_bad_usage() -> None:
@@ -137,7 +140,9 @@ def test_nothing_asked_for_is_bad_usage() -> None:
 
 
 def test_a_row_that_is_not_there() -> None:
-    assert "there is os-8" in refused("table6", "--row", "os-8-flip")
+    assert "did you mean os-8-ms-flip, os-8-ms-flip-coco or os-8-ms?" in refused("table6", "--row", "os-8-flip")
+    every_row = ", ".join(recipe.name.split("/")[1] for recipe in TABLES[6].recipes)
+    assert f"there is {every_row}" in refused("table6", "--row", "nonsense")
 
 
 @pytest.mark.parametrize("option", [("--map", 65), ("--kernel", 3), ("--rates", "6,12"), ("--to", "a.png")])

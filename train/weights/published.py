@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from dlv3deploy.core.errors import UserError
+from dlv3deploy.core.similar import did_you_mean
 
 Kind = Literal["segmentation", "backbone"]
 
@@ -198,9 +199,9 @@ PUBLISHED: dict[str, Published] = {published.name: published for published in _F
 def published_called(name: str) -> Published:
     """The entry of that name. Raises UserError."""
     if name not in PUBLISHED:
-        raise UserError(
-            name, "is neither a file nor the name of published weights", "see the names with: dlv3deploy import-weights --list"
-        )
+        all_names = "dlv3deploy import-weights --list shows every name"
+        remedy = " ".join(filter(None, (did_you_mean(name, PUBLISHED), all_names)))
+        raise UserError(name, "is neither a file nor the name of published weights", remedy)
     return PUBLISHED[name]
 
 

@@ -196,7 +196,7 @@ def test_a_download_that_is_something_else_is_a_failed_check(server: Served, mon
 
 def test_without_a_network_the_way_around_it_is_named(server: Served) -> None:
     line = refused("import-weights", "resnet50")
-    assert "fetch https://download.pytorch.org/models/resnet50-0676ba61.pth elsewhere" in line
+    assert "fetch https://download.pytorch.org/models/resnet50-0676ba61.pth elsewhere and put it into " in line
 
 
 def test_a_published_file_is_known_by_its_contents(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -226,7 +226,9 @@ def test_nothing_to_import_is_bad_usage() -> None:
 
 
 def test_what_is_neither_a_file_nor_a_name() -> None:
-    assert "import-weights --list" in refused("import-weights", "resnet152")
+    meant = refused("import-weights", "mobilnet_v2")
+    assert "did you mean mobilenet_v2, mobilenet_v2-v2 or mobilenet_v3_large? dlv3deploy import-weights --list" in meant
+    assert "published weights; dlv3deploy import-weights --list" in refused("import-weights", "vgg")
     assert "absent.pth: does not exist" in refused("import-weights", "absent.pth")
     Path("folder.pth").mkdir()
     assert "folder.pth: is a folder" in refused("import-weights", "folder.pth")
