@@ -145,6 +145,18 @@ def test_what_cannot_be_run_is_one_line_and_exit_1(tmp_path: Path, options: str,
     assert done.exit_code == 1 and says in done.stderr and len(done.stderr.splitlines()) == 1
 
 
+def test_data_sets_that_are_not_found_name_the_option_and_the_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DLV3DEPLOY_DATA", raising=False)
+    said = paper("table6", "--row", "os-16", "--run").stderr
+    assert "voc: is no folder, and neither is data/voc; give the folder of PASCAL VOC 2012 with SBD with --data" in said
+    assert "$DLV3DEPLOY_DATA name the one that holds voc/" in said
+    tiny.voc(tmp_path / "voc")
+    tiny.sbd(tmp_path / "voc", train=("d",), val=("e",))
+    said = paper("table6", "--row", "os-8-ms-flip-coco", "--run").stderr
+    assert "COCO 2017 with --coco" in said and "holds coco/" in said
+
+
 def test_voc_without_sbd_is_no_trainaug(tmp_path: Path) -> None:
     tiny.voc(tmp_path)
     done = paper("table6", "--row", "os-16", "--run", "--data", tmp_path, "--workspace", tmp_path / "work")
