@@ -43,7 +43,7 @@ def test_engines_of_the_own_model_are_listed_without_manifests_and_half_written_
         (
             StaleArtefact("a.engine", "GPU", "A100", "Orin", "build again"),
             3,
-            "a.engine is stale: GPU is A100, this run has Orin; build again",
+            "a.engine is stale: GPU was A100 when it was made and is Orin now; build again",
         ),
     ],
 )
