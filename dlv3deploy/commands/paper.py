@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from dlv3deploy.commands.options import LARGEST_SIDE, JsonOption, WorkspaceOption
+from dlv3deploy.core.workspace import DEFAULT_ROOT, Workspace
 
 FIGURE_MAP, FIGURE_KERNEL, FIGURE_RATES = 65, 3, "1..100"  # the paper's
 LARGEST_KERNEL = 31
@@ -37,7 +38,7 @@ class What(str, Enum):
 
 def paper(
     what: Annotated[What, typer.Argument(help="Figure 4, a table of results, or the sizes of published networks.")],
-    workspace: WorkspaceOption = Path("artifacts"),
+    workspace: WorkspaceOption = DEFAULT_ROOT,
     json_output: JsonOption = False,
     row: Annotated[str | None, _tables(help="One row in full, such as block7-mg-1-2-1 of table3.")] = None,
     run: Annotated[bool, _tables("--run", help="Train and evaluate the row (or every row); goes on where it stopped.")] = False,
@@ -105,7 +106,6 @@ def _table(number: int, workspace: Path, json_output: bool, name: str | None) ->
     from dlv3deploy.commands.paper_tables import measured, print_recipe, print_table, table_facts
     from dlv3deploy.core.paper.results import read_miou
     from dlv3deploy.core.paper.tables import TABLES, find_recipe
-    from dlv3deploy.core.workspace import Workspace
 
     table, place = TABLES[number], Workspace(workspace)
     if name is None:
@@ -116,7 +116,7 @@ def _table(number: int, workspace: Path, json_output: bool, name: str | None) ->
     if json_output:
         print(json.dumps(table_facts(table, rows, here), ensure_ascii=False))
     elif name is None:
-        print_table(table, here)
+        print_table(table, here, place)
     else:
         print_recipe(recipe, here)
 
@@ -144,7 +144,6 @@ def _figure4(workspace: Path, json_output: bool, size: int, kernel: int, rates: 
 
     from dlv3deploy.core.dilation import valid_weight_shares
     from dlv3deploy.core.errors import UserError
-    from dlv3deploy.core.workspace import Workspace
     from dlv3deploy.measure.figure4 import FORMATS, draw_figure4
 
     if not 1 <= size <= LARGEST_SIDE:

@@ -59,7 +59,7 @@ def _row_facts(table: Table, row: Recipe | System, here: Here) -> dict[str, Any]
     }
 
 
-def print_table(table: Table, here: Here) -> None:
+def print_table(table: Table, here: Here, workspace: Workspace) -> None:
     from rich.console import Console
 
     console = Console()
@@ -68,7 +68,8 @@ def print_table(table: Table, here: Here) -> None:
     for note in dict.fromkeys(recipe.note for recipe in table.recipes if recipe.note):
         console.print(note, highlight=False, markup=False)
     example = table.recipes[-1].name.split("/")[1]
-    console.print(f"a row in full: dlv3deploy paper table{table.number} --row {example}", highlight=False, soft_wrap=True)
+    command = workspace.command("paper", f"table{table.number}", "--row", example)
+    console.print(f"a row in full: {command}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _grid(table: Table, here: Here) -> RichTable:

@@ -116,8 +116,8 @@ def test_results_of_another_recipe_are_left_out_and_said_once(tmp_path: Path) ->
     assert done.exit_code == 0
     assert all(row["ours"] is None for row in json.loads(done.stdout)["rows"])
     assert len(done.stderr.splitlines()) == 1
-    assert "steps is 20" in done.stderr
-    assert "steps is 20" in refused("table4", "--row", "os-8", "--workspace", tmp_path, code=3)
+    assert "steps was 20" in done.stderr
+    assert "steps was 20" in refused("table4", "--row", "os-8", "--workspace", tmp_path, code=3)
 
 
 def test_damaged_results_are_one_line(tmp_path: Path) -> None:
