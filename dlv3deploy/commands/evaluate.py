@@ -67,7 +67,7 @@ def evaluate(
 
     strategy = parse_strategy(scales, flip)
     place = Workspace(workspace)
-    path = model or best_artefact(place)
+    path = model or best_artefact(place, output_stride)
     with open_model(path, describe(classes, ignore_index, mean, std, output), output_stride) as engine:
         samples = _samples(engine.spec, data, split)
         if limit is not None and limit < len(samples):

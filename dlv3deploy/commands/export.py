@@ -47,9 +47,10 @@ def export(
             str(source), "is an ONNX file already", f"build an engine from it: {place.command('build-engine', source)}"
         )
     spec, parity = run_export(source, target, choices)
+    stride = f"output stride {spec.architecture.output_stride}, " if spec.architecture else ""
     say(
         f"wrote {target}: {spec.input.height}×{spec.input.width}{' (may change)' if dynamic_size else ''} to {output}, "
-        f"opset {opset}; differs from PyTorch by "
+        f"{stride}opset {opset}; differs from PyTorch by "
         f"{parity.difference:.1e} ({parity.tolerance:.0e} allowed, {parity.runtime})"
     )
     say(f"next: {place.command('build-engine', *(() if to is None else (to,)))}")

@@ -27,11 +27,12 @@ def open_model(path: Path, description: Description, output_stride: int | None =
     Raises UserError when it cannot be read, StaleArtefact when it belongs to another model or machine.
     """
     if output_stride is not None and path.suffix != ".safetensors":
-        again = Workspace(path.parent).command("export", "--output-stride", output_stride)
+        place = Workspace(path.parent)
+        checkpoint = str(place.checkpoint) if place.checkpoint.is_file() else "a checkpoint"
         raise UserError(
             f"--output-stride with {path}",
             "a graph keeps the output stride that it was exported with",
-            f"give the checkpoint, or export it so: {again}",
+            f"give {checkpoint}, or export it so: {place.command('export', '--output-stride', output_stride)}",
         )
     if path.suffix != ".onnx" and not description.is_empty:
         raise UserError(str(path), "describes itself", "leave out --classes, --ignore-index, --mean, --std and --output")
@@ -68,8 +69,13 @@ class _Candidate:
     latency_ms: float
 
 
-def best_artefact(workspace: Workspace) -> Path:
-    """The fastest engine that is valid here, else the ONNX file, else the checkpoint; what is passed over is said."""
+def best_artefact(workspace: Workspace, output_stride: int | None = None) -> Path:
+    """The fastest engine that is valid here, else the ONNX file, else the checkpoint; what is passed over is said.
+
+    With an `output_stride` the checkpoint, where there is one: nothing else can be opened at another than its own.
+    """
+    if output_stride is not None and workspace.checkpoint.exists():
+        return _chosen(workspace.checkpoint)
     valid = [c for path in workspace.engines() if (c := _candidate(path, workspace)) is not None]
     if valid:
         return _chosen(min(valid, key=lambda candidate: candidate.latency_ms).path)

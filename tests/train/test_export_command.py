@@ -28,11 +28,20 @@ def workspace(lively_checkpoint: Path, tmp_path: Path) -> Path:
 def test_without_options_the_workspaces_model_is_exported(workspace: Path) -> None:
     result = export("--workspace", workspace)
     assert result.exit_code == 0, result.output
-    assert result.stdout == "" and f"wrote {workspace / 'model.onnx'}: 64×96 to scores, opset 17" in result.stderr
+    assert (
+        result.stdout == ""
+        and f"wrote {workspace / 'model.onnx'}: 64×96 to scores, output stride 16, opset 17" in result.stderr
+    )
     assert "ONNX Runtime" in result.stderr and f"next: dlv3deploy build-engine --workspace {workspace}\n" in result.stderr
     model = load_onnx(workspace / "model.onnx")
     spec = embedded_spec(model, "")
     assert spec is not None and spec.output.kind == "scores" and set(spec.parents) == {"checkpoint"}
+
+
+def test_the_output_stride_that_was_asked_for_is_said(workspace: Path) -> None:
+    result = export("--workspace", workspace, "--output-stride", "8")
+    assert result.exit_code == 0, result.output
+    assert "64×96 to scores, output stride 8, opset 17" in result.stderr
 
 
 def test_every_option_is_in_the_file(workspace: Path) -> None:
