@@ -10,6 +10,7 @@ from typing import Any
 from dlv3deploy.calibration.observers import Range
 from dlv3deploy.core.errors import UserError
 from dlv3deploy.core.files import read_json, write_json
+from dlv3deploy.core.workspace import Workspace
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,5 @@ class CalibrationTable:
             ranges = {name: Range(float(low), float(high)) for name, (low, high) in data["ranges"].items()}
             return cls(key, ranges, tuple(data["kept_float"]))
         except (KeyError, TypeError, ValueError) as error:
-            raise UserError(
-                str(path), f"is no calibration table ({error})", "make it again: dlv3deploy build-engine --int8"
-            ) from error
+            remedy = f"make it again: {Workspace(path.parent).command('build-engine', '--int8')}"
+            raise UserError(str(path), f"is no calibration table ({error})", remedy) from error

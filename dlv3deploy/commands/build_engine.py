@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -32,7 +31,7 @@ CALIBRATION_IMAGES = 100
 
 def build_engine(
     model: Annotated[Path | None, typer.Argument(help="ONNX file; default: the workspace's model.onnx.")] = None,
-    workspace: WorkspaceOption = Path("artifacts"),
+    workspace: WorkspaceOption = DEFAULT_ROOT,
     int8: Annotated[bool, typer.Option("--int8", help="INT8 convolutions, calibrated on images.")] = False,
     fp16: Annotated[bool, typer.Option("--fp16", help="Half precision; the default on a GPU.")] = False,
     fp32: Annotated[bool, typer.Option("--fp32", help="Single precision; the default on a CPU.")] = False,
@@ -72,7 +71,7 @@ def build_engine(
     place, source = Workspace(workspace), model or Workspace(workspace).onnx
     if to is not None and to.suffix != ".engine":
         raise UserError(str(to), "is no engine's name", "end it in .engine")
-    _require_onnx_name(source)
+    _require_onnx_name(source, place)
     graph = load_onnx(source)
     if model is None:
         check_export_is_current(place)
@@ -81,7 +80,6 @@ def build_engine(
     precision = _precision(wanted, chosen)
     given = {
         "--backend": chosen,
-        "--workspace": None if workspace == DEFAULT_ROOT else workspace,
         "--images": images,
         "--calibration-images": None if calibration_images == CALIBRATION_IMAGES else calibration_images,
         "--size": size,
@@ -92,7 +90,7 @@ def build_engine(
         "--std": std,
         "--output": output,
     }
-    command = _command(model, precision, given, target or [])
+    command = _command(place, model, precision, given, target or [])
     request = EngineRequest(source, source, spec, precision, chosen, tuple(target or ()), command=command)
     engine = to or place.engine(source, request.precision, target_label(chosen, request.capabilities))
     if request.precision == "int8":
@@ -103,19 +101,21 @@ def build_engine(
     _report_speed(manifest, request)
 
 
-def _command(model: Path | None, precision: str, given: Mapping[str, object], targets: list[str]) -> str:
+def _command(place: Workspace, model: Path | None, precision: str, given: Mapping[str, object], targets: list[str]) -> str:
     """The command line that makes this engine again."""
-    words = ["dlv3deploy", "build-engine", *([str(model)] if model else []), f"--{precision}"]
+    words: list[object] = [*([model] if model else []), f"--{precision}"]
     for option, value in (*given.items(), *(("--target", text) for text in targets)):
-        words += [] if value is None else [option, str(value)]
-    return shlex.join(words)
+        words += [] if value is None else [option, value]
+    return place.command("build-engine", *words)
 
 
-def _require_onnx_name(source: Path) -> None:
+def _require_onnx_name(source: Path, place: Workspace) -> None:
     from dlv3deploy.core.errors import UserError
 
     if source.suffix == ".safetensors":
-        raise UserError(str(source), "is a checkpoint, engines are built from ONNX", f"first: dlv3deploy export {source}")
+        raise UserError(
+            str(source), "is a checkpoint, engines are built from ONNX", f"first: {place.command('export', source)}"
+        )
     if source.suffix == ".engine":
         raise UserError(str(source), "is an engine already", "give the ONNX file that it was built from")
 

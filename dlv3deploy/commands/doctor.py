@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from dlv3deploy.commands.options import JsonOption, WorkspaceOption
+from dlv3deploy.core.workspace import DEFAULT_ROOT
 
 EXECUTION_PROVIDERS = ("CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider")
 
@@ -21,7 +22,7 @@ class Finding:
     remedy: str = ""
 
 
-def doctor(workspace: WorkspaceOption = Path("artifacts"), json_output: JsonOption = False) -> None:
+def doctor(workspace: WorkspaceOption = DEFAULT_ROOT, json_output: JsonOption = False) -> None:
     """Check this machine: Python, GPU, backends, video, disk."""
     import json
 

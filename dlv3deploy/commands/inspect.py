@@ -20,14 +20,14 @@ from dlv3deploy.commands.options import (
     parse_size,
 )
 from dlv3deploy.core.spec import Architecture
-from dlv3deploy.core.workspace import Workspace
+from dlv3deploy.core.workspace import DEFAULT_ROOT, Workspace
 
 
 def inspect(
     artefact: Annotated[
         Path | None, typer.Argument(help="Checkpoint, ONNX file or engine; default: the workspace's ONNX file.")
     ] = None,
-    workspace: WorkspaceOption = Path("artifacts"),
+    workspace: WorkspaceOption = DEFAULT_ROOT,
     size: Annotated[str | None, typer.Option(help="Input HEIGHTxWIDTH for the convolutions of an ONNX file.")] = None,
     every: Annotated[bool, typer.Option("--all", help="List every convolution, not the atrous ones alone.")] = False,
     json_output: JsonOption = False,
@@ -40,8 +40,11 @@ def inspect(
     """Say what a checkpoint, an ONNX file or an engine is, and what it was made from."""
     import json
 
+    from dlv3deploy.core.files import require_file
+
     place = Workspace(workspace)
     path = artefact or (place.onnx if place.onnx.exists() else place.checkpoint)
+    require_file(path, f"make one with: {place.command('train', 'DATA')}, then {place.command('export')}")
     facts = _facts(path, describe(classes, ignore_index, mean, std, output), size)
     if json_output:
         print(json.dumps(facts, ensure_ascii=False))
@@ -54,11 +57,10 @@ def _facts(path: Path, description: Any, size: str | None) -> dict[str, Any]:
 
     from dlv3deploy.core.checkpoints import checkpoint_facts
     from dlv3deploy.core.errors import UserError
-    from dlv3deploy.core.files import require_file, sha256_of
+    from dlv3deploy.core.files import sha256_of
     from dlv3deploy.core.foreign import spec_of
     from dlv3deploy.core.graph import convolutions, load_onnx
 
-    require_file(path, "make one with: dlv3deploy train DATA, then dlv3deploy export")
     common = {"file": str(path), "bytes": path.stat().st_size, "sha256": sha256_of(path)}
     if path.suffix == ".safetensors":
         checkpoint = checkpoint_facts(path)

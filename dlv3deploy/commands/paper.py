@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from dlv3deploy.commands.options import JsonOption, WorkspaceOption
+from dlv3deploy.core.workspace import DEFAULT_ROOT, Workspace
 
 _tables = functools.partial(typer.Option, rich_help_panel="Tables")
 _figure = functools.partial(typer.Option, rich_help_panel="Figure 4")
@@ -46,7 +47,7 @@ def paper(
             parser=parse_what, metavar="WHAT", help="figure4, table1 to table7, or networks: the sizes of published networks."
         ),
     ],
-    workspace: WorkspaceOption = Path("artifacts"),
+    workspace: WorkspaceOption = DEFAULT_ROOT,
     json_output: JsonOption = False,
     row: Annotated[str | None, _tables(help="One row in full, such as block7-mg-1-2-1 of table3.")] = None,
     run: Annotated[bool, _tables("--run", help="Train and evaluate the row (or every row); goes on where it stopped.")] = False,
@@ -116,7 +117,6 @@ def _table(number: int, workspace: Path, json_output: bool, name: str | None) ->
     from dlv3deploy.commands.paper_tables import measured, print_recipe, print_table, table_facts
     from dlv3deploy.core.paper.results import read_miou
     from dlv3deploy.core.paper.tables import TABLES, find_recipe
-    from dlv3deploy.core.workspace import Workspace
 
     table, place = TABLES[number], Workspace(workspace)
     if name is None:
@@ -127,6 +127,6 @@ def _table(number: int, workspace: Path, json_output: bool, name: str | None) ->
     if json_output:
         print(json.dumps(table_facts(table, rows, here), ensure_ascii=False))
     elif name is None:
-        print_table(table, here)
+        print_table(table, here, place)
     else:
         print_recipe(recipe, here)

@@ -104,7 +104,9 @@ def run_recipe(recipe: Recipe, place: Workspace, sources: Sources, machine: Mach
         previous = train_stage(plan, folder)
     assert previous is not None  # a recipe has a stage
     if recipe.measured_on == "voc-test":
-        say(f"{recipe.name}: trained; VOC's server alone can measure it, send it the masks of: dlv3deploy run {previous}")
+        say(
+            f"{recipe.name}: trained; VOC's server alone can measure it, send it the masks of: {place.command('run', previous)}"
+        )
         return
     miou = measure(previous, recipe.inference, open_dataset(sources.voc, "val", VOC).samples)
     record_miou(place, recipe, miou)

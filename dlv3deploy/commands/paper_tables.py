@@ -59,16 +59,14 @@ def _row_facts(table: Table, row: Recipe | System, here: Here) -> dict[str, Any]
     }
 
 
-def print_table(table: Table, here: Here) -> None:
+def print_table(table: Table, here: Here, workspace: Workspace) -> None:
     from dlv3deploy.commands.tables import print_table as print_any
 
     notes = dict.fromkeys(recipe.note for recipe in table.recipes if recipe.note)
+    body = _grid(table, here) if table.is_grid else _list(table, here)
+    print_any(f"Table {table.number}: {table.title}\nmIoU in percent", body, tuple(notes))
     example = table.recipes[-1].name.split("/")[1]
-    print_any(
-        f"Table {table.number}: {table.title}\nmIoU in percent",
-        _grid(table, here) if table.is_grid else _list(table, here),
-        (*notes, f"a row in full: dlv3deploy paper table{table.number} --row {example}"),
-    )
+    print(f"a row in full: {workspace.command('paper', f'table{table.number}', '--row', example)}")
 
 
 def _grid(table: Table, here: Here) -> RichTable:

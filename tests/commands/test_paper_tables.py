@@ -101,6 +101,12 @@ def test_table_7_has_one_decimal_and_names_its_recipe(tmp_path: Path) -> None:
     assert "--row deeplabv3" in paper("table7").stdout
 
 
+def test_the_example_of_a_row_is_in_the_same_workspace(tmp_path: Path) -> None:
+    assert "dlv3deploy paper table4 --row os-8-ms-flip\n" in paper("table4").stdout
+    place = tmp_path / "my work"
+    assert f"dlv3deploy paper table4 --row os-8-ms-flip --workspace '{place}'\n" in paper("table4", "-w", place).stdout
+
+
 def test_a_row_in_full_names_stages_schedule_and_inference(tmp_path: Path) -> None:
     done = paper("table7", "--row", "table7/deeplabv3", "--workspace", tmp_path)
     assert done.exit_code == 0, done.stderr
@@ -116,8 +122,8 @@ def test_results_of_another_recipe_are_left_out_and_said_once(tmp_path: Path) ->
     assert done.exit_code == 0
     assert all(row["ours"] is None for row in json.loads(done.stdout)["rows"])
     assert len(done.stderr.splitlines()) == 1
-    assert "steps is 20" in done.stderr
-    assert "steps is 20" in refused("table4", "--row", "os-8", "--workspace", tmp_path, code=3)
+    assert "steps was 20" in done.stderr
+    assert "steps was 20" in refused("table4", "--row", "os-8", "--workspace", tmp_path, code=3)
 
 
 def test_damaged_results_are_one_line(tmp_path: Path) -> None:
