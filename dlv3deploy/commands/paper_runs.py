@@ -104,13 +104,19 @@ def run_recipe(recipe: Recipe, place: Workspace, sources: Sources, machine: Mach
         previous = train_stage(plan, folder)
     assert previous is not None  # a recipe has a stage
     if recipe.measured_on == "voc-test":
-        say(
-            f"{recipe.name}: trained; VOC's server alone can measure it, send it the masks of: {place.command('run', previous)}"
-        )
+        masks = masks_command(previous, recipe.inference, place)
+        say(f"{recipe.name}: trained; VOC's server alone can measure it, send it the masks of: {masks}")
         return
     miou = measure(previous, recipe.inference, open_dataset(sources.voc, "val", VOC).samples)
     record_miou(place, recipe, miou)
     say(f"{recipe.name}: mIoU {miou:.4f}, the paper's is {recipe.published / 100:.4f}")
+
+
+def masks_command(checkpoint: Path, inference: Inference, place: Workspace) -> str:
+    """What makes masks of a folder of pictures as `inference` says, at the output stride that the checkpoint was trained at."""
+    scales = ",".join(f"{scale:g}" for scale in inference.scales)
+    strategy = ("--scales", scales, *(("--flip",) if inference.flip else ()))
+    return place.command("run", checkpoint, "--source", "TEST_IMAGES", "--sink", "MASKS/", *strategy)
 
 
 def plan_for(stage: Stage, sources: Sources, machine: Machine) -> TrainingPlan:

@@ -159,7 +159,7 @@ def test_a_backbone_lands_in_its_own_folder_and_training_is_named() -> None:
     said = done("import-weights", saved(random_weights(classifier_names("mobilenet_v2"), 1)), "-w", "my work")
     assert "a mobilenet_v2 backbone, 1.8 million parameters" in said
     path = "my work/backbones/mobilenet_v2.safetensors"
-    assert f"next: dlv3deploy train DATA --backbone mobilenet_v2 --backbone-weights '{path}'" in said
+    assert f"next: dlv3deploy train DATA --backbone mobilenet_v2 --backbone-weights '{path}' --workspace 'my work'" in said
     with safe_open(path, "np") as file:
         assert file.metadata() == {"weights": sha256_of(Path("w.pth"))}
 
