@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -72,8 +72,7 @@ class Manifest:
     command: str = ""
 
     def write(self, path: Path) -> None:
-        data = {k: v for k, v in asdict(replace(self, spec=None)).items() if k != "spec"}  # type: ignore[arg-type]
-        write_json(path, {"format": MANIFEST_FORMAT, "spec": self.spec.to_text(), **data})
+        write_json(path, {"format": MANIFEST_FORMAT, **asdict(self), "spec": self.spec.to_text()})
 
     @classmethod
     def read(cls, engine: Path) -> Manifest:

@@ -65,7 +65,8 @@ def build_engine(
     from dlv3deploy.core.progress import say
     from dlv3deploy.engines.build import EngineRequest, build, default_backend, target_label
 
-    wanted: list[Precision] = [name for name, chosen in (("int8", int8), ("fp16", fp16), ("fp32", fp32)) if chosen]  # type: ignore[misc]
+    precisions: dict[Precision, bool] = {"int8": int8, "fp16": fp16, "fp32": fp32}
+    wanted = [name for name, chosen in precisions.items() if chosen]
     if len(wanted) > 1:
         raise UserError(" and ".join(f"--{name}" for name in wanted), "exclude each other", "give one precision")
     place, source = Workspace(workspace), model or Workspace(workspace).onnx
@@ -154,12 +155,12 @@ def _calibrated(request: EngineRequest, place: Workspace, folder: Path | None, c
     from dlv3deploy.engines.manifest import Calibration
 
     remedy = "give --images FOLDER with pictures such as the camera will see"
-    if folder is None and request.spec.training is None:
-        raise UserError(f"--int8 for {request.source}", "its training data is not known", remedy)
     if folder is None:
         from dlv3deploy.core.datasets import open_dataset
 
-        data = Path(request.spec.training.data)  # type: ignore[union-attr]  # checked above
+        if request.spec.training is None:
+            raise UserError(f"--int8 for {request.source}", "its training data is not known", remedy)
+        data = Path(request.spec.training.data)
         if not data.is_dir():
             raise UserError(f"the training data {data}", "is not on this machine", remedy)
         pictures = [sample.image for sample in open_dataset(data, "train", request.spec.classes).samples]

@@ -120,7 +120,7 @@ def test_the_masks_of_the_test_set_are_made_by_the_recipes_inference_in_its_work
     assert command[:3] == ["dlv3deploy", "run", "last.safetensors"] and command[-2:] == ["--workspace", "my work"]
     given = dict(pairwise(command))
     assert given["--scales"] == "0.5,0.75,1,1.25,1.5,1.75" and "--flip" in command
-    known = {text for p in get_command(app).commands["run"].params for text in p.opts}  # type: ignore[attr-defined]  # a group's
+    known = {text for p in get_command(app).commands["run"].params for text in p.opts}  # type: ignore[attr-defined]  # a group has them
     assert {word for word in command if word.startswith("--")} < known
 
 

@@ -46,7 +46,8 @@ def painted_box(frame: tuple[int, int], spec: InputSpec) -> tuple[int, int, int,
     assert set(np.unique(batch)) <= {255, 0}
     box = rows.min(), columns.min(), rows.max() - rows.min() + 1, columns.max() - columns.min() + 1
     assert len(rows) == box[2] * box[3], "a rectangle without holes"
-    return tuple(int(v) for v in box)  # type: ignore[return-value]
+    top, left, height, width = (int(v) for v in box)
+    return top, left, height, width
 
 
 def test_a_frame_of_the_inputs_size_is_normalised_and_nothing_else() -> None:

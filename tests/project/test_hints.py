@@ -30,7 +30,7 @@ def texts_of(module: Path) -> Iterator[ast.Constant]:
 
 
 def commands_with_a_workspace() -> list[str]:
-    commands = get_command(app).commands  # type: ignore[attr-defined]
+    commands = get_command(app).commands  # type: ignore[attr-defined]  # a group has them
     taking = {name for name, command in commands.items() if any("--workspace" in p.opts for p in command.params)}
     return sorted(taking - {"demo", "doctor"})  # which read no workspace
 

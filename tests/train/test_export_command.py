@@ -95,7 +95,7 @@ def test_bad_usage_is_exit_2(workspace: Path) -> None:
 
 def test_weights_that_are_not_finite_are_exit_3(tmp_path: Path) -> None:
     model = lively_model()
-    nn.init.constant_(model.classifier[4].bias, float("nan"))  # type: ignore[arg-type]
+    nn.init.constant_(model.classifier[4].bias, float("nan"))
     save_checkpoint(tmp_path / "model.safetensors", model, small_spec())
     (tmp_path / "model.onnx").write_bytes(b"the export of last week")
     result = export("--workspace", tmp_path)
