@@ -69,10 +69,13 @@ def import_weights(
 
 
 def _print_published() -> None:
+    from itertools import groupby
+
     from dlv3deploy.train.weights.published import PUBLISHED
 
     width = max(map(len, PUBLISHED))
-    print(f"{'name':{width}}  {'size':>8}  {'parameters':>10}  what it is")
-    for name, published in PUBLISHED.items():
-        size, parameters = f"{published.megabytes:.1f} MB", f"{published.parameters / 1e6:.1f} M"
-        print(f"{name:{width}}  {size:>8}  {parameters:>10}  {published.summary}; {published.licence}")
+    for common, alike in groupby(PUBLISHED.values(), lambda published: published.common):
+        print(f"{common}:")
+        for published in alike:
+            size, parameters = f"{published.megabytes:.1f} MB", f"{published.parameters / 1e6:.1f} M parameters"
+            print(f"  {published.name:{width}}  {size:>8}  {parameters:>17}  {published.score}")

@@ -46,9 +46,13 @@ class Published:
         return self.name.partition("-")[0]
 
     @property
-    def summary(self) -> str:
-        measure = "mIoU" if self.kind == "segmentation" else "top-1"
-        return f"{self.kind}, {self.trained_on}, {measure} {self.figure:.3f}"
+    def common(self) -> str:
+        """What it shares with others of its kind."""
+        return f"{self.kind}, {self.trained_on}; {self.licence}"
+
+    @property
+    def score(self) -> str:
+        return f"{'mIoU' if self.kind == 'segmentation' else 'top-1'} {self.figure:.3f}"
 
 
 _FILES = (

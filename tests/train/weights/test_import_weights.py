@@ -213,8 +213,11 @@ def test_the_list_names_everything_that_is_published() -> None:
     result = dlv3deploy("import-weights", "--list")
     assert result.exit_code == 0
     lines = result.stdout.splitlines()
-    assert [line.split()[0] for line in lines[1:]] == list(PUBLISHED)
-    assert "168.3 MB      42.0 M  segmentation, COCO train2017, VOC's 21 classes, mIoU 0.664; BSD-3-Clause" in lines[1]
+    assert max(map(len, lines)) <= 80
+    assert [line.split()[0] for line in lines if line.startswith("  ")] == list(PUBLISHED)
+    assert lines[0] == "segmentation, COCO train2017, VOC's 21 classes; BSD-3-Clause (torchvision):"
+    assert lines[1].split() == ["deeplabv3_resnet50", "168.3", "MB", "42.0", "M", "parameters", "mIoU", "0.664"]
+    assert lines[5] == "backbone, ImageNet, 1000 classes; BSD-3-Clause (torchvision):"
 
 
 # --- what is refused -------------------------------------------------------------------------------------------------
