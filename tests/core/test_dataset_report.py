@@ -215,7 +215,7 @@ def test_pictures_of_any_size_fit_in(tmp_path: Path, size: tuple[int, int]) -> N
 
 def test_the_picture_names_a_damaged_file(root: Path) -> None:
     (root / "train" / "labels" / "b.png").write_bytes(b"no picture")
-    with pytest.raises(UserError, match=r"labels/b\.png: is not a readable label"):
+    with pytest.raises(UserError, match=r"labels/b\.png: is no whole PNG file"):
         samples_picture(opened(root))
 
 
