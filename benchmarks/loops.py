@@ -70,7 +70,7 @@ class PlainLoop:
         self.optimiser.zero_grad(set_to_none=True)
         logits = interpolate(self.model(images), size=labels.shape[1:], mode="bilinear", align_corners=False)
         loss = cross_entropy(logits, labels, ignore_index=self.ignore_index)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()  # type: ignore[no-untyped-call]  # torch's own
         self.optimiser.step()
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from dlv3deploy.calibration.choose import evenly
 from dlv3deploy.core.engine import Batch
 from dlv3deploy.core.files import sha256_of
 from dlv3deploy.core.images import read_frame
@@ -38,7 +39,5 @@ def images_hash(images: Sequence[Path]) -> str:
 
 
 def spread(images: Sequence[T], count: int) -> list[T]:
-    """`count` of them at equal distances over the sorted list, so that a video's whole length is covered."""
-    if len(images) <= count:
-        return list(images)
-    return [images[round(i * (len(images) - 1) / max(1, count - 1))] for i in range(count)]
+    """`count` of them at equal distances, all if they are fewer."""
+    return [images[i] for i in evenly(len(images), count)]

@@ -12,6 +12,7 @@ from dlv3deploy.calibration.grid import Range
 from dlv3deploy.calibration.mixed import Point
 from dlv3deploy.core.errors import UserError
 from dlv3deploy.core.files import read_json, write_json
+from dlv3deploy.core.workspace import Workspace
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,8 @@ class CalibrationTable:
             kept, chosen, fidelity = tuple(data["kept_float"]), str(data["chosen"]), _fidelity(data["fidelity"])
             return cls(key, ranges, kept, chosen, fidelity, trials, points)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise UserError(str(path), f"is no calibration table ({error})", "make it again: dlv3deploy calibrate") from error
+            remedy = f"make it again: {Workspace(path.parent).command('calibrate')}"
+            raise UserError(str(path), f"is no calibration table ({error})", remedy) from error
 
 
 def _fidelity(data: dict[str, Any]) -> Fidelity:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import sys
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -58,9 +59,12 @@ def _one_line_errors(command: Callable[..., None]) -> Callable[..., None]:
     def guarded(*arguments: Any, **options: Any) -> None:
         try:
             command(*arguments, **options)
+            sys.stdout.flush()
         except Dlv3Error as error:
             raise _exit(f"error: {error}", error.exit_code) from error
         except OSError as error:
+            if isinstance(error, BrokenPipeError) and _nobody_reads_on():
+                raise typer.Exit(1) from error
             raise _exit(f"error: {error.filename or 'the system'}: {error.strerror or error}", 1) from error
         except ImportError as error:
             raise _exit(f"error: {_missing(error)}", 1) from error
@@ -109,6 +113,18 @@ def _missing(error: ImportError) -> str:
     if isinstance(error, ModuleNotFoundError) and name in EXTRAS:
         return f"this command needs {name}, which is not installed; install dlv3deploy[{EXTRAS[name]}]"
     return f"{error}; `dlv3deploy doctor` says what is missing"
+
+
+def _nobody_reads_on() -> bool:
+    """Whether the reader of stdout, such as `head`, has gone; then nothing is left for the interpreter to write at its end."""
+    import select
+
+    watch = select.poll()
+    watch.register(sys.stdout.fileno(), 0)  # errors alone, which are always told
+    if not watch.poll(0):
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return True
 
 
 def _exit(message: str, code: int) -> typer.Exit:

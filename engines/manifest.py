@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from dlv3deploy.core.errors import StaleArtefact, UserError
 from dlv3deploy.core.files import read_json, sha256_of, write_json
 from dlv3deploy.core.progress import say
 from dlv3deploy.core.spec import ModelSpec
-from dlv3deploy.core.workspace import DEFAULT_ROOT, manifest_path
+from dlv3deploy.core.workspace import Workspace, by_building, manifest_path
 
 MANIFEST_FORMAT = 1
 OWN_ONNX = "model.onnx"  # the workspace's own, which `build-engine` takes without being told
@@ -72,8 +72,7 @@ class Manifest:
     command: str = ""
 
     def write(self, path: Path) -> None:
-        data = {k: v for k, v in asdict(replace(self, spec=None)).items() if k != "spec"}  # type: ignore[arg-type]
-        write_json(path, {"format": MANIFEST_FORMAT, "spec": self.spec.to_text(), **data})
+        write_json(path, {"format": MANIFEST_FORMAT, **asdict(self), "spec": self.spec.to_text()})
 
     @classmethod
     def read(cls, engine: Path) -> Manifest:
@@ -83,7 +82,7 @@ class Manifest:
             raise UserError(
                 str(engine),
                 f"has no manifest {path.name}, so nothing is known about it",
-                "build it again: dlv3deploy build-engine",
+                by_building(engine),
             )
         data = read_json(path)
         try:
@@ -113,9 +112,9 @@ class Manifest:
         """The command that makes this engine anew."""
         if self.command:
             return f"rebuild with: {self.command}"
-        source = "" if self.onnx == OWN_ONNX else f"{self.onnx} "
-        place = "" if engine.parent == DEFAULT_ROOT else f" --workspace {engine.parent}"
-        return f"rebuild with: dlv3deploy build-engine {source}--{self.precision} --backend {self.builder.name}{place}"
+        source = () if self.onnx == OWN_ONNX else (self.onnx,)
+        words = (*source, f"--{self.precision}", "--backend", self.builder.name)
+        return f"rebuild with: {Workspace(engine.parent).command('build-engine', *words)}"
 
 
 def _timing(data: dict[str, Any]) -> Timing:

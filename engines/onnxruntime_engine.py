@@ -13,6 +13,7 @@ from dlv3deploy.core.engine import Batch, ClosingEngine, Outputs, check_batch
 from dlv3deploy.core.errors import CheckFailed, UserError
 from dlv3deploy.core.progress import say
 from dlv3deploy.core.spec import ModelSpec
+from dlv3deploy.core.workspace import Workspace
 from dlv3deploy.engines.gpu import find_gpu
 from dlv3deploy.engines.manifest import Builder, Target
 from dlv3deploy.engines.onnxruntime_int8 import with_unsigned_activations
@@ -81,9 +82,8 @@ class OnnxRuntimeBackend:
         try:
             runtime.InferenceSession(_fusable(model), options, providers=providers())
         except Exception as error:  # ONNX Runtime's own exceptions share no public base
-            raise UserError(
-                where, f"cannot be optimised by ONNX Runtime ({_reason(error)})", "see `dlv3deploy inspect`"
-            ) from error
+            see = f"see its graph: {Workspace().command('inspect', where)}"
+            raise UserError(where, f"cannot be optimised by ONNX Runtime ({_reason(error)})", see) from error
 
     def open(self, engine: Path, spec: ModelSpec) -> OnnxRuntimeEngine:
         return OnnxRuntimeEngine(engine.read_bytes(), spec, str(engine))

@@ -8,6 +8,7 @@ from pathlib import Path
 from dlv3deploy.core.engine import Engine
 from dlv3deploy.core.errors import UserError
 from dlv3deploy.core.files import require_file
+from dlv3deploy.core.workspace import by_building
 from dlv3deploy.engines.backend import Backend
 from dlv3deploy.engines.dialect import DIALECTS
 from dlv3deploy.engines.gpu import find_gpu
@@ -24,7 +25,7 @@ def open_engine(path: Path) -> Engine:
 
 def checked_manifest(path: Path) -> Manifest:
     """The manifest of an engine that may run here; raises as `open_engine` does, without loading the engine."""
-    require_file(path, "make one with: dlv3deploy build-engine")
+    require_file(path, by_building(path))
     manifest = Manifest.read(path)
     backend = backend_for(manifest)
     check_fresh(path, manifest, backend.builder(), _target_here(backend, manifest))

@@ -9,6 +9,7 @@ from typing import Any
 
 from dlv3deploy.core.errors import UserError
 from dlv3deploy.core.spec import ModelSpec
+from dlv3deploy.core.workspace import Workspace
 from dlv3deploy.engines.dialect import Dialect, compute_capability_of, load_dialect, network_flags
 from dlv3deploy.engines.gpu import find_gpu
 from dlv3deploy.engines.manifest import Builder, Target
@@ -35,9 +36,8 @@ class TensorRTBackend:
         network = builder.create_network(network_flags(trt))
         parser = trt.OnnxParser(network, logger)
         if not parser.parse(model):
-            raise UserError(
-                where, f"is refused by {self.dialect.name}: {_parser_errors(parser)}", "see `dlv3deploy inspect` for its graph"
-            )
+            see = f"see its graph: {Workspace().command('inspect', where)}"
+            raise UserError(where, f"is refused by {self.dialect.name}: {_parser_errors(parser)}", see)
         config = builder.create_builder_config()
         if self.capabilities:
             config.num_compute_capabilities = len(self.capabilities)

@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dlv3deploy.core.images import Frame, Mask
-from dlv3deploy.core.spec import InputSpec
 
 
 @dataclass(frozen=True)
@@ -54,10 +53,3 @@ def _window(
     y1, x1 = min(pixels.shape[0], top + size[0]), min(pixels.shape[1], left + size[1])
     window[y0 - top : y1 - top, x0 - left : x1 - left] = pixels[y0:y1, x0:x1]
     return window
-
-
-def mean_colour(spec: InputSpec) -> tuple[int, int, int]:
-    """The colour that normalises to about zero, in BGR, to fill what lies outside an image."""
-    colour = spec.mean[::-1] if spec.colour_order == "rgb" else spec.mean
-    blue, green, red = (min(255, max(0, round(v))) for v in colour)
-    return blue, green, red

@@ -11,12 +11,13 @@ from pathlib import Path
 
 from torch import nn
 
-from dlv3deploy.core.checkpoints import MADE_BY, checkpoint_facts
+from dlv3deploy.core.checkpoints import checkpoint_facts
 from dlv3deploy.core.classes import Classes
 from dlv3deploy.core.errors import UserError
 from dlv3deploy.core.files import replacing, sha256_of
 from dlv3deploy.core.progress import say
 from dlv3deploy.core.spec import SPEC_KEY, Architecture, ModelSpec
+from dlv3deploy.core.workspace import by_training
 from dlv3deploy.train.network.atrous import check_output_stride
 from dlv3deploy.train.network.choices import native_stride
 from dlv3deploy.train.network.deeplabv3 import DeepLabV3
@@ -54,10 +55,10 @@ def load_checkpoint(path: Path, output_stride: int | None = None) -> tuple[DeepL
     Raises UserError for anything but a whole checkpoint of this program.
     """
     spec = checkpoint_facts(path).spec
-    weights = read_safetensors(path, MADE_BY)
+    weights = read_safetensors(path, by_training(path))
     architecture = spec.architecture
     if architecture is None:
-        raise UserError(str(path), "does not say which architecture its weights are for", MADE_BY)
+        raise UserError(str(path), "does not say which architecture its weights are for", by_training(path))
     output = spec.output
     if output_stride is not None:
         check_output_stride(output_stride, native_stride(architecture))
@@ -68,7 +69,7 @@ def load_checkpoint(path: Path, output_stride: int | None = None) -> tuple[DeepL
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
-        raise UserError(str(path), f"does not fit its own description ({first_line(error)})", MADE_BY) from error
+        raise UserError(str(path), f"does not fit its own description ({first_line(error)})", by_training(path)) from error
     return model.eval(), replace(spec, architecture=architecture, output=output)
 
 
@@ -76,7 +77,7 @@ def start_architecture(path: Path, output_stride: int | None, auxiliary: bool) -
     """The network of a checkpoint that training goes on from, at its own or another output stride, and its spec."""
     spec = checkpoint_facts(path).spec
     if spec.architecture is None:
-        raise UserError(str(path), "does not say which architecture its weights are for", MADE_BY)
+        raise UserError(str(path), "does not say which architecture its weights are for", by_training(path))
     stride = spec.architecture.output_stride if output_stride is None else output_stride
     check_output_stride(stride, native_stride(spec.architecture))
     architecture = spec.architecture.at_output_stride(stride)
@@ -101,7 +102,7 @@ def load_start(path: Path, model: DeepLabV3, classes: Classes) -> None:
         fresh |= _class_layers(model)
     for name, tensor in wanted.items():
         if name not in fresh and (name not in weights or weights[name].shape != tensor.shape):
-            raise UserError(str(path), f"does not fit its own description (at {name})", MADE_BY)
+            raise UserError(str(path), f"does not fit its own description (at {name})", by_training(path))
     if fresh:
         say(f"{path}: {', '.join(sorted({n.rpartition('.')[0] for n in fresh}))} begin anew")
     model.load_state_dict({n: t if n in fresh else weights[n] for n, t in wanted.items()})

@@ -88,5 +88,5 @@ def with_shared_statistics(model: nn.Module, fabric: Fabric) -> nn.Module:
         raise UserError("--sync-batch-norm", "needs GPUs: torch synchronises batch norm on them alone", "leave it out on CPUs")
     if fabric.world_size == 1:
         return model
-    shared: nn.Module = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
+    shared: nn.Module = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]  # torch's own
     return shared

@@ -102,7 +102,7 @@ def _average(plan: TrainingPlan, model: DeepLabV3, state: SavedState | None) -> 
     """The moving average of weights and batch-norm statistics, which begins as a copy of the first step's."""
     if plan.ema_decay is None:
         return None
-    moving: Any = get_ema_multi_avg_fn(plan.ema_decay)  # type: ignore[no-untyped-call]
+    moving: Any = get_ema_multi_avg_fn(plan.ema_decay)  # type: ignore[no-untyped-call]  # torch's own
     average = AveragedModel(model, multi_avg_fn=moving, use_buffers=True)
     if state and state.average is not None:
         average.load_state_dict(state.average)

@@ -17,9 +17,9 @@ from torch.utils.data import Sampler, default_collate
 
 from dlv3deploy.core.datasets import Dataset
 from dlv3deploy.core.errors import Dlv3Error
-from dlv3deploy.core.preprocess import preprocess
+from dlv3deploy.core.preprocess import mean_colour, preprocess
 from dlv3deploy.core.spec import InputSpec
-from dlv3deploy.train.augment import Augmentation, mean_colour
+from dlv3deploy.train.augment import Augmentation
 
 Pair = tuple[Tensor, Tensor]  # image(s) (N×)3×H×W float32, label(s) (N×)H×W int64
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
 
 def build_engine(
     model: Annotated[Path | None, typer.Argument(help="ONNX file; default: the workspace's model.onnx.")] = None,
-    workspace: WorkspaceOption = Path("artifacts"),
+    workspace: WorkspaceOption = DEFAULT_ROOT,
     int8: Annotated[bool, typer.Option("--int8", help="INT8 convolutions, calibrated on images.")] = False,
     fp16: Annotated[bool, typer.Option("--fp16", help="Half precision; the default on a GPU.")] = False,
     fp32: Annotated[bool, typer.Option("--fp32", help="Single precision; the default on a CPU.")] = False,
@@ -61,13 +60,14 @@ def build_engine(
     from dlv3deploy.core.progress import say
     from dlv3deploy.engines.build import EngineRequest, build, default_backend, target_label
 
-    wanted: list[Precision] = [name for name, chosen in (("int8", int8), ("fp16", fp16), ("fp32", fp32)) if chosen]  # type: ignore[misc]
+    precisions: dict[Precision, bool] = {"int8": int8, "fp16": fp16, "fp32": fp32}
+    wanted = [name for name, chosen in precisions.items() if chosen]
     if len(wanted) > 1:
         raise UserError(" and ".join(f"--{name}" for name in wanted), "exclude each other", "give one precision")
     place, source = Workspace(workspace), model or Workspace(workspace).onnx
     if to is not None and to.suffix != ".engine":
         raise UserError(str(to), "is no engine's name", "end it in .engine")
-    _require_onnx_name(source)
+    _require_onnx_name(source, place)
     graph = load_onnx(source)
     if model is None:
         check_export_is_current(place)
@@ -76,7 +76,6 @@ def build_engine(
     precision = _precision(wanted, chosen)
     given = {
         "--backend": chosen,
-        "--workspace": None if workspace == DEFAULT_ROOT else workspace,
         "--images": images,
         "--calibration-images": calibration_images,
         "--size": size,
@@ -87,7 +86,7 @@ def build_engine(
         "--std": std,
         "--output": output,
     }
-    command = _command(model, precision, given, target or [])
+    command = _command(place, model, precision, given, target or [])
     request = EngineRequest(source, source, spec, precision, chosen, tuple(target or ()), command=command)
     engine = to or place.engine(source, request.precision, target_label(chosen, request.capabilities))
     if request.precision == "int8":
@@ -98,19 +97,21 @@ def build_engine(
     _report_speed(manifest, request)
 
 
-def _command(model: Path | None, precision: str, given: Mapping[str, object], targets: list[str]) -> str:
+def _command(place: Workspace, model: Path | None, precision: str, given: Mapping[str, object], targets: list[str]) -> str:
     """The command line that makes this engine again."""
-    words = ["dlv3deploy", "build-engine", *([str(model)] if model else []), f"--{precision}"]
+    words: list[object] = [*([model] if model else []), f"--{precision}"]
     for option, value in (*given.items(), *(("--target", text) for text in targets)):
-        words += [] if value is None else [option, str(value)]
-    return shlex.join(words)
+        words += [] if value is None else [option, value]
+    return place.command("build-engine", *words)
 
 
-def _require_onnx_name(source: Path) -> None:
+def _require_onnx_name(source: Path, place: Workspace) -> None:
     from dlv3deploy.core.errors import UserError
 
     if source.suffix == ".safetensors":
-        raise UserError(str(source), "is a checkpoint, engines are built from ONNX", f"first: dlv3deploy export {source}")
+        raise UserError(
+            str(source), "is a checkpoint, engines are built from ONNX", f"first: {place.command('export', source)}"
+        )
     if source.suffix == ".engine":
         raise UserError(str(source), "is an engine already", "give the ONNX file that it was built from")
 
@@ -124,7 +125,8 @@ def _precision(wanted: list[Precision], backend: str) -> Precision:
 def _calibrated(request: EngineRequest, place: Workspace, folder: Path | None, count: int | None) -> EngineRequest:
     """The request with the Q/DQ model in place of the float one: what `calibrate` left here, unless images are given."""
     from dlv3deploy.calibration.calibrate import Request, calibrate, made_earlier
-    from dlv3deploy.commands.calibrate import CALIBRATION_IMAGES, calibration_pictures, report
+    from dlv3deploy.commands.calibrate import report
+    from dlv3deploy.commands.calibration_images import CALIBRATION_IMAGES, calibration_pictures
     from dlv3deploy.core.files import sha256_of
     from dlv3deploy.core.progress import say
     from dlv3deploy.engines.manifest import Calibration

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dlv3deploy.commands.calibration_images import CALIBRATION_IMAGES, calibration_pictures, referee_for
 from dlv3deploy.commands.options import (
     ClassesOption,
     IgnoreIndexOption,
@@ -15,19 +16,16 @@ from dlv3deploy.commands.options import (
     StdOption,
     WorkspaceOption,
     describe,
+    parse_choice,
 )
 from dlv3deploy.core.workspace import DEFAULT_ROOT, Workspace
 
 if TYPE_CHECKING:
-    from dlv3deploy.calibration.calibrate import Referee
     from dlv3deploy.calibration.table import CalibrationTable
     from dlv3deploy.calibration.weights import WeightGrid
     from dlv3deploy.core.spec import ModelSpec
 
-CALIBRATION_IMAGES = 100
-BUDGET_IMAGES = 100  # labelled ones, spread evenly
 WEIGHTS = ("per-channel", "per-tensor")
-REMEDY = "give --images FOLDER with pictures such as the camera will see"
 
 
 def calibrate(
@@ -37,6 +35,10 @@ def calibrate(
         Path | None, typer.Option(help="Folder of calibration images; default: the model's training data.")
     ] = None,
     calibration_images: Annotated[int, typer.Option(help="How many of them to use.", min=1)] = CALIBRATION_IMAGES,
+    choose: Annotated[
+        str, typer.Option(help="Which of them: spread (as different as can be), even (equal distances) or random.")
+    ] = "spread",
+    seed: Annotated[int, typer.Option(help="Of --choose random.", min=0)] = 0,
     method: Annotated[
         str,
         typer.Option(
@@ -83,31 +85,13 @@ def calibrate(
     if model is None:
         check_export_is_current(place)
     spec = sized(spec_of(graph, describe(classes, ignore_index, mean, std, output), str(source)), size)
-    pictures = calibration_pictures(spec, source, images, calibration_images)
+    pictures = calibration_pictures(spec, source, images, calibration_images, choose, seed)
     request = Request(source, spec, pictures, method, grid, tuple(keep_fp16 or ()), time_budget, budget_miou)
     int8_path = to or place.int8_onnx(source)
-    referee = None if budget_miou is None else _referee(spec, data, pictures)
+    referee = None if budget_miou is None else referee_for(spec, data, pictures)
     made = run_calibration(request, int8_path, table or _table_path(place, source, to), say, referee)
     report(made, int8_path)
-    say(f"next: dlv3deploy build-engine --int8 {'' if model is None else source}".rstrip())
-
-
-def _referee(spec: ModelSpec, data: Path | None, pictures: list[Path]) -> Referee:
-    """Measures the mIoU that a model loses: on labelled images where there are some, else against the float model's masks."""
-    from dlv3deploy.calibration.calibrate import held_out
-    from dlv3deploy.calibration.pictures import spread
-    from dlv3deploy.core.datasets import find_root, open_dataset
-    from dlv3deploy.core.progress import say
-    from dlv3deploy.measure.drop import labelled_drop, unlabelled_drop
-
-    known = Path(spec.training.data) if spec.training else None
-    folder = find_root(data) if data else known
-    if folder is None or not folder.is_dir():
-        say("no labelled data: the loss is measured against the float model's own masks; --data gives labels")
-        images = held_out(pictures)
-        return lambda model: unlabelled_drop(model, spec, images)
-    samples = spread(open_dataset(folder, "val", spec.classes).samples, BUDGET_IMAGES)
-    return lambda model: labelled_drop(model, spec, samples)
+    say(f"next: {place.command('build-engine', '--int8', *([] if model is None else [source]))}")
 
 
 def report(made: CalibrationTable, int8_path: Path) -> None:
@@ -121,37 +105,10 @@ def report(made: CalibrationTable, int8_path: Path) -> None:
     say(f"wrote {int8_path}; against the float model {made.fidelity}")
 
 
-def calibration_pictures(spec: ModelSpec, source: Path, folder: Path | None, count: int) -> list[Path]:
-    """The images that INT8 is calibrated on: of `folder`, or the training images of the model. Raises UserError."""
-    from dlv3deploy.calibration.pictures import spread
-    from dlv3deploy.core.errors import UserError
-    from dlv3deploy.core.images import list_images
-
-    if folder is None and spec.training is None:
-        raise UserError(f"--int8 for {source}", "its training data is not known", REMEDY)
-    if folder is None:
-        from dlv3deploy.core.datasets import open_dataset
-
-        data = Path(spec.training.data)  # type: ignore[union-attr]  # checked above
-        if not data.is_dir():
-            raise UserError(f"the training data {data}", "is not on this machine", REMEDY)
-        pictures = [sample.image for sample in open_dataset(data, "train", spec.classes).samples]
-    else:
-        if not folder.is_dir():
-            raise UserError(f"--images {folder}", "is no folder", REMEDY)
-        pictures = list_images(folder)
-        if not pictures:
-            raise UserError(f"--images {folder}", "holds no picture", REMEDY)
-    return spread(pictures, count)
-
-
 def _grid(weights: str, bits: int) -> WeightGrid:
     from dlv3deploy.calibration.weights import WeightGrid
-    from dlv3deploy.core.errors import UserError
 
-    if weights not in WEIGHTS:
-        raise UserError(f"--weights {weights}", "is unknown", f"use {' or '.join(WEIGHTS)}")
-    return WeightGrid(bits, weights == "per-tensor")
+    return WeightGrid(bits, parse_choice(weights, "--weights", WEIGHTS) == "per-tensor")
 
 
 def _table_path(place: Workspace, source: Path, to: Path | None) -> Path:

@@ -176,18 +176,11 @@ def _write_page(
 
 
 def _print_table(comparisons: Sequence[Comparison], page: Path, video: Path, seconds: float) -> None:
-    from rich.console import Console
     from rich.table import Table
 
-    table = Table(
-        "model",
-        "mIoU",
-        "pixel accuracy",
-        "latency",
-        "size",
-        title=f"demo, {VAL_IMAGES} validation scenes",
-        title_justify="left",
-    )
+    from dlv3deploy.commands.tables import print_table
+
+    table = Table("model", "mIoU", "pixel accuracy", "latency", "size")
     for column in table.columns[1:]:
         column.justify = "right"
     for entry in comparisons:
@@ -198,6 +191,5 @@ def _print_table(comparisons: Sequence[Comparison], page: Path, video: Path, sec
             f"{entry.latency_ms:.1f} ms",
             f"{entry.size_mb:.1f} MB",
         )
-    console = Console()
-    console.print(table)
-    console.print(f"page:  {page}\nvideo: {video}\ntook {seconds:.0f} s", highlight=False)
+    print_table(f"demo, {VAL_IMAGES} validation scenes", table)
+    print(f"page:  {page}\nvideo: {video}\ntook {seconds:.0f} s")

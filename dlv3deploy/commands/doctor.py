@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from dlv3deploy.commands.options import JsonOption, WorkspaceOption
+from dlv3deploy.core.workspace import DEFAULT_ROOT
 
 EXECUTION_PROVIDERS = ("CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider")
 
@@ -21,7 +22,7 @@ class Finding:
     remedy: str = ""
 
 
-def doctor(workspace: WorkspaceOption = Path("artifacts"), json_output: JsonOption = False) -> None:
+def doctor(workspace: WorkspaceOption = DEFAULT_ROOT, json_output: JsonOption = False) -> None:
     """Check this machine: Python, GPU, backends, video, disk."""
     import json
 
@@ -33,15 +34,16 @@ def doctor(workspace: WorkspaceOption = Path("artifacts"), json_output: JsonOpti
     if json_output:
         print(json.dumps({"checks": [asdict(finding) for finding in findings]}, ensure_ascii=False))
         return
-    from rich.console import Console
-    from rich.markup import escape
     from rich.table import Table
+    from rich.text import Text
+
+    from dlv3deploy.commands.tables import print_table
 
     table = Table("", "what", "found", "to mend it")
     for finding in findings:
-        mark = "[green]✓[/]" if finding.works else "[yellow]–[/]"
-        table.add_row(mark, *(escape(text) for text in (finding.what, finding.found, finding.remedy)))
-    Console().print(table)
+        mark = Text("✓", style="green") if finding.works else Text("–", style="yellow")
+        table.add_row(mark, finding.what, finding.found, finding.remedy)
+    print_table("what works on this machine", table)
 
 
 def _python() -> Finding:

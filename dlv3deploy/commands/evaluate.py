@@ -23,7 +23,7 @@ from dlv3deploy.commands.options import (
     parse_size,
     parse_strategy,
 )
-from dlv3deploy.core.workspace import Workspace
+from dlv3deploy.core.workspace import DEFAULT_ROOT, Workspace
 
 if TYPE_CHECKING:
     from dlv3deploy.core.datasets import Sample, Split
@@ -41,7 +41,7 @@ SPLITS: dict[str, tuple[Split, ...]] = {
 
 def evaluate(
     model: ModelArgument = None,
-    workspace: WorkspaceOption = Path("artifacts"),
+    workspace: WorkspaceOption = DEFAULT_ROOT,
     data: Annotated[
         Path | None, typer.Option(help="Folder of a data set, or its name below $DLV3DEPLOY_DATA; default: the model's own.")
     ] = None,
@@ -67,7 +67,7 @@ def evaluate(
 
     strategy = parse_strategy(scales, flip)
     place = Workspace(workspace)
-    path = model or best_artefact(place)
+    path = model or best_artefact(place, output_stride)
     with open_model(path, describe(classes, ignore_index, mean, std, output), output_stride) as engine:
         samples = _samples(engine.spec, data, split)
         if limit is not None and limit < len(samples):

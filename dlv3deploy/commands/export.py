@@ -8,12 +8,12 @@ from typing import Annotated
 import typer
 
 from dlv3deploy.commands.options import OutputStrideOption, WorkspaceOption, parse_size
-from dlv3deploy.core.workspace import Workspace
+from dlv3deploy.core.workspace import DEFAULT_ROOT, Workspace
 
 
 def export(
     checkpoint: Annotated[Path | None, typer.Argument(help="Default: the workspace's model.safetensors.")] = None,
-    workspace: WorkspaceOption = Path("artifacts"),
+    workspace: WorkspaceOption = DEFAULT_ROOT,
     to: Annotated[Path | None, typer.Option("--to", help="ONNX file to write; default: the workspace's model.onnx.")] = None,
     output: Annotated[
         str, typer.Option(help="scores (feature resolution), logits (input resolution) or mask (class ids).")
@@ -43,11 +43,14 @@ def export(
     if target.suffix != ".onnx":
         raise UserError(f"--to {target}", "is no ONNX file's name", "end it in .onnx")
     if source.suffix == ".onnx":
-        raise UserError(str(source), "is an ONNX file already", "build an engine from it: dlv3deploy build-engine")
+        raise UserError(
+            str(source), "is an ONNX file already", f"build an engine from it: {place.command('build-engine', source)}"
+        )
     spec, parity = run_export(source, target, choices)
+    stride = f"output stride {spec.architecture.output_stride}, " if spec.architecture else ""
     say(
         f"wrote {target}: {spec.input.height}×{spec.input.width}{' (may change)' if dynamic_size else ''} to {output}, "
-        f"opset {opset}; differs from PyTorch by "
+        f"{stride}opset {opset}; differs from PyTorch by "
         f"{parity.difference:.1e} ({parity.tolerance:.0e} allowed, {parity.runtime})"
     )
-    say(f"next: dlv3deploy build-engine{'' if to is None else f' {to}'}")
+    say(f"next: {place.command('build-engine', *(() if to is None else (to,)))}")

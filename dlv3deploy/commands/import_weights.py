@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -58,24 +57,25 @@ def import_weights(
         mean=parse_triple(mean, "--mean"),
         std=parse_triple(std, "--std"),
     )
-    done = run_import(weights_file(source), Workspace(workspace), to, choices)
+    place = Workspace(workspace)
+    done = run_import(weights_file(source), place, to, choices)
     say(f"wrote {done.path}: {done.what}, {done.parameters / 1e6:.1f} million parameters")
     if done.backbone:
-        say(f"next: dlv3deploy train DATA --backbone {done.backbone} --backbone-weights {shlex.quote(str(done.path))}")
+        say(f"next: {place.command('train', 'DATA', '--backbone', done.backbone, '--backbone-weights', done.path)}")
     elif to is not None:
-        say(f"next: dlv3deploy export {shlex.quote(str(to))}")
+        say(f"next: {place.command('export', to)}")
     else:
-        elsewhere = "" if workspace == DEFAULT_ROOT else f" --workspace {shlex.quote(str(workspace))}"
-        say(
-            f"next: dlv3deploy export{elsewhere}, or go on training: dlv3deploy train DATA --from {shlex.quote(str(done.path))}"
-        )
+        say(f"next: {place.command('export')}, or go on training: {place.command('train', 'DATA', '--from', done.path)}")
 
 
 def _print_published() -> None:
+    from itertools import groupby
+
     from dlv3deploy.train.weights.published import PUBLISHED
 
     width = max(map(len, PUBLISHED))
-    print(f"{'name':{width}}  {'size':>8}  {'parameters':>10}  what it is")
-    for name, published in PUBLISHED.items():
-        size, parameters = f"{published.megabytes:.1f} MB", f"{published.parameters / 1e6:.1f} M"
-        print(f"{name:{width}}  {size:>8}  {parameters:>10}  {published.summary}; {published.licence}")
+    for common, alike in groupby(PUBLISHED.values(), lambda published: published.common):
+        print(f"{common}:")
+        for published in alike:
+            size, parameters = f"{published.megabytes:.1f} MB", f"{published.parameters / 1e6:.1f} M parameters"
+            print(f"  {published.name:{width}}  {size:>8}  {parameters:>17}  {published.score}")

@@ -20,14 +20,14 @@ from dlv3deploy.commands.options import (
     parse_size,
 )
 from dlv3deploy.core.spec import Architecture
-from dlv3deploy.core.workspace import Workspace
+from dlv3deploy.core.workspace import DEFAULT_ROOT, Workspace
 
 
 def inspect(
     artefact: Annotated[
         Path | None, typer.Argument(help="Checkpoint, ONNX file or engine; default: the workspace's ONNX file.")
     ] = None,
-    workspace: WorkspaceOption = Path("artifacts"),
+    workspace: WorkspaceOption = DEFAULT_ROOT,
     size: Annotated[str | None, typer.Option(help="Input HEIGHTxWIDTH for the convolutions of an ONNX file.")] = None,
     every: Annotated[bool, typer.Option("--all", help="List every convolution, not the atrous ones alone.")] = False,
     json_output: JsonOption = False,
@@ -40,8 +40,11 @@ def inspect(
     """Say what a checkpoint, an ONNX file or an engine is, and what it was made from."""
     import json
 
+    from dlv3deploy.core.files import require_file
+
     place = Workspace(workspace)
     path = artefact or (place.onnx if place.onnx.exists() else place.checkpoint)
+    require_file(path, f"make one with: {place.command('train', 'DATA')}, then {place.command('export')}")
     facts = _facts(path, describe(classes, ignore_index, mean, std, output), size)
     if json_output:
         print(json.dumps(facts, ensure_ascii=False))
@@ -54,11 +57,10 @@ def _facts(path: Path, description: Any, size: str | None) -> dict[str, Any]:
 
     from dlv3deploy.core.checkpoints import checkpoint_facts
     from dlv3deploy.core.errors import UserError
-    from dlv3deploy.core.files import require_file, sha256_of
+    from dlv3deploy.core.files import sha256_of
     from dlv3deploy.core.foreign import spec_of
     from dlv3deploy.core.graph import convolutions, load_onnx
 
-    require_file(path, "make one with: dlv3deploy train DATA, then dlv3deploy export")
     common = {"file": str(path), "bytes": path.stat().st_size, "sha256": sha256_of(path)}
     if path.suffix == ".safetensors":
         checkpoint = checkpoint_facts(path)
@@ -89,16 +91,16 @@ def _facts(path: Path, description: Any, size: str | None) -> dict[str, Any]:
 
 
 def _print(path: Path, facts: dict[str, Any], every: bool) -> None:
-    from rich.console import Console
     from rich.table import Table
 
-    console, spec = Console(), facts["spec"]
-    table = Table(title=f"{path}: {facts['kind']}", title_justify="left", show_header=False)
-    for name, value in (*_summary(spec), *_details(facts)):
+    from dlv3deploy.commands.tables import print_table
+
+    table = Table(show_header=False)
+    for name, value in (*_summary(facts["spec"]), *_details(facts)):
         table.add_row(name, value)
-    console.print(table)
+    print_table(f"{path}: {facts['kind']}", table)
     if "convolutions" in facts:
-        console.print(_convolution_table(facts, every))
+        _print_convolutions(facts["convolutions"], every)
 
 
 def _tuples(architecture: dict[str, Any]) -> dict[str, Any]:
@@ -121,11 +123,11 @@ def _summary(spec: dict[str, Any]) -> Iterable[tuple[str, str]]:
         score = f", mIoU {training['miou']:.4f}" if training["miou"] is not None else ""
         yield "trained on", f"{training['data']}, {training['steps']} steps{score}"
     for name, digest in spec["parents"].items():
-        yield f"made from {name}", f"sha256 {digest[:12]}…"
+        yield f"made from {name}", f"sha256 begins with {digest[:12]}"
 
 
 def _details(facts: dict[str, Any]) -> Iterable[tuple[str, str]]:
-    yield "file", f"{facts['bytes'] / 1e6:.2f} MB, sha256 {facts['sha256'][:12]}…"
+    yield "file", f"{facts['bytes'] / 1e6:.2f} MB, sha256 begins with {facts['sha256'][:12]}"
     if "macs" in facts:
         work = f"{facts['macs'] / 1e9:.2f} G multiply-accumulates in {len(facts['convolutions'])} convolutions"
         yield "work", f"{work}, opset {facts['opset']}"
@@ -143,7 +145,7 @@ def _manifest(manifest: dict[str, Any]) -> Iterable[tuple[str, str]]:
     yield "precision", f"{manifest['precision']} ({', '.join(f'{n} convolutions {p}' for p, n in layers.items())})"
     yield "built by", f"{builder['name']} {builder['version']}"
     yield "for", ", ".join(v for v in (target["device"], target["compute_capability"], target["driver"]) if v)
-    yield "from", f"{manifest['onnx']}, sha256 {manifest['onnx_sha256'][:12]}…"
+    yield "from", f"{manifest['onnx']}, sha256 begins with {manifest['onnx_sha256'][:12]}"
     if calibration:
         height, width = calibration["resolution"]
         yield "calibrated", f"{calibration['method']}, {calibration['images']} images at {height}×{width}"
@@ -151,18 +153,11 @@ def _manifest(manifest: dict[str, Any]) -> Iterable[tuple[str, str]]:
         yield "latency", f"{timing['p50_ms']:.1f} ms median, {timing['p90_ms']:.1f} ms 90th percentile, {timing['runs']} runs"
 
 
-def _convolution_table(facts: dict[str, Any], every: bool) -> Any:
-    from rich.table import Table
+def _print_convolutions(found: list[dict[str, Any]], every: bool) -> None:
+    from dlv3deploy.commands.tables import print_records
 
-    shown = [c for c in facts["convolutions"] if every or c["atrous"]]
-    title = "convolutions" if every else "atrous convolutions (--all lists every one)"
-    names = ("name", "kernel", "rate", "input", "valid taps", "all / one", "MACs")
-    caption = "all / one: the share of positions at which every tap is valid / only one is"
-    table = Table(*names, title=title, title_justify="left", caption=caption, caption_justify="left")
-    for column in table.columns[1:]:
-        column.justify = "right"
-    for c in shown:
-        table.add_row(
+    records = [
+        (
             c["name"],
             "×".join(map(str, c["kernel"])),
             "×".join(map(str, sorted(set(c["atrous_rate"])))),
@@ -171,7 +166,18 @@ def _convolution_table(facts: dict[str, Any], every: bool) -> Any:
             " / ".join(f"{c['valid_taps'].get(taps, 0):.1%}" for taps in (c["kernel"][0] * c["kernel"][1], 1)),
             f"{c['macs'] / 1e6:.1f} M",
         )
-    return table
+        for c in found
+        if every or c["atrous"]
+    ]
+    if not records:
+        print(f"none of its {len(found)} convolutions is atrous (--all lists every one)")
+        return
+    print_records(
+        "convolutions" if every else "atrous convolutions (--all lists every one)",
+        ("name", "kernel", "rate", "input", "valid taps", "all / one", "MACs"),
+        records,
+        ["all / one: the share of positions at which every tap is valid / only one is"],
+    )
 
 
 def _numbers(values: list[float]) -> str:

@@ -12,7 +12,7 @@ from dlv3deploy.core.files import require_file, sha256_of
 from dlv3deploy.core.foreign import Description, spec_of
 from dlv3deploy.core.graph import embedded_spec, load_onnx
 from dlv3deploy.core.progress import say
-from dlv3deploy.core.workspace import DEFAULT_ROOT, ENGINE_SUFFIX, Workspace
+from dlv3deploy.core.workspace import ENGINE_SUFFIX, Workspace, by_building
 
 if TYPE_CHECKING:
     from dlv3deploy.core.engine import Engine
@@ -27,10 +27,12 @@ def open_model(path: Path, description: Description, output_stride: int | None =
     Raises UserError when it cannot be read, StaleArtefact when it belongs to another model or machine.
     """
     if output_stride is not None and path.suffix != ".safetensors":
+        place = Workspace(path.parent)
+        checkpoint = str(place.checkpoint) if place.checkpoint.is_file() else "a checkpoint"
         raise UserError(
             f"--output-stride with {path}",
             "a graph keeps the output stride that it was exported with",
-            f"give the checkpoint, or export it so: dlv3deploy export --output-stride {output_stride}",
+            f"give {checkpoint}, or export it so: {place.command('export', '--output-stride', output_stride)}",
         )
     if path.suffix != ".onnx" and not description.is_empty:
         raise UserError(str(path), "describes itself", "leave out --classes, --ignore-index, --mean, --std and --output")
@@ -61,19 +63,19 @@ def _open_checkpoint(path: Path, output_stride: int | None) -> Engine:
     return TorchEngine.open(path, output_stride)
 
 
-def option_for(workspace: Workspace) -> str:
-    """` --workspace DIR` where the workspace is not the default one, for commands that messages name."""
-    return "" if workspace.root == DEFAULT_ROOT else f" --workspace {workspace.root}"
-
-
 @dataclass(frozen=True)
 class _Candidate:
     path: Path
     latency_ms: float
 
 
-def best_artefact(workspace: Workspace) -> Path:
-    """The fastest engine that is valid here, else the ONNX file, else the checkpoint; what is passed over is said."""
+def best_artefact(workspace: Workspace, output_stride: int | None = None) -> Path:
+    """The fastest engine that is valid here, else the ONNX file, else the checkpoint; what is passed over is said.
+
+    With an `output_stride` the checkpoint, where there is one: nothing else can be opened at another than its own.
+    """
+    if output_stride is not None and workspace.checkpoint.exists():
+        return _chosen(workspace.checkpoint)
     valid = [c for path in workspace.engines() if (c := _candidate(path, workspace)) is not None]
     if valid:
         return _chosen(min(valid, key=lambda candidate: candidate.latency_ms).path)
@@ -85,7 +87,7 @@ def best_artefact(workspace: Workspace) -> Path:
     raise UserError(
         str(workspace.root),
         "holds no model",
-        "make one with `dlv3deploy train DATA`, or name a file: checkpoint, ONNX or engine",
+        f"make one with `{workspace.command('train', 'DATA')}`, or name a file: checkpoint, ONNX or engine",
     )
 
 
@@ -117,7 +119,7 @@ def check_export_is_current(workspace: Workspace) -> None:
     """Raise StaleArtefact when the workspace's ONNX file was exported from another checkpoint than the one beside it."""
     spec = embedded_spec(load_onnx(workspace.onnx), str(workspace.onnx))
     if spec is not None:
-        _check_checkpoint(workspace.onnx, spec, workspace, f"export again: dlv3deploy export{option_for(workspace)}")
+        _check_checkpoint(workspace.onnx, spec, workspace, f"export again: {workspace.command('export')}")
 
 
 def _check_checkpoint(artefact: Path, spec: ModelSpec, workspace: Workspace, remedy: str) -> None:
@@ -136,7 +138,7 @@ def model_spec(path: Path, description: Description) -> ModelSpec:
     if path.suffix == ENGINE_SUFFIX:
         from dlv3deploy.engines.manifest import Manifest
 
-        return Manifest.read(require_file(path, "make one with: dlv3deploy build-engine")).spec
+        return Manifest.read(require_file(path, by_building(path))).spec
     return spec_of(load_onnx(path), description, str(path))
 
 

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from dlv3deploy.commands.options import LARGEST_SIDE, JsonOption, WorkspaceOption
-
-FIGURE_MAP, FIGURE_KERNEL, FIGURE_RATES = 65, 3, "1..100"  # the paper's
-LARGEST_KERNEL = 31
-IN_TEXT = (1, 6, 12, 18, 24, 36, 48, 64, 96)  # the paper's rates at output strides 16 and 8, and Figure 4's turning points
-
+from dlv3deploy.commands.options import JsonOption, WorkspaceOption
+from dlv3deploy.core.workspace import DEFAULT_ROOT, Workspace
 
 _tables = functools.partial(typer.Option, rich_help_panel="Tables")
 _figure = functools.partial(typer.Option, rich_help_panel="Figure 4")
@@ -35,9 +31,23 @@ class What(str, Enum):
     NETWORKS = "networks"
 
 
+def parse_what(text: str) -> What:
+    """Raises typer.BadParameter that lists what there is."""
+    try:
+        return What(text)
+    except ValueError:
+        there_is = ", ".join(what.value for what in What)
+        raise typer.BadParameter(f"{text!r} is nothing that is shown here; there is {there_is}") from None
+
+
 def paper(
-    what: Annotated[What, typer.Argument(help="Figure 4, a table of results, or the sizes of published networks.")],
-    workspace: WorkspaceOption = Path("artifacts"),
+    what: Annotated[
+        What,
+        typer.Argument(
+            parser=parse_what, metavar="WHAT", help="figure4, table1 to table7, or networks: the sizes of published networks."
+        ),
+    ],
+    workspace: WorkspaceOption = DEFAULT_ROOT,
     json_output: JsonOption = False,
     row: Annotated[str | None, _tables(help="One row in full, such as block7-mg-1-2-1 of table3.")] = None,
     run: Annotated[bool, _tables("--run", help="Train and evaluate the row (or every row); goes on where it stopped.")] = False,
@@ -53,7 +63,9 @@ def paper(
     map_size: Annotated[int | None, _figure("--map", help="Side of the feature map; default: 65.")] = None,
     kernel: Annotated[int | None, _figure(help="Side of the filter, odd; default: 3.")] = None,
     rates: Annotated[str | None, _figure(help="Atrous rates, as 1..100 (the default) or 6,12,18.")] = None,
-    to: Annotated[Path | None, _figure(help=".png, .svg or .pdf file; default: paper/figure4.png in the workspace.")] = None,
+    to: Annotated[
+        Path | None, _figure(help=".png, .svg or .pdf file; default: in the workspace's paper/, named by its settings.")
+    ] = None,
 ) -> None:
     """Show the DeepLabv3 paper's Figure 4, or a table of its results beside what was measured here, or measure it."""
     given: dict[What, dict[str, object]] = {
@@ -63,9 +75,9 @@ def paper(
     }
     _require_own_options(what, given)
     if what is What.FIGURE4:
-        size = FIGURE_MAP if map_size is None else map_size
-        chosen = FIGURE_KERNEL if kernel is None else kernel
-        _figure4(workspace, json_output, size, chosen, parse_rates(FIGURE_RATES if rates is None else rates), to)
+        from dlv3deploy.commands.paper_figure import Settings, show_figure4
+
+        show_figure4(Settings.given(map_size, kernel, rates), workspace, json_output, to)
     elif what is What.NETWORKS:
         from dlv3deploy.commands.paper_networks import print_networks
 
@@ -105,7 +117,6 @@ def _table(number: int, workspace: Path, json_output: bool, name: str | None) ->
     from dlv3deploy.commands.paper_tables import measured, print_recipe, print_table, table_facts
     from dlv3deploy.core.paper.results import read_miou
     from dlv3deploy.core.paper.tables import TABLES, find_recipe
-    from dlv3deploy.core.workspace import Workspace
 
     table, place = TABLES[number], Workspace(workspace)
     if name is None:
@@ -116,74 +127,6 @@ def _table(number: int, workspace: Path, json_output: bool, name: str | None) ->
     if json_output:
         print(json.dumps(table_facts(table, rows, here), ensure_ascii=False))
     elif name is None:
-        print_table(table, here)
+        print_table(table, here, place)
     else:
         print_recipe(recipe, here)
-
-
-def parse_rates(text: str) -> list[int]:
-    """Atrous rates from `1..100`, `6,12,18` or both, ascending and each once. Raises UserError."""
-    from dlv3deploy.core.errors import UserError
-
-    found: set[int] = set()
-    try:
-        for part in text.split(","):
-            first, dots, last = part.partition("..")
-            low, high = int(first), int(last if dots else first)
-            if not 1 <= low <= high <= LARGEST_SIDE:
-                raise ValueError(part)
-            found.update(range(low, high + 1))
-    except ValueError:
-        rule = f"is no list of atrous rates from 1 to {LARGEST_SIDE}"
-        raise UserError(f"--rates {text!r}", rule, "write it as 1..100 or 6,12,18") from None
-    return sorted(found)
-
-
-def _figure4(workspace: Path, json_output: bool, size: int, kernel: int, rates: list[int], to: Path | None) -> None:
-    import json
-
-    from dlv3deploy.core.dilation import valid_weight_shares
-    from dlv3deploy.core.errors import UserError
-    from dlv3deploy.core.workspace import Workspace
-    from dlv3deploy.measure.figure4 import FORMATS, draw_figure4
-
-    if not 1 <= size <= LARGEST_SIDE:
-        raise UserError(f"--map {size}", f"a map has a side of 1 to {LARGEST_SIDE}", "the paper's is --map 65")
-    if kernel % 2 == 0 or not 1 <= kernel <= LARGEST_KERNEL:
-        rule = f"a filter with a centre has an odd side, of 1 to {LARGEST_KERNEL}"
-        raise UserError(f"--kernel {kernel}", rule, "the paper's is --kernel 3")
-    path = to or Workspace(workspace).paper / "figure4.png"
-    if path.suffix not in FORMATS:
-        raise UserError(f"--to {path}", "is no picture that can be drawn", f"end the name in {', '.join(FORMATS)}")
-
-    shares = valid_weight_shares(size, kernel, rates)
-    if to is not None or not json_output:
-        draw_figure4(path, size, kernel, rates, shares)
-    if json_output:
-        print(json.dumps({"map": size, "kernel": kernel, "rates": rates, "shares": shares}))
-    else:
-        _print_figure4(path, size, kernel, rates, shares)
-
-
-def _print_figure4(path: Path, size: int, kernel: int, rates: list[int], shares: dict[int, list[float]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    title = f"positions of a {size}×{size} map by the valid weights of a {kernel}×{kernel} filter"
-    shown = [n for n in shares if kernel <= 3 or n in (1, (kernel // 2 + 1) ** 2, kernel**2)]
-    table = Table("rate", *(str(n) for n in shown), title=title, title_justify="left")
-    for column in table.columns:
-        column.justify = "right"
-    for index in _rows(rates):
-        cells = (f"{shares[n][index]:.1%}" if shares[n][index] else "·" for n in shown)
-        table.add_row(str(rates[index]), *cells)
-    console = Console()
-    console.print(table)
-    console.print(f"drawn to {path}", highlight=False, markup=False, soft_wrap=True)
-
-
-def _rows(rates: Sequence[int]) -> list[int]:
-    """Which rates the table shows: all of a few, else the paper's and both ends."""
-    if len(rates) <= len(IN_TEXT):
-        return list(range(len(rates)))
-    return [i for i, rate in enumerate(rates) if rate in IN_TEXT or i in (0, len(rates) - 1)]

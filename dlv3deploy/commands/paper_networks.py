@@ -45,18 +45,13 @@ COLUMNS = ("network", "published by", "size", "parameters, M", "ours", "G MACs",
 
 
 def _cells(row: Row) -> tuple[str, ...]:
-    """One line; ours with the decimals that were published."""
-    entry, ours = row.entry, row.ours
-    return (
-        entry.name + " (classifier)" * entry.classifier,
-        entry.source,
-        str(entry.size),
-        *_pair(entry.parameters, ours.parameters / 1e6),
-        *_pair(entry.macs, ours.macs / 1e9),
-    )
+    """One line of the page."""
+    name, *figures = _figures(row)
+    return name + " (classifier)" * row.entry.classifier, row.entry.source, str(row.entry.size), *figures
 
 
 def _pair(published: float | None, ours: float) -> tuple[str, str]:
+    """Ours with the decimals that were published."""
     if published is None:
         return "–", f"{ours:.2f}"
     decimals = max(1, len(repr(published).partition(".")[2]))
@@ -69,12 +64,20 @@ def _markdown(rows: Sequence[Row]) -> str:
 
 
 def _print(rows: Sequence[Row]) -> None:
-    from rich.console import Console
-    from rich.table import Table
+    from itertools import groupby
 
-    table = Table(*COLUMNS, title="published networks and ours", title_justify="left")
-    for column in table.columns[2:]:
-        column.justify = "right"
-    for row in rows:
-        table.add_row(*_cells(row))
-    Console().print(table)
+    from dlv3deploy.commands.tables import print_groups
+
+    groups = ((heading, [_figures(row) for row in alike]) for heading, alike in groupby(rows, _common))
+    print_groups("published networks and ours", ("network", *COLUMNS[3:]), groups)
+
+
+def _common(row: Row) -> str:
+    """What stands once above the networks that share it."""
+    entry = row.entry
+    return f"{entry.source}{', classifiers' * entry.classifier}, {entry.size}×{entry.size}"
+
+
+def _figures(row: Row) -> tuple[str, ...]:
+    entry, ours = row.entry, row.ours
+    return entry.name, *_pair(entry.parameters, ours.parameters / 1e6), *_pair(entry.macs, ours.macs / 1e9)

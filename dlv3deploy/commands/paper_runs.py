@@ -57,10 +57,10 @@ def run_table(number: int, row: str | None, workspace: Path, data: Path | None, 
 
 def _sources(recipes: Sequence[Recipe], data: Path | None, coco: Path | None) -> Sources:
     from dlv3deploy.core.classes import VOC
-    from dlv3deploy.core.datasets import find_root, open_dataset
+    from dlv3deploy.core.datasets import open_dataset
     from dlv3deploy.core.errors import UserError
 
-    voc = find_root(data or "voc")
+    voc = _folder(data, "voc", "--data", "PASCAL VOC 2012 with SBD")
     description = open_dataset(voc, "train", VOC).description
     if "trainaug" not in description:
         raise UserError(
@@ -69,7 +69,19 @@ def _sources(recipes: Sequence[Recipe], data: Path | None, coco: Path | None) ->
             "put SBD's benchmark_RELEASE, or SegmentationClassAug with trainaug.txt, beside VOC",
         )
     needs_coco = any(stage.data == "coco-voc" for recipe in recipes for stage in recipe.stages)
-    return Sources(voc, find_root(coco or "coco") if needs_coco else None)
+    return Sources(voc, _folder(coco, "coco", "--coco", "COCO 2017") if needs_coco else None)
+
+
+def _folder(given: Path | None, name: str, option: str, what: str) -> Path:
+    """Where a data set lies, by default `name` as `train` finds it. Raises UserError."""
+    from dlv3deploy.core.datasets import find_root
+    from dlv3deploy.core.errors import UserError
+
+    try:
+        return find_root(given or name)
+    except UserError as error:
+        remedy = f"give the folder of {what} with {option}, or let $DLV3DEPLOY_DATA name the one that holds {name}/"
+        raise UserError(error.given, error.rule, remedy) from None
 
 
 def run_recipe(recipe: Recipe, place: Workspace, sources: Sources, machine: Machine) -> None:
@@ -92,11 +104,19 @@ def run_recipe(recipe: Recipe, place: Workspace, sources: Sources, machine: Mach
         previous = train_stage(plan, folder)
     assert previous is not None  # a recipe has a stage
     if recipe.measured_on == "voc-test":
-        say(f"{recipe.name}: trained; VOC's server alone can measure it, send it the masks of: dlv3deploy run {previous}")
+        masks = masks_command(previous, recipe.inference, place)
+        say(f"{recipe.name}: trained; VOC's server alone can measure it, send it the masks of: {masks}")
         return
     miou = measure(previous, recipe.inference, open_dataset(sources.voc, "val", VOC).samples)
     record_miou(place, recipe, miou)
     say(f"{recipe.name}: mIoU {miou:.4f}, the paper's is {recipe.published / 100:.4f}")
+
+
+def masks_command(checkpoint: Path, inference: Inference, place: Workspace) -> str:
+    """What makes masks of a folder of pictures as `inference` says, at the output stride that the checkpoint was trained at."""
+    scales = ",".join(f"{scale:g}" for scale in inference.scales)
+    strategy = ("--scales", scales, *(("--flip",) if inference.flip else ()))
+    return place.command("run", checkpoint, "--source", "TEST_IMAGES", "--sink", "MASKS/", *strategy)
 
 
 def plan_for(stage: Stage, sources: Sources, machine: Machine) -> TrainingPlan:

@@ -122,13 +122,14 @@ def small_plan(stage: Stage, data: Path) -> TrainingPlan:
 
 
 def _print(number: int, facts: Sequence[dict[str, Any]]) -> None:
-    from rich.console import Console
     from rich.table import Table
 
+    from dlv3deploy.commands.tables import print_table
+
     title = f"table {number} in miniature: {STEPS} steps a stage, an eighth as wide, on generated scenes"
-    table = Table("row", "scores of the full network", "losses", "", title=title, title_justify="left")
+    table = Table("row", "scores of the full network", "losses", "")
     for fact in facts:
         losses = ", ".join(f"{loss:.2f}" for loss in fact["losses"] or [])
         shape = "×".join(map(str, fact["scores"] or []))
         table.add_row(fact["name"].partition("/")[2], shape, losses, "works" if fact["error"] is None else fact["error"])
-    Console().print(table)
+    print_table(title, table)

@@ -59,16 +59,14 @@ def _row_facts(table: Table, row: Recipe | System, here: Here) -> dict[str, Any]
     }
 
 
-def print_table(table: Table, here: Here) -> None:
-    from rich.console import Console
+def print_table(table: Table, here: Here, workspace: Workspace) -> None:
+    from dlv3deploy.commands.tables import print_table as print_any
 
-    console = Console()
-    console.print(f"Table {table.number}: {table.title}; mIoU in percent", highlight=False, style="italic")
-    console.print(_grid(table, here) if table.is_grid else _list(table, here))
-    for note in dict.fromkeys(recipe.note for recipe in table.recipes if recipe.note):
-        console.print(note, highlight=False, markup=False)
+    notes = dict.fromkeys(recipe.note for recipe in table.recipes if recipe.note)
+    body = _grid(table, here) if table.is_grid else _list(table, here)
+    print_any(f"Table {table.number}: {table.title}\nmIoU in percent", body, tuple(notes))
     example = table.recipes[-1].name.split("/")[1]
-    console.print(f"a row in full: dlv3deploy paper table{table.number} --row {example}", highlight=False, soft_wrap=True)
+    print(f"a row in full: {workspace.command('paper', f'table{table.number}', '--row', example)}")
 
 
 def _grid(table: Table, here: Here) -> RichTable:
@@ -114,11 +112,11 @@ def _measured(row: Recipe | System, here: Here) -> str:
 
 def print_recipe(recipe: Recipe, here: Here) -> None:
     """One row in full."""
-    from rich.console import Console
-    from rich.table import Column
     from rich.table import Table as RichTable
 
-    shown = RichTable("", Column(overflow="fold"), title=recipe.name, title_justify="left", show_header=False)
+    from dlv3deploy.commands.tables import print_table as print_any
+
+    shown = RichTable(show_header=False)
     shown.add_row("training", recipe.training_name)
     for number, stage in enumerate(recipe.stages, start=1):
         shown.add_row(f"stage {number}" if len(recipe.stages) > 1 else "stage", _stage(stage))
@@ -130,7 +128,7 @@ def print_recipe(recipe: Recipe, here: Here) -> None:
     shown.add_row("here", _measured(recipe, here))
     if recipe.note:
         shown.add_row("note", recipe.note)
-    Console().print(shown)
+    print_any(recipe.name, shown)
 
 
 def _stage(stage: Stage) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -22,7 +21,7 @@ from dlv3deploy.commands.options import (
     parse_size,
     parse_strategy,
 )
-from dlv3deploy.core.workspace import Workspace
+from dlv3deploy.core.workspace import DEFAULT_ROOT, Workspace
 
 if TYPE_CHECKING:
     from dlv3deploy.video.source import SourceAddress
@@ -32,7 +31,7 @@ INTERRUPTED = 130
 
 def run(
     model: ModelArgument = None,
-    workspace: WorkspaceOption = Path("artifacts"),
+    workspace: WorkspaceOption = DEFAULT_ROOT,
     camera: Annotated[int | None, typer.Option(help="Number of a camera: 0 is /dev/video0.", min=0)] = None,
     source: Annotated[
         str | None, typer.Option(help="Video file, image, folder, glob, rtsp://… or http://… instead of a camera.")

@@ -13,7 +13,7 @@ import typer
 from dlv3deploy.commands.options import WorkspaceOption, parse_pair, parse_size, parse_triple, resolve_classes
 from dlv3deploy.commands.train_input import crop_for, natural_input, parse_resize, parse_split
 from dlv3deploy.commands.train_network import DEFAULT_STRIDE, parse_aspp_rates, parse_head, parse_multi_grid, require_no_network
-from dlv3deploy.core.workspace import Workspace
+from dlv3deploy.core.workspace import DEFAULT_ROOT, Workspace
 
 
 def _panel(name: str) -> Callable[..., Any]:
@@ -27,7 +27,7 @@ _schedule, _loss, _norm, _machine = _panel("Schedule"), _panel("Loss"), _panel("
 
 def train(
     data: Annotated[Path, typer.Argument(help="Folder of a data set, or its name below $DLV3DEPLOY_DATA.")],
-    workspace: WorkspaceOption = Path("artifacts"),
+    workspace: WorkspaceOption = DEFAULT_ROOT,
     backbone: Annotated[
         str, _network(help="resnet18, resnet34, resnet50, resnet101, mobilenet_v2 or mobilenet_v3_large.")
     ] = "mobilenet_v2",
@@ -199,4 +199,4 @@ def train(
         f"best validation mIoU {result.miou:.4f}, pixel accuracy {result.pixel_accuracy:.4f} "
         f"after {result.steps} steps in {result.seconds / 60:.1f} min"
     )
-    say(f"wrote {result.checkpoint}; next: dlv3deploy export")
+    say(f"wrote {result.checkpoint}; next: {place.command('export')}")

@@ -43,8 +43,8 @@ class CheckFailed(Dlv3Error):
 
 
 class StaleArtefact(CheckFailed):
-    """An artefact differs in `field` from what it is used with: `found` against `expected`."""
+    """What an artefact was made from or for has changed since: `field` was `found` then, and is `expected` now."""
 
     def __init__(self, artefact: str, field: str, found: object, expected: object, remedy: str) -> None:
         self.artefact, self.field, self.found, self.expected, self.remedy = artefact, field, found, expected, remedy
-        super().__init__(f"{artefact} is stale: {field} is {found}, this run has {expected}; {remedy}")
+        super().__init__(f"{artefact} is stale: {field} was {found} when it was made and is {expected} now; {remedy}")

@@ -12,11 +12,11 @@ from dlv3deploy.core.dilation import ValidTaps, Window
 from dlv3deploy.core.errors import UserError
 from dlv3deploy.core.files import require_file, write_bytes
 from dlv3deploy.core.spec import SPEC_KEY, ModelSpec
+from dlv3deploy.core.workspace import by_exporting
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto
 
-MADE_BY = "make one with: dlv3deploy export"
 SAME = (b"SAME_UPPER", b"SAME_LOWER")
 Shape = tuple[int | None, ...]
 
@@ -26,7 +26,7 @@ def load_onnx(path: Path) -> ModelProto:
     import onnx
     from google.protobuf.message import DecodeError
 
-    require_file(path, MADE_BY)
+    require_file(path, by_exporting(path))
     try:
         model = onnx.load(str(path), load_external_data=False)
         if any(w.data_location == onnx.TensorProto.EXTERNAL for w in model.graph.initializer):
@@ -40,7 +40,7 @@ def load_onnx(path: Path) -> ModelProto:
         onnx.checker.check_model(model)
     except (DecodeError, ValueError, OSError, onnx.checker.ValidationError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(str(path), f"is no whole ONNX file ({reason})", MADE_BY) from error
+        raise UserError(str(path), f"is no whole ONNX file ({reason})", by_exporting(path)) from error
     return model
 
 

@@ -71,7 +71,7 @@ def read_colours(path: Path) -> Frame:
 
 def _read_png(path: Path, kind_wanted: str, first_letters: str, holds: str, remedy: str) -> NDArray[np.uint8]:
     """The values of a PNG that stores pixels as `kind_wanted`, or as a kind that begins with one of `first_letters`."""
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     try:
         data = path.read_bytes()
@@ -84,6 +84,8 @@ def _read_png(path: Path, kind_wanted: str, first_letters: str, holds: str, reme
             return np.array(image, np.uint8)
     except FileNotFoundError as error:
         raise UserError(str(path), "does not exist", "every image needs a label of the same name") from error
+    except UnidentifiedImageError as error:  # whose text names the buffer in memory
+        raise UserError(str(path), "is no whole PNG file", remedy) from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UserError(str(path), f"is not a readable label ({error})", "supply a whole PNG file") from error
 

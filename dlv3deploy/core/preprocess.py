@@ -11,8 +11,6 @@ from dlv3deploy.core.engine import Batch
 from dlv3deploy.core.images import Frame
 from dlv3deploy.core.spec import InputSpec
 
-LETTERBOX_VALUE = 114  # grey, in 8-bit units: close to the mean of natural images
-
 
 @dataclass(frozen=True)
 class Geometry:
@@ -57,7 +55,7 @@ def preprocess(frame: Frame, spec: InputSpec) -> tuple[Batch, Geometry]:
         inner = round(frame.shape[0] * geometry.scale[0]), round(frame.shape[1] * geometry.scale[1])
     resized = frame if frame.shape[:2] == inner else cv2.resize(frame, inner[::-1], interpolation=cv2.INTER_LINEAR)
     if inner != size:
-        canvas = np.full((*size, 3), LETTERBOX_VALUE, np.uint8)
+        canvas = np.full((*size, 3), mean_colour(spec), np.uint8)
         top, left = round(geometry.offset[0]), round(geometry.offset[1])
         canvas[top : top + inner[0], left : left + inner[1]] = resized
         resized = canvas
@@ -68,6 +66,13 @@ def preprocess(frame: Frame, spec: InputSpec) -> tuple[Batch, Geometry]:
         np.multiply(planes[:, :, channel], scale, out=batch[0, channel])
         batch[0, channel] -= np.float32(spec.mean[channel] * scale)
     return batch, geometry
+
+
+def mean_colour(spec: InputSpec) -> tuple[int, int, int]:
+    """The colour that normalises to about zero, in BGR: it fills what lies outside a picture, in training and afterwards."""
+    colour = spec.mean[::-1] if spec.colour_order == "rgb" else spec.mean
+    blue, green, red = (min(255, max(0, round(v))) for v in colour)
+    return blue, green, red
 
 
 def geometry_of(frame_height: int, frame_width: int, spec: InputSpec) -> Geometry:

@@ -76,8 +76,9 @@ class Architecture:
 class InputSpec:
     """How a frame becomes the network's input, a float32 N×3×height×width batch.
 
-    The frame is resized bilinearly (half-pixel centres) to height×width pixels, stretched or letterboxed; then every
-    channel is (pixel − mean) / std, with `mean` and `std` in 8-bit pixel units (0 to 255) in `colour_order`.
+    The frame is resized bilinearly (half-pixel centres) to height×width pixels, stretched or letterboxed, which leaves borders
+    of the mean colour; then every channel is (pixel − mean) / std, with `mean` and `std` in 8-bit pixel units (0 to 255) in
+    `colour_order`.
     """
 
     height: int

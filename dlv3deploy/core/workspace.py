@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,11 @@ class Workspace:
     """`./artifacts` unless `--workspace` says otherwise."""
 
     root: Path = DEFAULT_ROOT
+
+    def command(self, name: str, *words: object) -> str:
+        """What to type for the command `name` in this workspace, such as `dlv3deploy export --workspace DIR`."""
+        place = () if self.root == DEFAULT_ROOT else ("--workspace", self.root)
+        return shlex.join(map(str, ("dlv3deploy", name, *words, *place)))
 
     @property
     def checkpoint(self) -> Path:
@@ -60,6 +66,29 @@ class Workspace:
     def engines(self) -> list[Path]:
         found = self.root.glob(f"{MODEL}.*{ENGINE_SUFFIX}")
         return sorted(path for path in found if path.name.count(".") == OWN_ENGINE_DOTS)
+
+
+def by_training(checkpoint: Path) -> str:
+    """The remedy for a checkpoint that is missing or damaged: the command that makes one, where it lies if that can be."""
+    place = Workspace(checkpoint.parent)
+    return f"make one with: {(place if checkpoint == place.checkpoint else Workspace()).command('train', 'DATA')}"
+
+
+def by_exporting(onnx: Path) -> str:
+    """As `by_training`, for an ONNX file."""
+    return f"make one with: {_command_for(onnx, onnx == Workspace(onnx.parent).onnx, 'export', '.onnx')}"
+
+
+def by_building(engine: Path) -> str:
+    """As `by_training`, for an engine."""
+    return f"make one with: {_command_for(engine, engine.name.startswith(f'{MODEL}.'), 'build-engine', ENGINE_SUFFIX)}"
+
+
+def _command_for(artefact: Path, is_own: bool, name: str, suffix: str) -> str:
+    """The command `name` in the workspace that `artefact` is an own file of, or with `artefact` as what it is to write."""
+    if is_own:
+        return Workspace(artefact.parent).command(name)
+    return Workspace().command(name, *(("--to", artefact) if artefact.suffix == suffix else ()))
 
 
 def manifest_path(engine: Path) -> Path:

@@ -69,7 +69,7 @@ class Feed(ABC):
                 with self._changed:
                     self._offer(frame)
                     self._changed.notify_all()
-        except Exception as error:  # noqa: BLE001 - handed to the caller's thread, which raises it
+        except Exception as error:  # noqa: BLE001 (handed to the caller's thread, which raises it)
             self._error = error
         finally:
             with self._changed:

@@ -94,7 +94,7 @@ def _pictures_of(text: str, folder: Path) -> tuple[Path, ...]:
 
 
 def _pictures_matching(text: str, pattern: str) -> tuple[Path, ...]:
-    matches = [Path(match) for match in sorted(glob.glob(pattern, recursive=True))]  # noqa: PTH207 - may be absolute
+    matches = [Path(match) for match in sorted(glob.glob(pattern, recursive=True))]  # noqa: PTH207 (may be absolute)
     pictures = tuple(p for p in matches if p.is_file() and p.suffix.lower() in IMAGE_SUFFIXES)
     if not pictures:
         rule = f"matches {len(matches)} files, none of them a picture" if matches else "matches no file"

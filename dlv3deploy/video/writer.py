@@ -111,7 +111,7 @@ class QueuedWriter(Writer):
                     self._deliver(result)
             finally:
                 self._sink.close()
-        except Exception as error:  # noqa: BLE001 - handed to the caller's thread, which raises it
+        except Exception as error:  # noqa: BLE001 (handed to the caller's thread, which raises it)
             with self._changed:
                 self._error = error
                 self._changed.notify_all()

@@ -25,8 +25,8 @@ from dlv3deploy.core.spec import SPEC_KEY, Architecture, InputSpec, ModelSpec, O
 torch = pytest.importorskip("torch")
 pytest.importorskip("lightning_fabric")
 
-from dlv3deploy.train.loop import TrainingResult  # noqa: E402
-from dlv3deploy.train.plan import TrainingPlan  # noqa: E402
+from dlv3deploy.train.loop import TrainingResult  # noqa: E402 (they need torch)
+from dlv3deploy.train.plan import TrainingPlan  # noqa: E402 (they need torch)
 
 MACHINE = Machine("Some CPU @ 2 GHz", 2, None, "2.6.0", "3.12.1", "0.1.0")
 SCORES = {"miou": 0.51234, "pixel_accuracy": 0.87654, "images": 101, "engine": "PyTorch, cpu"}

@@ -170,8 +170,15 @@ def test_a_file_that_is_no_model(work: Path, tmp_path: Path) -> None:
 
 def test_an_empty_workspace_says_how_to_begin(tmp_path: Path) -> None:
     pytest.importorskip("torch")
-    for command in (("export",), ("build-engine",), ("evaluate",), ("run", "--camera", 0), ("inspect",)):
-        assert "dlv3deploy" in refused(*command, "--workspace", tmp_path / "empty")
+    here = f"--workspace {tmp_path / 'empty'}"
+    for command, first in (
+        (("export",), "train DATA"),
+        (("build-engine",), "export"),
+        (("evaluate",), "train DATA"),
+        (("run", "--camera", 0), "train DATA"),
+        (("inspect",), "train DATA"),
+    ):
+        assert f"dlv3deploy {first} {here}" in refused(*command, "--workspace", tmp_path / "empty")
     assert not (tmp_path / "empty").exists()
 
 

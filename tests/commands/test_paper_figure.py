@@ -13,6 +13,7 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from dlv3deploy.cli import app
+from dlv3deploy.commands.paper_figure import Settings
 
 
 def figure4(*arguments: object) -> Result:
@@ -64,6 +65,28 @@ def test_the_picture_lies_in_the_workspace_and_the_table_shows_the_papers_rates(
     assert shown[12] == ["·", "·", "·", "13.6%", "46.6%", "39.8%"]
     assert shown[100] == ["100.0%", "·", "·", "·", "·", "·"]
     assert "figure4.png" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        ("--map 65 --kernel 3 --rates 1..100", "figure4.png"),
+        ("--map 33 --rates 12,24,36", "figure4-map-33-rates-12-24-36.png"),
+        ("--kernel 5", "figure4-kernel-5.png"),
+        ("--rates 1..4,8,99..100", "figure4-rates-1-to-4-8-99-to-100.png"),
+    ],
+)
+def test_a_picture_of_other_settings_is_named_by_them(tmp_path: Path, options: str, name: str) -> None:
+    pytest.importorskip("matplotlib")
+    done = figure4(*options.split(), "--workspace", tmp_path)
+    assert done.exit_code == 0, done.stderr
+    assert [path.name for path in (tmp_path / "paper").iterdir()] == [name]
+
+
+def test_the_name_of_many_rates_is_short_and_differs_with_each() -> None:
+    many = tuple(range(1, 2000, 2))
+    names = [Settings(rates=rates).file_name for rates in (many, many[:-1], many[1:])]
+    assert len(set(names)) == 3 and max(map(len, names)) < 140
 
 
 @pytest.mark.parametrize(("name", "start"), [("a.png", b"\x89PNG"), ("a.svg", b"<?xml"), ("a.pdf", b"%PDF")])

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 import tiny_datasets as tiny
+from typer.main import get_command
 from typer.testing import CliRunner, Result
 
 pytest.importorskip("torch")
@@ -22,6 +25,7 @@ from dlv3deploy.core.classes import VOC
 from dlv3deploy.core.errors import CheckFailed
 from dlv3deploy.core.paper.recipe import Stage
 from dlv3deploy.core.paper.tables import TABLES
+from dlv3deploy.core.workspace import Workspace
 from dlv3deploy.train.network.deeplabv3 import build_backbone
 from dlv3deploy.train.plan import TrainingPlan
 
@@ -110,6 +114,16 @@ def voc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "voc"
 
 
+def test_the_masks_of_the_test_set_are_made_by_the_recipes_inference_in_its_workspace() -> None:
+    inference, place = TABLES[7].recipes[0].inference, Workspace(Path("my work"))
+    command = shlex.split(paper_runs.masks_command(Path("last.safetensors"), inference, place))
+    assert command[:3] == ["dlv3deploy", "run", "last.safetensors"] and command[-2:] == ["--workspace", "my work"]
+    given = dict(pairwise(command))
+    assert given["--scales"] == "0.5,0.75,1,1.25,1.5,1.75" and "--flip" in command
+    known = {text for p in get_command(app).commands["run"].params for text in p.opts}  # type: ignore[attr-defined]  # a group has them
+    assert {word for word in command if word.startswith("--")} < known
+
+
 def test_a_row_that_was_run_has_its_figure_beside_the_papers(voc: Path, tmp_path: Path) -> None:
     place = tmp_path / "work"
     done = paper("table6", "--row", "os-16", "--run", "--data", voc, "--workspace", place, "--json")
@@ -143,6 +157,18 @@ def test_a_row_that_was_run_has_its_figure_beside_the_papers(voc: Path, tmp_path
 def test_what_cannot_be_run_is_one_line_and_exit_1(tmp_path: Path, options: str, says: str) -> None:
     done = paper(*options.split(), "--workspace", tmp_path)
     assert done.exit_code == 1 and says in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+def test_data_sets_that_are_not_found_name_the_option_and_the_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DLV3DEPLOY_DATA", raising=False)
+    said = paper("table6", "--row", "os-16", "--run").stderr
+    assert "voc: is no folder, and neither is data/voc; give the folder of PASCAL VOC 2012 with SBD with --data" in said
+    assert "$DLV3DEPLOY_DATA name the one that holds voc/" in said
+    tiny.voc(tmp_path / "voc")
+    tiny.sbd(tmp_path / "voc", train=("d",), val=("e",))
+    said = paper("table6", "--row", "os-8-ms-flip-coco", "--run").stderr
+    assert "COCO 2017 with --coco" in said and "holds coco/" in said
 
 
 def test_voc_without_sbd_is_no_trainaug(tmp_path: Path) -> None:

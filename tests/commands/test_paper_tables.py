@@ -101,6 +101,12 @@ def test_table_7_has_one_decimal_and_names_its_recipe(tmp_path: Path) -> None:
     assert "--row deeplabv3" in paper("table7").stdout
 
 
+def test_the_example_of_a_row_is_in_the_same_workspace(tmp_path: Path) -> None:
+    assert "dlv3deploy paper table4 --row os-8-ms-flip\n" in paper("table4").stdout
+    place = tmp_path / "my work"
+    assert f"dlv3deploy paper table4 --row os-8-ms-flip --workspace '{place}'\n" in paper("table4", "-w", place).stdout
+
+
 def test_a_row_in_full_names_stages_schedule_and_inference(tmp_path: Path) -> None:
     done = paper("table7", "--row", "table7/deeplabv3", "--workspace", tmp_path)
     assert done.exit_code == 0, done.stderr
@@ -116,8 +122,8 @@ def test_results_of_another_recipe_are_left_out_and_said_once(tmp_path: Path) ->
     assert done.exit_code == 0
     assert all(row["ours"] is None for row in json.loads(done.stdout)["rows"])
     assert len(done.stderr.splitlines()) == 1
-    assert "steps is 20" in done.stderr
-    assert "steps is 20" in refused("table4", "--row", "os-8", "--workspace", tmp_path, code=3)
+    assert "steps was 20" in done.stderr
+    assert "steps was 20" in refused("table4", "--row", "os-8", "--workspace", tmp_path, code=3)
 
 
 def test_damaged_results_are_one_line(tmp_path: Path) -> None:
@@ -129,7 +135,10 @@ def test_damaged_results_are_one_line(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("what", ["table9", "table0", "table", "figure5", ""])
 def test_what_the_paper_does_not_have_is_bad_usage_that_lists_what_it_has(what: str) -> None:
-    assert "table7" in refused(what, code=2)
+    said = " ".join(refused(what, code=2).replace("│", " ").split())
+    listed = ", ".join(["figure4", *(f"table{number}" for number in ROWS), "networks"])
+    assert f"{what!r} is nothing that is shown here; there is {listed}" in said
+    assert "Value error" not in said
 
 
 def test_nothing_asked_for_is_bad_usage() -> None:
@@ -137,7 +146,9 @@ def test_nothing_asked_for_is_bad_usage() -> None:
 
 
 def test_a_row_that_is_not_there() -> None:
-    assert "there is os-8" in refused("table6", "--row", "os-8-flip")
+    assert "did you mean os-8-ms-flip, os-8-ms-flip-coco or os-8-ms?" in refused("table6", "--row", "os-8-flip")
+    every_row = ", ".join(recipe.name.split("/")[1] for recipe in TABLES[6].recipes)
+    assert f"there is {every_row}" in refused("table6", "--row", "nonsense")
 
 
 @pytest.mark.parametrize("option", [("--map", 65), ("--kernel", 3), ("--rates", "6,12"), ("--to", "a.png")])

@@ -127,6 +127,18 @@ def test_a_checkpoint_is_scored_as_the_segmenter_sees_it(tmp_path: Path, scenes:
     assert given["miou"] != plain["miou"]
 
 
+def test_another_output_stride_is_the_checkpoints_whatever_lies_beside_it(tmp_path: Path, scenes: Path) -> None:
+    pytest.importorskip("torch")
+    onnx, path = onnx_file(tmp_path, dynamic=False), checkpoint(tmp_path)
+    options = ("--workspace", tmp_path, "--data", scenes, "--limit", 1, "--output-stride", 8)
+    facts = json.loads(succeed("evaluate", *options, "--json").stdout)
+    assert (facts["model"], facts["output_stride"]) == (str(path), 8)
+    line = refused("evaluate", onnx, *options)
+    assert f"give {path}, or export it so: dlv3deploy export --output-stride 8 --workspace {tmp_path}" in line
+    path.unlink()
+    assert "give a checkpoint, or" in refused("evaluate", *options)
+
+
 def test_the_table_says_how_the_pictures_were_seen(tmp_path: Path, scenes: Path) -> None:
     model = onnx_file(tmp_path, dynamic=False)
     options = ("--data", scenes, "--limit", 1)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dlv3deploy.core.classes import VOC, anonymous_classes
-from dlv3deploy.core.datasets import Sample, open_dataset, pairs
+from dlv3deploy.core.datasets import Sample, Split, open_dataset, pairs
 from dlv3deploy.core.errors import UserError
 from dlv3deploy.core.files import write_json
 from dlv3deploy.core.images import write_frame, write_mask
@@ -26,8 +26,8 @@ def add(folder: Path, name: str, size: Size = (6, 8), label_size: Size | None = 
     write_mask(folder / "labels" / f"{Path(name).stem}.png", label, THREE)
 
 
-def stems(root: Path, split: str) -> list[str]:
-    return [s.image.stem for s in open_dataset(root, split, THREE).samples]  # type: ignore[arg-type]
+def stems(root: Path, split: Split) -> list[str]:
+    return [s.image.stem for s in open_dataset(root, split, THREE).samples]
 
 
 def test_folders_train_and_val_hold_the_splits(tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ def test_layouts_do_not_take_one_another_for_their_own(tmp_path: Path) -> None:
 
 def test_a_split_that_nobody_has_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="split 'dev': is unknown; use one of train, val, trainval, test"):
-        open_dataset(plain(tmp_path, "a"), "dev", CAMVID)  # type: ignore[arg-type]
+        open_dataset(plain(tmp_path, "a"), "dev", CAMVID)  # type: ignore[arg-type]  # refused
 
 
 def test_plain_folders_have_train_and_val_together_and_a_test_folder(tmp_path: Path) -> None:

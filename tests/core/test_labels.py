@@ -84,8 +84,19 @@ def test_pixels_that_are_no_ids_are_refused(tmp_path: Path, depth: int, colour_t
 @pytest.mark.parametrize("kind", ["JPEG", "GIF", "BMP"])
 def test_other_formats_are_refused_under_the_name_of_a_png(tmp_path: Path, kind: str) -> None:
     Image.fromarray(ids(3)).save(tmp_path / "a.png", kind)
-    with pytest.raises(UserError, match="is not a readable label"):
+    with pytest.raises(UserError, match="is no whole PNG file"):
         read_label(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("content", [b"", b"junk", bytes(range(256))])
+def test_junk_is_refused_by_its_path_and_the_rule_alone(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(content)
+    with pytest.raises(UserError) as refused:
+        read_label(path)
+    assert str(refused.value) == (
+        f"{path}: is no whole PNG file; labels are 8-bit grey or palette PNG files whose values are class ids"
+    )
 
 
 @pytest.mark.parametrize("level", [0, 6])

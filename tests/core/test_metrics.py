@@ -88,5 +88,5 @@ def test_255_classes_are_counted_apart() -> None:
     classes = Classes(tuple(f"c{i}" for i in range(255)), palette_for(255), 255)
     label = np.arange(256, dtype=np.uint8).reshape(16, 16)
     assert scores_of([(np.minimum(label, 254), label)], classes).miou == 1
-    shifted = scores_of([((np.minimum(label, 254) + 1) % 255, label)], classes)  # type: ignore[list-item]
+    shifted = scores_of([((np.minimum(label, 254) + 1) % 255, label)], classes)
     assert shifted.miou == shifted.pixel_accuracy == 0

@@ -41,7 +41,7 @@ def test_figures_of_another_schedule_are_refused_with_the_setting_that_differs(p
     shorter = replace(COARSE, stages=(replace(COARSE.stages[0], steps=20),))
     record_miou(place, shorter, 0.9)
     for use in (lambda: read_miou(place, COARSE), lambda: record_miou(place, COARSE, 0.8)):
-        with pytest.raises(StaleArtefact, match=r"stages\[0\].steps is 20, this run has 30000"):
+        with pytest.raises(StaleArtefact, match=r"stages\[0\].steps was 20 when it was made and is 30000 now"):
             use()
     assert read_miou(place, shorter) == 0.9
 

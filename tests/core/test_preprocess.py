@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from dlv3deploy.core.images import Frame
 from dlv3deploy.core.postprocess import mask_from_ids
-from dlv3deploy.core.preprocess import LETTERBOX_VALUE, geometry_of, preprocess
-from dlv3deploy.core.spec import IMAGENET_MEAN, IMAGENET_STD, InputSpec
+from dlv3deploy.core.preprocess import geometry_of, mean_colour, preprocess
+from dlv3deploy.core.spec import IMAGENET_MEAN, IMAGENET_STD, ColourOrder, InputSpec, Triple
 
 pytest.importorskip("cv2")
 
@@ -43,10 +43,11 @@ def painted_box(frame: tuple[int, int], spec: InputSpec) -> tuple[int, int, int,
     """Top, left, height and width of what a white frame paints on the letterbox."""
     batch, _ = preprocess(np.full((*frame, 3), 255, np.uint8), spec)
     rows, columns = np.nonzero((batch[0] == 255).all(axis=0))
-    assert set(np.unique(batch)) <= {255, LETTERBOX_VALUE}
+    assert set(np.unique(batch)) <= {255, 0}
     box = rows.min(), columns.min(), rows.max() - rows.min() + 1, columns.max() - columns.min() + 1
     assert len(rows) == box[2] * box[3], "a rectangle without holes"
-    return tuple(int(v) for v in box)  # type: ignore[return-value]
+    top, left, height, width = (int(v) for v in box)
+    return top, left, height, width
 
 
 def test_a_frame_of_the_inputs_size_is_normalised_and_nothing_else() -> None:
@@ -125,10 +126,24 @@ def test_a_letterboxed_frame_is_interpolated_inside_its_box() -> None:
     picture = noise(30, 50)
     batch, _ = preprocess(picture, raw_input(33, 33, colour_order="bgr", resize="letterbox"))
     inner = batch[0, :, 6:26, :]  # 30·33/50 = 19.8 rows, 6½ above and below
-    assert (batch[0, :, :6] == LETTERBOX_VALUE).all()
-    assert (batch[0, :, 26:] == LETTERBOX_VALUE).all()
+    assert not batch[0, :, :6].any()
+    assert not batch[0, :, 26:].any()
     for channel in range(3):
         assert np.abs(inner[channel] - bilinear(picture[:, :, channel], 20, 33)).max() <= 1
+
+
+@pytest.mark.parametrize("order", ["rgb", "bgr"])
+@pytest.mark.parametrize("mean", [IMAGENET_MEAN, (10.2, 120.4, 250.6), (127.5, 127.5, 127.5)])
+def test_the_borders_of_a_letterbox_are_normalised_to_about_zero(order: ColourOrder, mean: Triple) -> None:
+    spec = InputSpec(33, 33, mean=mean, std=(1.0, 1.0, 1.0), colour_order=order, resize="letterbox")
+    batch, _ = preprocess(noise(30, 50), spec)
+    assert np.abs(batch[0, :, :6]).max() <= 0.5  # half of a grey level
+    assert np.abs(batch[0, :, 26:]).max() <= 0.5
+
+
+@pytest.mark.parametrize("mean", [(-40.0, 0.0, 300.0), (0.0, 0.0, 0.0)])
+def test_a_mean_that_no_pixel_has_is_filled_with_the_nearest_colour(mean: Triple) -> None:
+    assert mean_colour(raw_input(4, 4, mean=mean, colour_order="bgr")) == tuple(min(255, max(0, v)) for v in mean)
 
 
 def test_the_same_view_at_another_size_reads_the_same_places() -> None:

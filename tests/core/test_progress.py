@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+from collections.abc import Iterator
 
 import pytest
 
@@ -42,12 +43,12 @@ def test_a_failure_in_the_loop_is_passed_on(monkeypatch: pytest.MonkeyPatch) -> 
 def test_items_are_taken_one_by_one() -> None:
     taken: list[int] = []
 
-    def items() -> object:
+    def items() -> Iterator[int]:
         for i in range(3):
             taken.append(i)
             yield i
 
-    stream = tracked(items(), "counting")  # type: ignore[arg-type]
+    stream = tracked(items(), "counting")
     next(stream)
     assert taken == [0]
 

@@ -142,7 +142,7 @@ def test_camvids_own_release_is_split_by_sequence_and_frame(tmp_path: Path) -> N
     for stem in (stem for group in stems.values() for stem in group):
         cambridge(tmp_path, stem, [(128, 0, 0)])
     for split, expected in stems.items():
-        assert [s.image.stem for s in open_dataset(tmp_path, split).samples] == expected  # type: ignore[arg-type]
+        assert [s.image.stem for s in open_dataset(tmp_path, split).samples] == expected  # type: ignore[arg-type]  # a text of a loop
 
 
 def test_stray_colours_are_ignored_and_a_label_full_of_them_is_named(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from dlv3deploy.core.errors import CheckFailed, Dlv3Error, StaleArtefact, UserError
 from dlv3deploy.core.files import replacing
-from dlv3deploy.core.workspace import Workspace, manifest_path
+from dlv3deploy.core.workspace import Workspace, by_building, by_exporting, by_training, manifest_path
 
 
 def test_names_are_those_that_the_commands_promise() -> None:
@@ -35,6 +35,33 @@ def test_engines_of_the_own_model_are_listed_without_manifests_and_half_written_
         assert place.engines() == own
 
 
+def test_a_command_names_its_workspace_unless_it_is_the_default_one() -> None:
+    assert Workspace().command("export") == "dlv3deploy export"
+    assert (
+        Workspace(Path("w")).command("train", "DATA", "--from", Path("a.b")) == "dlv3deploy train DATA --from a.b --workspace w"
+    )
+    assert Workspace(Path("my runs")).command("export", "a b.onnx") == "dlv3deploy export 'a b.onnx' --workspace 'my runs'"
+
+
+@pytest.mark.parametrize(
+    ("path", "command"),
+    [
+        ("artifacts/model.safetensors", "train DATA"),
+        ("w/model.safetensors", "train DATA --workspace w"),
+        ("w/train/best.safetensors", "train DATA"),
+        ("artifacts/model.onnx", "export"),
+        ("w/model.onnx", "export --workspace w"),
+        ("w/other.onnx", "export --to w/other.onnx"),
+        ("artifacts/model.fp32.cpu.engine", "build-engine"),
+        ("w/model.fp32.cpu.engine", "build-engine --workspace w"),
+        ("w/other.engine", "build-engine --to w/other.engine"),
+    ],
+)
+def test_what_is_missing_is_made_by_a_command_that_writes_it_there(path: str, command: str) -> None:
+    remedy = {".safetensors": by_training, ".onnx": by_exporting, ".engine": by_building}[Path(path).suffix]
+    assert remedy(Path(path)) == f"make one with: dlv3deploy {command}"
+
+
 @pytest.mark.parametrize(
     ("error", "code", "text"),
     [
@@ -43,7 +70,7 @@ def test_engines_of_the_own_model_are_listed_without_manifests_and_half_written_
         (
             StaleArtefact("a.engine", "GPU", "A100", "Orin", "build again"),
             3,
-            "a.engine is stale: GPU is A100, this run has Orin; build again",
+            "a.engine is stale: GPU was A100 when it was made and is Orin now; build again",
         ),
     ],
 )

@@ -42,7 +42,7 @@ def int8(source: Path, scenes: Path) -> Path:
 def request_for(
     source: Path, precision: str = "fp32", backend: str = "onnxruntime", onnx_path: Path | None = None
 ) -> EngineRequest:
-    return EngineRequest(onnx_path or source, source, tiny_spec(), precision, backend)  # type: ignore[arg-type]
+    return EngineRequest(onnx_path or source, source, tiny_spec(), precision, backend)  # type: ignore[arg-type]  # texts of parameters are str
 
 
 def int8_convolutions(engine: Path) -> int:

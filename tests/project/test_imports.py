@@ -81,5 +81,16 @@ def test_a_command_that_does_not_exist_is_bad_usage() -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("arguments", [("paper", "table3", "--json"), ("doctor", "--json")])
+def test_a_reader_that_has_seen_enough_is_no_error(arguments: tuple[str, ...]) -> None:
+    """A long output, and one that is written at the very end."""
+    program = [sys.executable, "-m", "dlv3deploy", *arguments]
+    with subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.close()  # long before anything is written
+        assert process.stderr.read() == ""
+    assert process.returncode == 1
+
+
 def test_the_version_is_printed() -> None:
     assert python("-m", "dlv3deploy", "--version").stdout.strip() == f"dlv3deploy {dlv3deploy.__version__}"

@@ -15,7 +15,7 @@ from dlv3deploy.scenes.writing import drive_seeds, frame_times
 def test_a_data_set_opens_and_passes_its_check(tmp_path: Path) -> None:
     write_dataset(tmp_path, train=6, val=3, seed=1, size=(48, 80))
     for split, count in (("train", 6), ("val", 3)):
-        dataset = open_dataset(tmp_path, split)  # type: ignore[arg-type]
+        dataset = open_dataset(tmp_path, split)  # type: ignore[arg-type]  # a text of a loop
         dataset.check()
         assert len(dataset) == count
         assert dataset.classes == ROAD_SCENE

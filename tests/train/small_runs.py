@@ -124,7 +124,7 @@ def shallow_model() -> DeepLabV3:
     """DeepLabv3 on `ShallowBackbone`, lively."""
     torch.manual_seed(0)
     model = DeepLabV3(SMALL, len(ROAD_SCENE))
-    model.backbone = ShallowBackbone()  # type: ignore[assignment]
+    model.backbone = ShallowBackbone()  # type: ignore[assignment]  # in a backbone's place
     model.classifier = DeepLabHead(16, len(ROAD_SCENE), SMALL, 0.5)
     return enlivened(model)
 

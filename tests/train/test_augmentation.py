@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,9 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from dlv3deploy.core.datasets import open_dataset
 from dlv3deploy.core.images import Frame, Mask
-from dlv3deploy.core.spec import InputSpec
-from dlv3deploy.train.augment import Augmentation, mean_colour
+from dlv3deploy.core.preprocess import preprocess
+from dlv3deploy.core.spec import ColourOrder, InputSpec
+from dlv3deploy.scenes import write_dataset
+from dlv3deploy.train.augment import Augmentation
+from dlv3deploy.train.samples import AugmentedSamples
 
 IGNORE, OUTSIDE = 255, (251, 252, 253)
 PER_PIXEL = 4  # grey levels from one pixel to the next, so that a quarter of a pixel can be told
@@ -137,10 +142,13 @@ def test_the_images_given_are_left_as_they_were() -> None:
 
 
 @pytest.mark.parametrize("order", ["rgb", "bgr"])
-def test_the_fill_colour_is_normalised_to_about_zero(order: str) -> None:
-    from dlv3deploy.core.preprocess import preprocess
-
-    spec = InputSpec(4, 4, mean=(10.2, 120.4, 250.6), colour_order=order)  # type: ignore[arg-type]
-    frame = np.full((4, 4, 3), mean_colour(spec), np.uint8)
-    batch, _ = preprocess(frame, spec)
-    assert np.abs(batch * np.array(spec.std)[:, None, None]).max() <= 0.5
+def test_what_lies_outside_a_picture_is_the_same_in_training_as_at_inference(tmp_path: Path, order: ColourOrder) -> None:
+    """A letterbox with borders above and below, and a crop larger than the picture."""
+    write_dataset(tmp_path, 1, 1, seed=0, size=(40, 64))
+    spec = InputSpec(64, 64, mean=(10.2, 120.4, 250.6), colour_order=order, resize="letterbox")
+    dataset = open_dataset(tmp_path, "train")
+    cropped, label = AugmentedSamples(dataset, Augmentation((64, 64), (1, 1), flip=False), spec, seed=0)[0, 0]
+    shown, _ = preprocess(dataset.samples[0].read()[0], spec)
+    outside = cropped[:, label == dataset.classes.ignore_index]
+    assert outside.shape == (3, 24 * 64)
+    np.testing.assert_array_equal(np.unique(outside, axis=1), np.unique(shown[0, :, :12].reshape(3, -1), axis=1))

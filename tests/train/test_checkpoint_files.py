@@ -23,7 +23,7 @@ from dlv3deploy.train.torch_engine import TorchEngine
 def test_a_checkpoint_comes_back_bit_for_bit(tmp_path: Path, auxiliary: bool) -> None:
     architecture = replace(SMALL, auxiliary=auxiliary)
     spec = replace(small_spec(architecture), training=TrainingFacts("/data", 7, 0.5, 0.75), parents={"backbone": "0123"})
-    model = lively_model(architecture).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model = lively_model(architecture).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # typed for tensors only
     save_checkpoint(tmp_path / "model.safetensors", model, spec)
     loaded, found = load_checkpoint(tmp_path / "model.safetensors")
     assert found == spec

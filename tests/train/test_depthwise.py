@@ -24,12 +24,12 @@ def leave_rubbish() -> None:
 @pytest.mark.parametrize(("kernel", "rate", "stride"), [(3, 1, 1), (3, 2, 1), (3, 4, 1), (5, 2, 1), (3, 1, 2), (5, 4, 1)])
 def test_gradients_in_bfloat16_are_those_of_float64(kernel: int, rate: int, stride: int, layout: torch.memory_format) -> None:
     torch.manual_seed(0)
-    layer = DepthwiseConvolution(CHANNELS, kernel, stride, rate).to(memory_format=layout)  # type: ignore[call-overload]
+    layer = DepthwiseConvolution(CHANNELS, kernel, stride, rate).to(memory_format=layout)  # type: ignore[call-overload]  # typed for tensors only
     x = torch.randn(4, CHANNELS, HEIGHT, WIDTH).contiguous(memory_format=layout).requires_grad_()
     weight, given = layer.weight.detach().double().requires_grad_(), x.detach().double().requires_grad_()
     expected = conv2d(given, weight, None, stride, rate * (kernel // 2), rate, CHANNELS)
     gradient = torch.randn(expected.shape).contiguous(memory_format=layout)
-    expected.backward(gradient.double())  # type: ignore[no-untyped-call]
+    expected.backward(gradient.double())  # type: ignore[no-untyped-call]  # torch's own
     for _ in range(3):
         layer.zero_grad()
         x.grad = None

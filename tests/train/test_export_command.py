@@ -28,11 +28,20 @@ def workspace(lively_checkpoint: Path, tmp_path: Path) -> Path:
 def test_without_options_the_workspaces_model_is_exported(workspace: Path) -> None:
     result = export("--workspace", workspace)
     assert result.exit_code == 0, result.output
-    assert result.stdout == "" and f"wrote {workspace / 'model.onnx'}: 64×96 to scores, opset 17" in result.stderr
-    assert "ONNX Runtime" in result.stderr and "next: dlv3deploy build-engine" in result.stderr
+    assert (
+        result.stdout == ""
+        and f"wrote {workspace / 'model.onnx'}: 64×96 to scores, output stride 16, opset 17" in result.stderr
+    )
+    assert "ONNX Runtime" in result.stderr and f"next: dlv3deploy build-engine --workspace {workspace}\n" in result.stderr
     model = load_onnx(workspace / "model.onnx")
     spec = embedded_spec(model, "")
     assert spec is not None and spec.output.kind == "scores" and set(spec.parents) == {"checkpoint"}
+
+
+def test_the_output_stride_that_was_asked_for_is_said(workspace: Path) -> None:
+    result = export("--workspace", workspace, "--output-stride", "8")
+    assert result.exit_code == 0, result.output
+    assert "64×96 to scores, output stride 8, opset 17" in result.stderr
 
 
 def test_every_option_is_in_the_file(workspace: Path) -> None:
@@ -68,7 +77,7 @@ def test_what_cannot_be_is_one_line_and_exit_1(workspace: Path, options: str, sa
 
 def test_an_empty_workspace_says_how_to_fill_it(tmp_path: Path) -> None:
     result = export("--workspace", tmp_path)
-    assert result.exit_code == 1 and "make one with: dlv3deploy train DATA" in result.stderr
+    assert result.exit_code == 1 and f"make one with: dlv3deploy train DATA --workspace {tmp_path}\n" in result.stderr
 
 
 def test_a_checkpoint_is_not_overwritten_by_its_own_export(workspace: Path) -> None:
@@ -86,7 +95,7 @@ def test_bad_usage_is_exit_2(workspace: Path) -> None:
 
 def test_weights_that_are_not_finite_are_exit_3(tmp_path: Path) -> None:
     model = lively_model()
-    nn.init.constant_(model.classifier[4].bias, float("nan"))  # type: ignore[arg-type]
+    nn.init.constant_(model.classifier[4].bias, float("nan"))
     save_checkpoint(tmp_path / "model.safetensors", model, small_spec())
     (tmp_path / "model.onnx").write_bytes(b"the export of last week")
     result = export("--workspace", tmp_path)

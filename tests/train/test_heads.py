@@ -56,8 +56,8 @@ def test_aspp_computes_what_its_branches_say(batch_norm: bool, image_pooling: bo
     aspp = ASPP(6, (1, 3), 4, 0.5, batch_norm, image_pooling).eval()
     for norm in aspp.modules():
         if isinstance(norm, nn.BatchNorm2d):
-            nn.init.normal_(norm.running_mean)  # type: ignore[arg-type]
-            nn.init.uniform_(norm.running_var, 0.5, 2)  # type: ignore[arg-type]
+            nn.init.normal_(norm.running_mean)  # type: ignore[arg-type]  # None only without statistics
+            nn.init.uniform_(norm.running_var, 0.5, 2)  # type: ignore[arg-type]  # None only without statistics
             nn.init.uniform_(norm.weight)
             nn.init.normal_(norm.bias)
     weights, x = aspp.state_dict(), torch.randn(2, 6, 7, 9)

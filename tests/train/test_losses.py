@@ -102,8 +102,8 @@ def test_dice_and_its_gradient_are_those_of_one_hot_labels(seed: int) -> None:
     labels = torch.from_numpy(ids)
     one, other = (torch.from_numpy(scores).requires_grad_() for _ in range(2))
     mine, plain = dice_loss(one, labels, labels != IGNORED), dice_of_one_hot_labels(other, labels)
-    mine.backward()  # type: ignore[no-untyped-call]
-    plain.backward()  # type: ignore[no-untyped-call]
+    mine.backward()  # type: ignore[no-untyped-call]  # torch's own
+    plain.backward()  # type: ignore[no-untyped-call]  # torch's own
     torch.testing.assert_close(mine, plain)
     torch.testing.assert_close(one.grad, other.grad)
 
@@ -131,7 +131,7 @@ def test_dice_makes_no_integer_for_each_pixel_and_class() -> None:
 def test_nothing_labelled_costs_nothing_and_teaches_nothing(choice: LossChoice) -> None:
     scores = torch.randn(2, 3, 2, 2, requires_grad=True)
     loss = SegmentationLoss(choice, IGNORED)(scores, torch.full((2, 8, 8), IGNORED), torch.tensor(1.0))
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()  # type: ignore[no-untyped-call]  # torch's own
     assert float(loss.detach()) == 0 and scores.grad is not None and not scores.grad.any()
 
 

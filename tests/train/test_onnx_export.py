@@ -92,7 +92,7 @@ def test_an_exported_checkpoint_computes_what_pytorch_computes(
 @pytest.mark.parametrize(("choices", "free"), [({"dynamic_batch": True}, {0}), ({"dynamic_size": True}, {2, 3}), ({}, set())])
 def test_only_what_was_asked_for_may_change(choices: dict[str, bool], free: set[int]) -> None:
     spec = small_spec()
-    spec = replace(spec, input=replace(spec.input, **choices))  # type: ignore[arg-type]
+    spec = replace(spec, input=replace(spec.input, **choices))  # type: ignore[arg-type]  # all of them are bool
     graph = export_module.to_onnx(export_module.ExportedModel(shallow_model(), OutputSpec("scores")).eval(), spec, 17).graph
     image, scores = (port[0].type.tensor_type.shape.dim for port in (graph.input, graph.output))
     assert {axis for axis, d in enumerate(image) if d.dim_param} == free
@@ -247,7 +247,7 @@ def test_a_trace_that_froze_a_shape_is_refused(
 ) -> None:
     monkeypatch.setattr(export_module, "to_onnx", spoiling(freeze))
     with pytest.raises(CheckFailed) as raised:
-        export(lively_checkpoint, old_onnx, ExportChoices(**choices))  # type: ignore[arg-type]
+        export(lively_checkpoint, old_onnx, ExportChoices(**choices))  # type: ignore[arg-type]  # all of them are bool
     assert "\n" not in str(raised.value)
     assert_untouched(old_onnx)
 

@@ -113,6 +113,6 @@ def test_a_mask_of_aligned_corners_is_exported_by_their_rule(tmp_path: Path) -> 
 def test_scores_on_a_map_of_their_own_stride_are_not_shifted(tmp_path: Path, head: str) -> None:
     backbone = "mobilenet_v3_large" if head == "lraspp" else "mobilenet_v2"
     kind = "lraspp" if head == "lraspp" else "aspp"
-    architecture = Architecture(backbone, 16, (2, 4), 8, head=kind, decoder=head == "decoder")  # type: ignore[arg-type]
+    architecture = Architecture(backbone, 16, (2, 4), 8, head=kind, decoder=head == "decoder")  # type: ignore[arg-type]  # chosen texts are str
     save_checkpoint(tmp_path / "model.safetensors", lively_model(architecture), small_spec(architecture))
     assert load_checkpoint(tmp_path / "model.safetensors", 8)[1].output == OutputSpec("scores")

@@ -66,7 +66,7 @@ def test_training_leaves_a_model_that_says_what_it_is(few_scenes: Path, tmp_path
     result = train(few_scenes, tmp_path, *options.split(), "--no-flip", "--size", "96x64", "--crop", "64x65", "--scale", "1,1")
     assert result.exit_code == 0, result.output
     assert "best validation mIoU 0." in result.stderr and result.stdout == ""
-    assert f"wrote {tmp_path / 'model.safetensors'}; next: dlv3deploy export" in result.stderr
+    assert f"wrote {tmp_path / 'model.safetensors'}; next: dlv3deploy export --workspace {tmp_path}" in result.stderr
     _, spec = load_checkpoint(tmp_path / "model.safetensors")
     assert spec.architecture == Architecture("mobilenet_v2", 32, (1, 2), 8, auxiliary=True)
     assert spec.input == InputSpec(96, 64, mean=(1, 2, 3), std=(4, 5, 6))

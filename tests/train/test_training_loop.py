@@ -69,7 +69,7 @@ def test_the_tables_loss_is_the_mean_since_the_last_row(
     step = loop.update
 
     def noted(*arguments: object) -> float:
-        losses.append(step(*arguments))  # type: ignore[arg-type]
+        losses.append(step(*arguments))  # type: ignore[arg-type]  # passed through
         return losses[-1]
 
     monkeypatch.setattr(loop, "update", noted)
@@ -180,7 +180,7 @@ def test_scores_at_ignored_pixels_get_no_gradient() -> None:
     scores = torch.randn(1, 3, 4, 4, requires_grad=True)
     labels = torch.full((1, 4, 4), 255)
     labels[0, 1, 2] = 2
-    batch_loss(scores, labels, 255).backward()  # type: ignore[no-untyped-call]
+    batch_loss(scores, labels, 255).backward()  # type: ignore[no-untyped-call]  # torch's own
     assert scores.grad is not None
     touched = scores.grad.abs().sum(1)[0] > 0
     assert touched.nonzero().tolist() == [[1, 2]]
@@ -197,7 +197,7 @@ def test_scores_are_upsampled_to_the_label_never_the_label_shrunk() -> None:
 def test_a_batch_without_a_counted_pixel_costs_nothing_and_teaches_nothing() -> None:
     scores = torch.randn(2, 3, 2, 2, requires_grad=True)
     loss = batch_loss(scores, torch.full((2, 8, 8), 255), 255)
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()  # type: ignore[no-untyped-call]  # torch's own
     assert float(loss.detach()) == 0
     assert scores.grad is not None and not scores.grad.any()
 
@@ -253,7 +253,7 @@ def test_the_auxiliary_loss_counts_with_its_weight(few_scenes: Path, tmp_path: P
     real = SegmentationLoss.__call__
 
     def noted(*arguments: object) -> torch.Tensor:
-        loss = real(*arguments)  # type: ignore[arg-type]
+        loss = real(*arguments)  # type: ignore[arg-type]  # passed through
         parts.append(float(loss.detach()))
         return loss
 

@@ -176,7 +176,7 @@ def another(value: Any) -> Any:
 
 
 def test_a_setting_has_its_options_name_or_is_known_to_have_none() -> None:
-    options = {text.removeprefix("--") for p in get_command(app).commands["train"].params for text in p.opts}  # type: ignore[attr-defined]
+    options = {text.removeprefix("--") for p in get_command(app).commands["train"].params for text in p.opts}  # type: ignore[attr-defined]  # a group has them
     named = set(small_plan(HERE).fingerprint())
     assert named - options == NO_OPTIONS - options == NO_OPTIONS
 

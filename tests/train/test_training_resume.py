@@ -218,7 +218,7 @@ def test_the_learning_rate_goes_on_falling_after_a_resume(
         if step == 5 and (interruption := next(interruptions, None)):
             raise interruption
         loss = real(run, step, *rest)
-        used.append(run.optimiser.optimizer.param_groups[0]["lr"])  # type: ignore[attr-defined]
+        used.append(run.optimiser.optimizer.param_groups[0]["lr"])
         return loss
 
     monkeypatch.setattr(loop, "update", noted)

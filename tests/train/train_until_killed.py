@@ -24,7 +24,7 @@ def main(data: Path, root: Path, last: int) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         return step_as_it_is(run, step, parts)
 
-    setattr(loop, "update", step_or_die)  # noqa: B010 (what mypy takes for a function)
+    setattr(loop, "update", step_or_die)  # noqa: B010 (mypy lets no function be assigned to)
     with shallow_backbone():
         loop.train(small_plan(data), root / "model.safetensors", root / "train")
 

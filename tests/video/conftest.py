@@ -12,9 +12,9 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 sys.path.insert(0, str(HERE))
 
-from video_stand_ins import MjpegServer, RtspServer, brightness_segmenter, silent_server, write_video  # noqa: E402
+from video_stand_ins import MjpegServer, RtspServer, brightness_segmenter, silent_server, write_video  # noqa: E402 (the path is set first)
 
-from dlv3deploy.core.segmenter import Segmenter  # noqa: E402
+from dlv3deploy.core.segmenter import Segmenter  # noqa: E402 (the path is set first)
 
 
 @pytest.fixture

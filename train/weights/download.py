@@ -108,4 +108,5 @@ def _unreachable(url: str, published: Published, reason: str) -> UserError:
 
 
 def _by_hand(published: Published) -> str:
-    return f"fetch {published.url} elsewhere and give the path of the file instead of {published.name}"
+    folder = cache_folder()
+    return f"fetch {published.url} elsewhere and put it into {folder}, or give the path of the file instead of {published.name}"

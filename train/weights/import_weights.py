@@ -70,7 +70,7 @@ def import_weights(source: Path, workspace: Workspace, to: Path | None = None, c
     of no known network and for choices that do not fit them, CheckFailed for a model whose scores are not finite.
     """
     weights = read_state_dict(source)
-    _refuse_own(source)
+    _refuse_own(source, workspace)
     chosen = choices or Choices()
     if is_segmentation(weights):
         return _import_model(source, weights, to or workspace.checkpoint, chosen)
@@ -106,7 +106,7 @@ def _import_backbone(source: Path, weights: Weights, workspace: Workspace, to: P
         raise UserError(
             str(source),
             f"is a {layout.backbone} backbone, which has no classes, rates or input of its own",
-            "leave out --classes, --output-stride, --aspp-rates, --size, --mean and --std, and give them to dlv3deploy train",
+            "leave out --classes, --output-stride, --aspp-rates, --size, --mean and --std, and give them to `train`",
         )
     backbone = build_backbone(Architecture(layout.backbone))
     backbone.load_state_dict(layout.weights)
@@ -121,7 +121,7 @@ def _import_backbone(source: Path, weights: Weights, workspace: Workspace, to: P
     return Imported(target, f"a {layout.backbone} backbone", _parameters(backbone), backbone=layout.backbone)
 
 
-def _refuse_own(source: Path) -> None:
+def _refuse_own(source: Path, workspace: Workspace) -> None:
     """Raise UserError for a checkpoint of this program, which would lose its description here."""
     from safetensors import safe_open
 
@@ -130,7 +130,8 @@ def _refuse_own(source: Path) -> None:
     with safe_open(str(source), "np") as file:
         described = SPEC_KEY in (file.metadata() or {})
     if described:
-        raise UserError(str(source), "is a checkpoint of this program already", f"use it as it is: dlv3deploy export {source}")
+        use = workspace.command("export", source)
+        raise UserError(str(source), "is a checkpoint of this program already", f"use it as it is: {use}")
 
 
 def _architecture(layout: Layout, source: Path, choices: Choices) -> Architecture:

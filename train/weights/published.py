@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from dlv3deploy.core.errors import UserError
+from dlv3deploy.core.similar import did_you_mean
 
 Kind = Literal["segmentation", "backbone"]
 
@@ -45,9 +46,13 @@ class Published:
         return self.name.partition("-")[0]
 
     @property
-    def summary(self) -> str:
-        measure = "mIoU" if self.kind == "segmentation" else "top-1"
-        return f"{self.kind}, {self.trained_on}, {measure} {self.figure:.3f}"
+    def common(self) -> str:
+        """What it shares with others of its kind."""
+        return f"{self.kind}, {self.trained_on}; {self.licence}"
+
+    @property
+    def score(self) -> str:
+        return f"{'mIoU' if self.kind == 'segmentation' else 'top-1'} {self.figure:.3f}"
 
 
 _FILES = (
@@ -198,9 +203,9 @@ PUBLISHED: dict[str, Published] = {published.name: published for published in _F
 def published_called(name: str) -> Published:
     """The entry of that name. Raises UserError."""
     if name not in PUBLISHED:
-        raise UserError(
-            name, "is neither a file nor the name of published weights", "see the names with: dlv3deploy import-weights --list"
-        )
+        all_names = "dlv3deploy import-weights --list shows every name"
+        remedy = " ".join(filter(None, (did_you_mean(name, PUBLISHED), all_names)))
+        raise UserError(name, "is neither a file nor the name of published weights", remedy)
     return PUBLISHED[name]
 
 

@@ -37,7 +37,7 @@ def refusal(kind: type[Exception] = UserError) -> str:
         fetch(WEIGHTS)
     line = str(raised.value)
     assert "\n" not in line
-    assert f"fetch {WEIGHTS.url} elsewhere and give the path of the file" in line
+    assert f"fetch {WEIGHTS.url} elsewhere and put it into {cache_folder()}, or give the path of the file" in line
     return line
 
 

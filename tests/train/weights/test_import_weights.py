@@ -159,7 +159,7 @@ def test_a_backbone_lands_in_its_own_folder_and_training_is_named() -> None:
     said = done("import-weights", saved(random_weights(classifier_names("mobilenet_v2"), 1)), "-w", "my work")
     assert "a mobilenet_v2 backbone, 1.8 million parameters" in said
     path = "my work/backbones/mobilenet_v2.safetensors"
-    assert f"next: dlv3deploy train DATA --backbone mobilenet_v2 --backbone-weights '{path}'" in said
+    assert f"next: dlv3deploy train DATA --backbone mobilenet_v2 --backbone-weights '{path}' --workspace 'my work'" in said
     with safe_open(path, "np") as file:
         assert file.metadata() == {"weights": sha256_of(Path("w.pth"))}
 
@@ -196,7 +196,7 @@ def test_a_download_that_is_something_else_is_a_failed_check(server: Served, mon
 
 def test_without_a_network_the_way_around_it_is_named(server: Served) -> None:
     line = refused("import-weights", "resnet50")
-    assert "fetch https://download.pytorch.org/models/resnet50-0676ba61.pth elsewhere" in line
+    assert "fetch https://download.pytorch.org/models/resnet50-0676ba61.pth elsewhere and put it into " in line
 
 
 def test_a_published_file_is_known_by_its_contents(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,8 +213,11 @@ def test_the_list_names_everything_that_is_published() -> None:
     result = dlv3deploy("import-weights", "--list")
     assert result.exit_code == 0
     lines = result.stdout.splitlines()
-    assert [line.split()[0] for line in lines[1:]] == list(PUBLISHED)
-    assert "168.3 MB      42.0 M  segmentation, COCO train2017, VOC's 21 classes, mIoU 0.664; BSD-3-Clause" in lines[1]
+    assert max(map(len, lines)) <= 80
+    assert [line.split()[0] for line in lines if line.startswith("  ")] == list(PUBLISHED)
+    assert lines[0] == "segmentation, COCO train2017, VOC's 21 classes; BSD-3-Clause (torchvision):"
+    assert lines[1].split() == ["deeplabv3_resnet50", "168.3", "MB", "42.0", "M", "parameters", "mIoU", "0.664"]
+    assert lines[5] == "backbone, ImageNet, 1000 classes; BSD-3-Clause (torchvision):"
 
 
 # --- what is refused -------------------------------------------------------------------------------------------------
@@ -226,7 +229,9 @@ def test_nothing_to_import_is_bad_usage() -> None:
 
 
 def test_what_is_neither_a_file_nor_a_name() -> None:
-    assert "import-weights --list" in refused("import-weights", "resnet152")
+    meant = refused("import-weights", "mobilnet_v2")
+    assert "did you mean mobilenet_v2, mobilenet_v2-v2 or mobilenet_v3_large? dlv3deploy import-weights --list" in meant
+    assert "published weights; dlv3deploy import-weights --list" in refused("import-weights", "vgg")
     assert "absent.pth: does not exist" in refused("import-weights", "absent.pth")
     Path("folder.pth").mkdir()
     assert "folder.pth: is a folder" in refused("import-weights", "folder.pth")

@@ -1,0 +1,84 @@
+"""Which images INT8 is calibrated on, and which ones say what it costs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dlv3deploy.calibration.calibrate import Referee
+    from dlv3deploy.calibration.choose import Chosen
+    from dlv3deploy.core.spec import ModelSpec
+
+CALIBRATION_IMAGES = 100
+BUDGET_IMAGES = 100  # labelled ones, at equal distances
+REMEDY = "give --images FOLDER with pictures such as the camera will see"
+
+
+def calibration_pictures(
+    spec: ModelSpec, source: Path, folder: Path | None, count: int, rule: str = "spread", seed: int = 0
+) -> list[Path]:
+    """The images that INT8 is calibrated on: of `folder`, or the training images of the model. Raises UserError.
+
+    What was left out is said: blank frames, pictures that repeat others, and those beyond what is looked at.
+    """
+    from typing import get_args
+
+    from dlv3deploy.calibration.choose import Rule, choose
+    from dlv3deploy.commands.options import parse_choice
+    from dlv3deploy.core.progress import say
+
+    wanted: Rule = parse_choice(rule, "--choose", get_args(Rule))
+    chosen = choose(_candidates(spec, source, folder), count, wanted, seed)
+    if left_out := _left_out(chosen):
+        say(f"calibration images: {len(chosen.images)} chosen; left out {left_out}")
+    if len(chosen.images) == 1:
+        say("one calibration image: its ranges are all that INT8 will know; give a hundred that differ")
+    return list(chosen.images)
+
+
+def _candidates(spec: ModelSpec, source: Path, folder: Path | None) -> list[Path]:
+    from dlv3deploy.core.errors import UserError
+    from dlv3deploy.core.images import list_images
+
+    if folder is not None:
+        if not folder.is_dir():
+            raise UserError(f"--images {folder}", "is no folder", REMEDY)
+        if not (pictures := list_images(folder)):
+            raise UserError(f"--images {folder}", "holds no picture", REMEDY)
+        return pictures
+    from dlv3deploy.core.datasets import open_dataset
+
+    if spec.training is None:
+        raise UserError(f"--int8 for {source}", "its training data is not known", REMEDY)
+    data = Path(spec.training.data)
+    if not data.is_dir():
+        raise UserError(f"the training data {data}", "is not on this machine", REMEDY)
+    return [sample.image for sample in open_dataset(data, "train", spec.classes).samples]
+
+
+def _left_out(chosen: Chosen) -> str:
+    counts = {
+        "blank": len(chosen.blank),
+        "repeating another": len(chosen.duplicates),
+        "beyond those looked at": chosen.not_examined,
+    }
+    return ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+
+
+def referee_for(spec: ModelSpec, data: Path | None, pictures: list[Path]) -> Referee:
+    """Measures the mIoU that a model loses: on labelled images where there are some, else against the float model's masks."""
+    from dlv3deploy.calibration.calibrate import held_out
+    from dlv3deploy.calibration.pictures import spread
+    from dlv3deploy.core.datasets import find_root, open_dataset
+    from dlv3deploy.core.progress import say
+    from dlv3deploy.measure.drop import labelled_drop, unlabelled_drop
+
+    known = Path(spec.training.data) if spec.training else None
+    folder = find_root(data) if data else known
+    if folder is None or not folder.is_dir():
+        say("no labelled data: the loss is measured against the float model's own masks; --data gives labels")
+        images = held_out(pictures)
+        return lambda model: unlabelled_drop(model, spec, images)
+    samples = spread(open_dataset(folder, "val", spec.classes).samples, BUDGET_IMAGES)
+    return lambda model: labelled_drop(model, spec, samples)
