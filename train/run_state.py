@@ -1,4 +1,7 @@
-"""What a run leaves behind: the state to resume from, the metrics table, the best and the last checkpoint."""
+"""What a run leaves behind: the state to resume from, the metrics table, the best and the last checkpoint.
+
+torch is imported by what reads or writes the state alone: that there is none to resume is said at once.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,6 @@ import io
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from dlv3deploy.core.errors import UserError
 from dlv3deploy.core.files import replacing, write_text
@@ -100,6 +101,8 @@ class RunFolder:
             "average": average,
             "scaler": scaler,
         }
+        import torch
+
         with replacing(self.state) as partial:
             torch.save(state, partial)
 
@@ -120,6 +123,11 @@ class RunFolder:
         """The training loss of every row, in order."""
         return [row.loss for row in self.read_state().rows]
 
+    def require_run(self) -> None:
+        """Raise UserError when no run lies here that could be resumed."""
+        if not self.state.exists():
+            raise UserError(str(self.root), "holds no run to resume", "leave --resume out to start one")
+
     def require_free(self) -> None:
         """Raise UserError when an unfinished run lies here, which a new one would overwrite."""
         if not self.state.exists():
@@ -138,13 +146,14 @@ class RunFolder:
 
     def read_state(self) -> SavedState:
         """What the last run left, be it of this plan or not. Raises UserError when it is missing or damaged."""
+        self.require_run()
+        import torch
+
         try:
             state: dict[str, Any] = torch.load(self.state, map_location="cpu", weights_only=True)
             progress, rows = Progress(**state["progress"]), [Row(**row) for row in state["rows"]]
             learnt = state["model"], state["optimiser"], state.get("average"), state.get("scaler", {})
             return SavedState(by_option(state["plan"]), int(state["steps"]), progress, rows, *learnt)
-        except FileNotFoundError as error:
-            raise UserError(str(self.root), "holds no run to resume", "leave --resume out to start one") from error
         except Exception as error:  # torch raises whatever the pickle machinery meets
             raise UserError(str(self.state), "is damaged", "start anew with --restart") from error
 

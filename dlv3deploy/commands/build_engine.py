@@ -17,6 +17,7 @@ from dlv3deploy.commands.options import (
     StdOption,
     WorkspaceOption,
     describe,
+    parse_choice,
     parse_size,
 )
 from dlv3deploy.core.workspace import DEFAULT_ROOT, Workspace
@@ -63,11 +64,12 @@ def build_engine(
     from dlv3deploy.core.foreign import spec_of
     from dlv3deploy.core.graph import load_onnx
     from dlv3deploy.core.progress import say
-    from dlv3deploy.engines.build import EngineRequest, build, default_backend, target_label
+    from dlv3deploy.engines.build import BACKENDS, EngineRequest, build, default_backend, target_label
 
     wanted: list[Precision] = [name for name, chosen in (("int8", int8), ("fp16", fp16), ("fp32", fp32)) if chosen]  # type: ignore[misc]
     if len(wanted) > 1:
         raise UserError(" and ".join(f"--{name}" for name in wanted), "exclude each other", "give one precision")
+    chosen = parse_choice(backend, "--backend", BACKENDS) if backend else default_backend()
     place, source = Workspace(workspace), model or Workspace(workspace).onnx
     if to is not None and to.suffix != ".engine":
         raise UserError(str(to), "is no engine's name", "end it in .engine")
@@ -76,7 +78,6 @@ def build_engine(
     if model is None:
         check_export_is_current(place)
     spec = _sized(spec_of(graph, describe(classes, ignore_index, mean, std, output), str(source)), size)
-    chosen = backend or default_backend()
     precision = _precision(wanted, chosen)
     given = {
         "--backend": chosen,

@@ -20,6 +20,7 @@ from dlv3deploy.commands.options import (
     StdOption,
     WorkspaceOption,
     describe,
+    parse_choice,
     parse_size,
     parse_strategy,
 )
@@ -66,10 +67,11 @@ def evaluate(
     from dlv3deploy.measure.evaluate import evaluate as score
 
     strategy = parse_strategy(scales, flip)
+    asked = None if split is None else parse_choice(split, "--split", SPLITS)
     place = Workspace(workspace)
     path = model or best_artefact(place, output_stride)
     with open_model(path, describe(classes, ignore_index, mean, std, output), output_stride) as engine:
-        samples = _samples(engine.spec, data, split)
+        samples = _samples(engine.spec, data, asked)
         if limit is not None and limit < len(samples):
             samples = [samples[i * len(samples) // limit] for i in range(limit)]
         segmenter = Segmenter(engine, parse_size(size) if size else None, strategy)
@@ -85,8 +87,6 @@ def _samples(spec: ModelSpec, data: Path | None, split: str | None) -> list[Samp
     from dlv3deploy.core.datasets import find_root, open_dataset, own_splits, require_same_classes
     from dlv3deploy.core.errors import UserError
 
-    if split is not None and split not in SPLITS:
-        raise UserError(f"--split {split!r}", "is unknown", f"use one of {', '.join(SPLITS)}")
     trained_on = Path(spec.training.data) if spec.training else None
     root = find_root(data) if data else trained_on
     if root is None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dlv3deploy.commands.options import WorkspaceOption, parse_size, parse_triple, parse_whole_numbers
+from dlv3deploy.commands.options import WorkspaceOption, parse_size, parse_std, parse_triple, parse_whole_numbers
 from dlv3deploy.core.workspace import DEFAULT_ROOT, Workspace
 
 
@@ -55,7 +55,7 @@ def import_weights(
         aspp_rates=parse_whole_numbers(aspp_rates, "--aspp-rates", "6,12,18"),
         size=parse_size(size) if size else None,
         mean=parse_triple(mean, "--mean"),
-        std=parse_triple(std, "--std"),
+        std=parse_std(std),
     )
     place = Workspace(workspace)
     done = run_import(weights_file(source), place, to, choices)

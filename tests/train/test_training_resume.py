@@ -23,9 +23,11 @@ from small_runs import SMALL, UnbrokenRun, environment, rows_of, shallow_backbon
 from dlv3deploy.core.errors import UserError
 from dlv3deploy.core.metrics import SegmentationScores
 from dlv3deploy.train import loop
+from dlv3deploy.train.beginning import check_folder
 from dlv3deploy.train.interrupts import StepAbandoned, interrupts_held
-from dlv3deploy.train.loop import check_fits, train
-from dlv3deploy.train.loss import LossChoice, SegmentationLoss
+from dlv3deploy.train.loop import train
+from dlv3deploy.train.loss import SegmentationLoss
+from dlv3deploy.train.loss_choice import LossChoice
 from dlv3deploy.train.network.deeplabv3 import DeepLabV3
 from dlv3deploy.train.run_state import RunFolder
 
@@ -300,19 +302,18 @@ def unfinished(stopped_at_5: Path, tmp_path: Path) -> Path:
     return tmp_path / "train"
 
 
-def test_an_unfinished_run_is_overwritten_only_on_request(few_scenes: Path, unfinished: Path) -> None:
-    plan = small_plan(few_scenes)
+def test_an_unfinished_run_is_overwritten_only_on_request(unfinished: Path) -> None:
     with pytest.raises(UserError, match="stopped at step 5 of 12; use --resume to go on, --restart to begin again"):
-        check_fits(plan, unfinished, resume=False, restart=False)
-    check_fits(plan, unfinished, resume=True, restart=False)
-    check_fits(plan, unfinished, resume=False, restart=True)
+        check_folder(unfinished, resume=False, restart=False)
+    check_folder(unfinished, resume=True, restart=False)
+    check_folder(unfinished, resume=False, restart=True)
     with pytest.raises(UserError, match="exclude each other"):
-        check_fits(plan, unfinished, resume=True, restart=True)
+        check_folder(unfinished, resume=True, restart=True)
 
 
-def test_a_finished_run_and_an_empty_folder_are_free(unbroken: UnbrokenRun, few_scenes: Path, tmp_path: Path) -> None:
-    check_fits(small_plan(few_scenes), unbroken.folder, resume=False, restart=False)
-    check_fits(small_plan(few_scenes), tmp_path / "new", resume=False, restart=False)
+def test_a_finished_run_and_an_empty_folder_are_free(unbroken: UnbrokenRun, tmp_path: Path) -> None:
+    check_folder(unbroken.folder, resume=False, restart=False)
+    check_folder(tmp_path / "new", resume=False, restart=False)
 
 
 @pytest.mark.parametrize(
@@ -332,7 +333,7 @@ def test_a_finished_run_and_an_empty_folder_are_free(unbroken: UnbrokenRun, few_
 )
 def test_other_options_are_refused_by_name(few_scenes: Path, unfinished: Path, changes: dict[str, Any], says: str) -> None:
     with pytest.raises(UserError, match=says):
-        check_fits(small_plan(few_scenes, **changes), unfinished, resume=True, restart=False)
+        RunFolder(unfinished).load_state(small_plan(few_scenes, **changes))
     before = (unfinished / "state.pt").read_bytes()
     with pytest.raises(UserError, match=says):
         resume(few_scenes, unfinished.parent, **changes)
@@ -355,21 +356,24 @@ def test_a_state_of_an_earlier_version_is_read_and_what_it_did_not_record_must_f
 def test_there_must_be_a_run_to_resume(few_scenes: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds no run to resume"):
         resume(few_scenes, tmp_path)
+    with pytest.raises(UserError, match="holds no run to resume"):
+        check_folder(tmp_path / "train", resume=True, restart=False)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.9])
 def test_a_damaged_state_is_refused_and_not_overwritten_unasked(few_scenes: Path, unfinished: Path, share: float) -> None:
     state = unfinished / "state.pt"
     state.write_bytes(state.read_bytes()[: int(share * state.stat().st_size)])
-    for resumes in (True, False):
-        with pytest.raises(UserError, match="state.pt: is damaged; start anew with --restart"):
-            check_fits(small_plan(few_scenes), unfinished, resume=resumes, restart=False)
+    with pytest.raises(UserError, match="state.pt: is damaged; start anew with --restart"):
+        RunFolder(unfinished).load_state(small_plan(few_scenes))
+    with pytest.raises(UserError, match="state.pt: is damaged; start anew with --restart"):
+        check_folder(unfinished, resume=False, restart=False)
 
 
 def test_a_state_whose_best_checkpoint_is_gone_is_refused(few_scenes: Path, unfinished: Path) -> None:
     (unfinished / "best.safetensors").unlink()
     with pytest.raises(UserError, match="best.safetensors: is missing"):
-        check_fits(small_plan(few_scenes), unfinished, resume=True, restart=False)
+        RunFolder(unfinished).load_state(small_plan(few_scenes))
 
 
 def test_a_restarted_run_that_dies_early_is_not_resumed_as_the_old_one(
