@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dlv3deploy.commands.options import (
+    SIZE,
     ClassesOption,
     IgnoreIndexOption,
     MeanOption,
@@ -48,7 +49,7 @@ def build_engine(
     calibration_images: Annotated[
         int, typer.Option(help="How many of them to use, spread evenly.", min=1)
     ] = CALIBRATION_IMAGES,
-    size: Annotated[str | None, typer.Option(help="Input HEIGHTxWIDTH of an ONNX file that leaves it open.")] = None,
+    size: Annotated[str | None, typer.Option(help=f"Input {SIZE} of an ONNX file that leaves it open.")] = None,
     to: Annotated[
         Path | None, typer.Option("--to", help="Engine file; default: in the workspace, named after precision and target.")
     ] = None,

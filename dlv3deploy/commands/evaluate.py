@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dlv3deploy.commands.options import (
+    SIZE,
     ClassesOption,
     FlipOption,
     IgnoreIndexOption,
@@ -49,7 +50,7 @@ def evaluate(
     split: Annotated[
         str | None, typer.Option(help="train, val, trainval, test or all; default: val, or all of a foreign set without val/.")
     ] = None,
-    size: Annotated[str | None, typer.Option(help="Input HEIGHTxWIDTH for a model of dynamic size.")] = None,
+    size: Annotated[str | None, typer.Option(help=f"Input {SIZE} for a model of dynamic size.")] = None,
     output_stride: OutputStrideOption = None,
     scales: ScalesOption = None,
     flip: FlipOption = False,

@@ -7,7 +7,7 @@ from typing import Annotated, get_args
 
 import typer
 
-from dlv3deploy.commands.options import OutputStrideOption, WorkspaceOption, parse_choice, parse_size
+from dlv3deploy.commands.options import SIZE, OutputStrideOption, WorkspaceOption, parse_choice, parse_size
 from dlv3deploy.core.workspace import DEFAULT_ROOT, Workspace, by_training
 
 
@@ -18,7 +18,7 @@ def export(
     output: Annotated[
         str, typer.Option(help="scores (feature resolution), logits (input resolution) or mask (class ids).")
     ] = "scores",
-    size: Annotated[str | None, typer.Option(help="Input HEIGHTxWIDTH; default: the checkpoint's.")] = None,
+    size: Annotated[str | None, typer.Option(help=f"Input {SIZE}; default: the checkpoint's.")] = None,
     output_stride: OutputStrideOption = None,
     dynamic_size: Annotated[bool, typer.Option("--dynamic-size", help="Leave height and width open.")] = False,
     dynamic_batch: Annotated[bool, typer.Option("--dynamic-batch", help="Leave the batch open.")] = False,

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 Choice = TypeVar("Choice", bound=str)
 Size = tuple[int, int]  # height, width
 LARGEST_SIDE = 16384
+SIZE = "HEIGHTxWIDTH (65 is 65x65)"  # how a size is written, for --help
 
 WorkspaceOption = Annotated[Path, typer.Option("--workspace", "-w", help="Folder through which commands hand over.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
@@ -57,7 +58,9 @@ def parse_size(text: str) -> Size:
     except ValueError:
         height = width = 0
     if not 1 <= min(height, width) <= max(height, width) <= LARGEST_SIDE:
-        raise UserError(f"size {text!r}", f"is no HEIGHTxWIDTH of 1 to {LARGEST_SIDE} pixels", "write it as 513x513")
+        raise UserError(
+            f"size {text!r}", f"is no HEIGHTxWIDTH of 1 to {LARGEST_SIDE} pixels", "write it as 353x481, or 513 for a square"
+        )
     return height, width
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
-from dlv3deploy.commands.options import WorkspaceOption, given_options, parse_choice, parse_pair, resolve_classes
+from dlv3deploy.commands.options import SIZE, WorkspaceOption, given_options, parse_choice, parse_pair, resolve_classes
 from dlv3deploy.commands.train_input import parse_input
 from dlv3deploy.commands.train_network import DEFAULT_STRIDE, parse_aspp_rates, parse_multi_grid
 from dlv3deploy.commands.train_together import check_effect, check_together
@@ -72,14 +72,15 @@ def train(
     palette: Annotated[str | None, _data(help="Colours for --class-names: 128:64:128,0:0:142,…")] = None,
     ignore_index: Annotated[int | None, _data(help="Label id that does not count.")] = None,
     size: Annotated[
-        str | None, _data(help="Model input HEIGHTxWIDTH; default: the first image's, fitted to the stride.")
+        str | None,
+        _data(help=f"Model input {SIZE}; default: as the pictures, each side the nearest k · output stride + 1."),
     ] = None,
     resize: Annotated[
         str | None, _data(help="How pictures fit the input: stretch, or letterbox, the default where their sizes differ.")
     ] = None,
     mean: Annotated[str | None, _data(help="R,G,B in 8-bit pixel units; default: ImageNet's, or those of --from.")] = None,
     std: Annotated[str | None, _data(help="R,G,B in 8-bit pixel units; default: ImageNet's, or those of --from.")] = None,
-    crop: Annotated[str | None, _data(help="Training crop HEIGHTxWIDTH; default: the input size, 513 at most.")] = None,
+    crop: Annotated[str | None, _data(help=f"Training crop {SIZE}; default: the input, 513 at most.")] = None,
     scale: Annotated[str, _data(help="Range of the random resizing.")] = "0.5,2.0",
     flip: Annotated[bool, _data(help="Mirror half of the images left to right.")] = True,
     repeat_classes: Annotated[str | None, _data(help="Classes whose images count several times: bicycle,chair,…")] = None,

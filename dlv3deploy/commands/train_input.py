@@ -67,15 +67,16 @@ def _fitting(text: str | None, output_stride: int) -> Size | None:
 def natural_input(data: Path, output_stride: int, classes: Classes) -> tuple[Size, ResizeRule]:
     """(height, width) and resize rule for the validation images.
 
-    Images of one size are stretched to the nearest multiples of the output stride (the larger of two), which moves hardly
-    anything. Images of several sizes keep their proportions in a square that holds the largest, up to the paper's 513.
+    Images of one size are stretched to the nearest sides of k · stride + 1 (the larger of two), which moves hardly anything and
+    lets scores be interpolated with aligned corners. Images of several sizes keep their proportions in such a square that holds
+    the largest, up to the paper's 513.
     """
     sizes = _sizes(data, classes)
     if len(sizes) > 1:
         largest = min(LARGEST_SIDE, max(max(size) for size in sizes))
         side = -(-(largest - 1) // output_stride) * output_stride + 1
         return (side, side), "letterbox"
-    height, width = (max(1, (2 * side // output_stride + 1) // 2) * output_stride for side in sizes[0])
+    height, width = (max(1, (2 * (side - 1) // output_stride + 1) // 2) * output_stride + 1 for side in sizes[0])
     return (height, width), "stretch"
 
 

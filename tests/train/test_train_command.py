@@ -84,7 +84,7 @@ def test_training_leaves_a_model_that_says_what_it_is(few_scenes: Path, tmp_path
 def test_left_alone_the_input_is_the_first_images_and_the_rates_are_the_papers(few_scenes: Path, tmp_path: Path) -> None:
     assert train(few_scenes, tmp_path, "--steps", "1").exit_code == 0
     _, spec = load_checkpoint(tmp_path / "model.safetensors")
-    assert (spec.input.height, spec.input.width) == (64, 96)
+    assert (spec.input.height, spec.input.width) == (65, 97)
     assert spec.architecture is not None and spec.architecture.aspp_rates == (6, 12, 18)
 
 
