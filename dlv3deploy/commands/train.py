@@ -120,7 +120,7 @@ def train(
     On several GPUs or machines: torchrun --nproc-per-node N -m dlv3deploy train DATA …
     """
     from dlv3deploy.core.datasets import find_root
-    from dlv3deploy.core.progress import say
+    from dlv3deploy.core.progress import say, spent
     from dlv3deploy.core.spec import Architecture, HeadKind
     from dlv3deploy.train.beginning import check_folder, start_architecture
     from dlv3deploy.train.loss_choice import LossChoice
@@ -202,6 +202,6 @@ def train(
     result = run_training(plan, place.checkpoint, place.training, resume)
     say(
         f"best validation mIoU {result.miou:.4f}, pixel accuracy {result.pixel_accuracy:.4f} "
-        f"after {result.steps} steps in {result.seconds / 60:.1f} min"
+        f"after {result.steps} steps in {spent(result.seconds)}"
     )
     say(f"wrote {result.checkpoint}; next: {place.command('export')}")
