@@ -64,6 +64,15 @@ class TrainingPlan(Settings):
         aligned = all(side % self.architecture.output_stride == 1 for side in sides)
         return "align-corners" if aligned else "half-pixel"
 
+    def lines(self, begins_with: str) -> tuple[str, str]:
+        """The plan for people: what is trained from which weights, and how."""
+        height, width = self.crop
+        return (
+            f"training {self.architecture}, from {begins_with}",
+            f"input {self.input.height}×{self.input.width} ({self.input.resize}), crop {height}×{width}, "
+            f"interpolation {self.coordinates}, batch {self.batch_size}, {self.steps} steps",
+        )
+
     def fingerprint(self) -> dict[str, str]:
         """What must be the same for a run to be resumed, by the option's name where there is one.
 

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 
 from dlv3deploy.core.datasets import class_weights, open_dataset
 from dlv3deploy.core.errors import UserError
+from dlv3deploy.core.progress import say
 from dlv3deploy.train import batch_norm
 from dlv3deploy.train.augment import Augmentation
 from dlv3deploy.train.checkpoint import load_backbone_weights, load_start
@@ -30,6 +31,9 @@ def prepare(plan: TrainingPlan, folder: RunFolder, resume: bool) -> Run:
     """The network, data that has been checked, processes and an optimiser, each as the saved state has it when resuming."""
     state = folder.load_state(plan) if resume else None
     model = _network(plan, state, folder)
+    if is_first_process():
+        for line in plan.lines(_beginning(plan, state, folder)):
+            say(line)
     train_set, val_set = open_dataset(plan.data, plan.split, plan.classes), open_dataset(plan.data, "val", plan.classes)
     # Before further processes start, which would wait for this one for ever.
     report = check_data(train_set, val_set, folder.root) if is_first_process() else None
@@ -56,6 +60,15 @@ def prepare(plan: TrainingPlan, folder: RunFolder, resume: bool) -> Run:
     on_device = None if weights is None else torch.from_numpy(weights).to(fabric.device)
     loss = SegmentationLoss(plan.loss, plan.classes.ignore_index, on_device, plan.coordinates)
     return Run(plan, folder, fabric, model, trained, average, loss, optimiser, train_set, val_set, progress, rows)
+
+
+def _beginning(plan: TrainingPlan, state: SavedState | None, folder: RunFolder) -> str:
+    """Where the weights come from, in words."""
+    if state:
+        return f"step {state.progress.step} of the run in {folder.root}"
+    if plan.backbone_weights:
+        return f"random weights and the backbone's in {plan.backbone_weights}"
+    return str(plan.start_from or "random weights")
 
 
 def _restore(model: DeepLabV3, state: SavedState, folder: RunFolder) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -64,6 +65,11 @@ def test_training_leaves_a_model_that_says_what_it_is(few_scenes: Path, tmp_path
     result = train(few_scenes, tmp_path, *options.split(), "--no-flip", "--size", "96x64", "--crop", "64x65", "--scale", "1,1")
     assert result.exit_code == 0, result.output
     assert "best validation mIoU 0." in result.stderr and result.stdout == ""
+    assert result.stderr.splitlines()[:2] == [
+        "training DeepLabv3 with mobilenet_v2, output stride 32, ASPP rates 1, 2, from random weights",
+        "input 96×64 (stretch), crop 64×65, interpolation half-pixel, batch 2, 4 steps",
+    ]
+    assert re.search(r" after 4 steps in [0-9.]+ s\n", result.stderr)
     assert f"wrote {tmp_path / 'model.safetensors'}; next: dlv3deploy export --workspace {tmp_path}" in result.stderr
     _, spec = load_checkpoint(tmp_path / "model.safetensors")
     assert spec.architecture == Architecture("mobilenet_v2", 32, (1, 2), 8, auxiliary=True)
@@ -95,6 +101,7 @@ def test_from_takes_the_network_and_the_preprocessing_of_the_checkpoint(
     words = ["train", str(few_scenes), "--workspace", str(tmp_path), *own, "--steps", "1", "--from", str(lively_checkpoint)]
     result = CliRunner().invoke(app, [*words, "--output-stride", "8"])
     assert result.exit_code == 0, result.output
+    assert f"output stride 8, ASPP rates 2, 4, 6, from {lively_checkpoint}\n" in result.stderr
     begun, spec = (load_checkpoint(path)[1] for path in (lively_checkpoint, tmp_path / "model.safetensors"))
     assert begun.architecture is not None and spec.architecture == begun.architecture.at_output_stride(8)
     assert (spec.input.mean, spec.input.std) == (begun.input.mean, begun.input.std)
@@ -243,7 +250,8 @@ def test_interrupted_refused_and_resumed(few_scenes: Path, tmp_path: Path, monke
     ]
     assert "use --resume to go on, --restart to begin again" in error_of(train(few_scenes, tmp_path))
     assert "--resume with --seed 5: the saved run has 0" in error_of(train(few_scenes, tmp_path, "--resume", "--seed", "5"))
-    assert train(few_scenes, tmp_path, "--resume").exit_code == 0
+    resumed = train(few_scenes, tmp_path, "--resume")
+    assert resumed.exit_code == 0 and f", from step 3 of the run in {tmp_path / 'train'}\n" in resumed.stderr
     assert train(few_scenes, tmp_path / "unbroken").exit_code == 0
     assert (tmp_path / "model.safetensors").read_bytes() == (tmp_path / "unbroken" / "model.safetensors").read_bytes()
     assert rows_of(tmp_path / "train") == rows_of(tmp_path / "unbroken" / "train")

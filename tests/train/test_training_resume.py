@@ -131,7 +131,9 @@ def test_a_run_in_float16_saves_its_loss_scale_and_is_resumed_with_it(
         resume(few_scenes, tmp_path, precision="16-mixed")
 
 
-def test_backbone_weights_are_not_needed_any_more(few_scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_backbone_weights_are_not_needed_any_more(
+    few_scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     torch.manual_seed(1)
     weights = tmp_path / "backbone.pth"
     torch.save(DeepLabV3(SMALL, 3).backbone.state_dict(), weights)
@@ -139,6 +141,7 @@ def test_backbone_weights_are_not_needed_any_more(few_scenes: Path, tmp_path: Pa
         patch.setattr(loop, "update", raising_at(2, KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             start(few_scenes, tmp_path, backbone_weights=weights)
+    assert f", from random weights and the backbone's in {weights}\n" in capsys.readouterr().err
     saved = tensors_of(tmp_path / "train" / "last.safetensors")
     weights.unlink()
 
