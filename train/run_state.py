@@ -13,7 +13,8 @@ from typing import Any
 
 from dlv3deploy.core.errors import UserError
 from dlv3deploy.core.files import replacing, write_text
-from dlv3deploy.train.plan import NO_OPTIONS, TrainingPlan, by_option
+from dlv3deploy.train.plan import TrainingPlan, by_option
+from dlv3deploy.train.same_plan import require_same
 
 
 @dataclass(frozen=True)
@@ -107,14 +108,9 @@ class RunFolder:
             torch.save(state, partial)
 
     def load_state(self, plan: TrainingPlan) -> SavedState:
-        """The saved state, checked to be of the same plan. Raises UserError naming the first option that differs.
-
-        What an earlier version did not record is not compared.
-        """
+        """The saved state, checked to be of the same plan. Raises UserError naming the options that differ."""
         state = self.read_state()
-        for name, value in plan.fingerprint().items():
-            if state.plan.get(name, value) != value:
-                raise _differs(name, value, state.plan[name])
+        require_same(plan, state.plan)
         if state.progress.best_miou >= 0 and not self.best.is_file():
             raise UserError(str(self.best), "is missing, and the saved run counts on it", "start anew with --restart")
         return state
@@ -163,14 +159,3 @@ class RunFolder:
         writer.writeheader()
         writer.writerows({k: "" if v is None else v for k, v in asdict(row).items()} for row in rows)
         write_text(self.metrics, text.getvalue())
-
-
-def _differs(name: str, now: str, before: str) -> UserError:
-    """The refusal to go on with another setting, as the command line has it, or in words where it is no option."""
-    if name in NO_OPTIONS:
-        remedy = "go on with the version that began it, or start anew with --restart"
-        return UserError(f"--resume with {name.replace('-', ' ')} {now}", f"the saved run has {before}", remedy)
-    given = {"True": f"--{name}", "False": f"no --{name}", "None": f"no --{name}"}.get(now, f"--{name} {now}")
-    found = {"True": "it", "False": "none", "None": "none"}.get(before, before)
-    remedy = "give the same options as before, or start anew with --restart"
-    return UserError(f"--resume with {given}", f"the saved run has {found}", remedy)

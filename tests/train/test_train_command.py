@@ -249,7 +249,9 @@ def test_interrupted_refused_and_resumed(few_scenes: Path, tmp_path: Path, monke
         "interrupted",
     ]
     assert "use --resume to go on, --restart to begin again" in error_of(train(few_scenes, tmp_path))
-    assert "--resume with --seed 5: the saved run has 0" in error_of(train(few_scenes, tmp_path, "--resume", "--seed", "5"))
+    assert "--resume with --seed 5: the saved run has --seed 0" in error_of(
+        train(few_scenes, tmp_path, "--resume", "--seed", "5")
+    )
     resumed = train(few_scenes, tmp_path, "--resume")
     assert resumed.exit_code == 0 and f", from step 3 of the run in {tmp_path / 'train'}\n" in resumed.stderr
     assert train(few_scenes, tmp_path / "unbroken").exit_code == 0
