@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from itertools import repeat
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from loops import Batch, Contestant, OurLoop, PlainLoop, allocated
@@ -36,6 +36,7 @@ from dlv3deploy.core.spec import Architecture, InputSpec
 from dlv3deploy.train.network.atrous import aspp_rates_at
 from dlv3deploy.train.plan import TrainingPlan
 from dlv3deploy.train.preparation import batches_of
+from dlv3deploy.train.settings import Precision
 
 GOAL = 3.0  # on a GPU
 LEARNING_RATE = 1e-4  # pictures without meaning must not make the loss diverge; no step is faster or slower for it
@@ -70,7 +71,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--turns", type=int, default=5, help="turns of each loop (default: %(default)s)")
     parser.add_argument("--warm-up", type=int, default=5, help="untimed updates before all turns (default: %(default)s)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N; one device (default: %(default)s)")
-    parser.add_argument("--precision", default="auto", help="of our loop, as train has it (default: %(default)s)")
+    help_ = "of our loop, as train has it (default: %(default)s)"
+    parser.add_argument("--precision", default="auto", choices=get_args(Precision), help=help_)
     parser.add_argument("--no-compile", dest="compile", action="store_false", help="our loop without torch.compile")
     parser.add_argument("--no-tf32", action="store_true", help="the plain loop without TF32, which torch's defaults allow")
     parser.add_argument("--with-loader", action="store_true", help="read, augment and transfer the batches as well")

@@ -16,8 +16,9 @@ from dlv3deploy.core.classes import Classes
 from dlv3deploy.core.errors import UserError
 from dlv3deploy.core.files import replacing, sha256_of
 from dlv3deploy.core.progress import say
-from dlv3deploy.core.spec import SPEC_KEY, Architecture, ModelSpec
+from dlv3deploy.core.spec import SPEC_KEY, ModelSpec
 from dlv3deploy.core.workspace import by_training
+from dlv3deploy.train.beginning import start_architecture
 from dlv3deploy.train.network.atrous import check_output_stride
 from dlv3deploy.train.network.choices import native_stride
 from dlv3deploy.train.network.deeplabv3 import DeepLabV3
@@ -71,17 +72,6 @@ def load_checkpoint(path: Path, output_stride: int | None = None) -> tuple[DeepL
     except RuntimeError as error:
         raise UserError(str(path), f"does not fit its own description ({first_line(error)})", by_training(path)) from error
     return model.eval(), replace(spec, architecture=architecture, output=output)
-
-
-def start_architecture(path: Path, output_stride: int | None, auxiliary: bool) -> tuple[Architecture, ModelSpec]:
-    """The network of a checkpoint that training goes on from, at its own or another output stride, and its spec."""
-    spec = checkpoint_facts(path).spec
-    if spec.architecture is None:
-        raise UserError(str(path), "does not say which architecture its weights are for", by_training(path))
-    stride = spec.architecture.output_stride if output_stride is None else output_stride
-    check_output_stride(stride, native_stride(spec.architecture))
-    architecture = spec.architecture.at_output_stride(stride)
-    return replace(architecture, auxiliary=architecture.auxiliary or auxiliary), spec
 
 
 def load_start(path: Path, model: DeepLabV3, classes: Classes) -> None:

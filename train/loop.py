@@ -9,8 +9,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from dlv3deploy.core.errors import UserError
-from dlv3deploy.core.files import require_file
 from dlv3deploy.core.metrics import SegmentationScores
 from dlv3deploy.core.progress import say
 from dlv3deploy.train.checkpoint import publish, save_checkpoint
@@ -126,17 +124,3 @@ def _saving_on_interrupt(run: Run) -> Iterator[None]:
             if isinstance(stop, StoppedTogether):
                 disconnect(run.fabric)  # torchrun ends all when the first one leaves, which the first process may be saving at
             raise
-
-
-def check_fits(plan: TrainingPlan, folder: Path, resume: bool, restart: bool) -> None:
-    """Raise UserError, before anything slow happens, when weights are missing or an unfinished run would be overwritten."""
-    if resume and restart:
-        raise UserError("--resume and --restart", "exclude each other", "give one of them")
-    if resume:
-        RunFolder(folder).load_state(plan)
-        return
-    for weights in (plan.backbone_weights, plan.start_from):
-        if weights is not None:
-            require_file(weights, "give a state dict or a checkpoint, or leave it out to start from random weights")
-    if not restart:
-        RunFolder(folder).require_free()

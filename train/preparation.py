@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from lightning_fabric import Fabric
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
 from dlv3deploy.core.datasets import class_weights, open_dataset
 from dlv3deploy.core.errors import UserError
+from dlv3deploy.core.progress import say
 from dlv3deploy.train import batch_norm
 from dlv3deploy.train.augment import Augmentation
 from dlv3deploy.train.checkpoint import load_backbone_weights, load_start
@@ -28,7 +28,12 @@ from dlv3deploy.train.weights.state_dict import first_line
 
 
 def prepare(plan: TrainingPlan, folder: RunFolder, resume: bool) -> Run:
-    """Data that has been checked, processes, the network and its optimiser, each as the saved state has it when resuming."""
+    """The network, data that has been checked, processes and an optimiser, each as the saved state has it when resuming."""
+    state = folder.load_state(plan) if resume else None
+    model = _network(plan, state, folder)
+    if is_first_process():
+        for line in plan.lines(_beginning(plan, state, folder)):
+            say(line)
     train_set, val_set = open_dataset(plan.data, plan.split, plan.classes), open_dataset(plan.data, "val", plan.classes)
     # Before further processes start, which would wait for this one for ever.
     report = check_data(train_set, val_set, folder.root) if is_first_process() else None
@@ -37,10 +42,8 @@ def prepare(plan: TrainingPlan, folder: RunFolder, resume: bool) -> Run:
     assert report is not None  # the first process has one
     if plan.repeat_classes:
         train_set = train_set.repeating(plan.repeat_classes, report, plan.repeats)
-    model = _network(plan, fabric, begins=not resume)
-    state = folder.load_state(plan) if resume else None
-    if state:
-        _restore(model, state, folder)
+    if plan.sync_batch_norm:
+        with_shared_statistics(model, fabric)
     forward: torch.nn.Module = TrainingForward(model)
     if plan.compiled:
         forward.compile()
@@ -59,6 +62,15 @@ def prepare(plan: TrainingPlan, folder: RunFolder, resume: bool) -> Run:
     return Run(plan, folder, fabric, model, trained, average, loss, optimiser, train_set, val_set, progress, rows)
 
 
+def _beginning(plan: TrainingPlan, state: SavedState | None, folder: RunFolder) -> str:
+    """Where the weights come from, in words."""
+    if state:
+        return f"step {state.progress.step} of the run in {folder.root}"
+    if plan.backbone_weights:
+        return f"random weights and the backbone's in {plan.backbone_weights}"
+    return str(plan.start_from or "random weights")
+
+
 def _restore(model: DeepLabV3, state: SavedState, folder: RunFolder) -> None:
     try:
         model.load_state_dict(state.model)
@@ -70,20 +82,20 @@ def _restore(model: DeepLabV3, state: SavedState, folder: RunFolder) -> None:
         raise UserError(str(folder.state), f"{rule} ({first_line(error)})", remedy) from error
 
 
-def _network(plan: TrainingPlan, fabric: Fabric, begins: bool) -> DeepLabV3:
-    """The network in channels-last layout, with the weights that the plan begins with unless a saved state follows."""
+def _network(plan: TrainingPlan, state: SavedState | None, folder: RunFolder) -> DeepLabV3:
+    """The network in channels-last layout, with the weights of the saved state, or else those that the plan begins with."""
     torch.manual_seed(plan.seed)
     model = DeepLabV3(plan.architecture, len(plan.classes), plan.dropout)
-    if begins and plan.backbone_weights:
+    if state:
+        _restore(model, state, folder)
+    elif plan.backbone_weights:
         load_backbone_weights(plan.backbone_weights, model)
-    if begins and plan.start_from:
+    elif plan.start_from:
         load_start(plan.start_from, model, plan.classes)
     if plan.batch_norm_momentum is not None:
         batch_norm.set_momentum(model, plan.batch_norm_momentum)
     if plan.frozen_batch_norm:
         batch_norm.freeze(model)
-    if plan.sync_batch_norm:
-        with_shared_statistics(model, fabric)
     placed: DeepLabV3 = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # typed for tensors only
     return placed
 

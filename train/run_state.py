@@ -1,4 +1,7 @@
-"""What a run leaves behind: the state to resume from, the metrics table, the best and the last checkpoint."""
+"""What a run leaves behind: the state to resume from, the metrics table, the best and the last checkpoint.
+
+torch is imported by what reads or writes the state alone: that there is none to resume is said at once.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +11,10 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from dlv3deploy.core.errors import UserError
 from dlv3deploy.core.files import replacing, write_text
-from dlv3deploy.train.plan import NO_OPTIONS, TrainingPlan, by_option
+from dlv3deploy.train.plan import TrainingPlan, by_option
+from dlv3deploy.train.same_plan import require_same
 
 
 @dataclass(frozen=True)
@@ -100,18 +102,15 @@ class RunFolder:
             "average": average,
             "scaler": scaler,
         }
+        import torch
+
         with replacing(self.state) as partial:
             torch.save(state, partial)
 
     def load_state(self, plan: TrainingPlan) -> SavedState:
-        """The saved state, checked to be of the same plan. Raises UserError naming the first option that differs.
-
-        What an earlier version did not record is not compared.
-        """
+        """The saved state, checked to be of the same plan. Raises UserError naming the options that differ."""
         state = self.read_state()
-        for name, value in plan.fingerprint().items():
-            if state.plan.get(name, value) != value:
-                raise _differs(name, value, state.plan[name])
+        require_same(plan, state.plan)
         if state.progress.best_miou >= 0 and not self.best.is_file():
             raise UserError(str(self.best), "is missing, and the saved run counts on it", "start anew with --restart")
         return state
@@ -119,6 +118,11 @@ class RunFolder:
     def read_losses(self) -> list[float]:
         """The training loss of every row, in order."""
         return [row.loss for row in self.read_state().rows]
+
+    def require_run(self) -> None:
+        """Raise UserError when no run lies here that could be resumed."""
+        if not self.state.exists():
+            raise UserError(str(self.root), "holds no run to resume", "leave --resume out to start one")
 
     def require_free(self) -> None:
         """Raise UserError when an unfinished run lies here, which a new one would overwrite."""
@@ -138,13 +142,14 @@ class RunFolder:
 
     def read_state(self) -> SavedState:
         """What the last run left, be it of this plan or not. Raises UserError when it is missing or damaged."""
+        self.require_run()
+        import torch
+
         try:
             state: dict[str, Any] = torch.load(self.state, map_location="cpu", weights_only=True)
             progress, rows = Progress(**state["progress"]), [Row(**row) for row in state["rows"]]
             learnt = state["model"], state["optimiser"], state.get("average"), state.get("scaler", {})
             return SavedState(by_option(state["plan"]), int(state["steps"]), progress, rows, *learnt)
-        except FileNotFoundError as error:
-            raise UserError(str(self.root), "holds no run to resume", "leave --resume out to start one") from error
         except Exception as error:  # torch raises whatever the pickle machinery meets
             raise UserError(str(self.state), "is damaged", "start anew with --restart") from error
 
@@ -154,14 +159,3 @@ class RunFolder:
         writer.writeheader()
         writer.writerows({k: "" if v is None else v for k, v in asdict(row).items()} for row in rows)
         write_text(self.metrics, text.getvalue())
-
-
-def _differs(name: str, now: str, before: str) -> UserError:
-    """The refusal to go on with another setting, as the command line has it, or in words where it is no option."""
-    if name in NO_OPTIONS:
-        remedy = "go on with the version that began it, or start anew with --restart"
-        return UserError(f"--resume with {name.replace('-', ' ')} {now}", f"the saved run has {before}", remedy)
-    given = {"True": f"--{name}", "False": f"no --{name}", "None": f"no --{name}"}.get(now, f"--{name} {now}")
-    found = {"True": "it", "False": "none", "None": "none"}.get(before, before)
-    remedy = "give the same options as before, or start anew with --restart"
-    return UserError(f"--resume with {given}", f"the saved run has {found}", remedy)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dlv3deploy.commands.options import (
+    SIZE,
     ClassesOption,
     IgnoreIndexOption,
     MeanOption,
@@ -17,6 +18,7 @@ from dlv3deploy.commands.options import (
     StdOption,
     WorkspaceOption,
     describe,
+    parse_choice,
 )
 from dlv3deploy.core.workspace import DEFAULT_ROOT, Workspace
 
@@ -42,7 +44,7 @@ def build_engine(
         typer.Option(help="Folder of calibration images; default: what `calibrate` made, else the model's training data."),
     ] = None,
     calibration_images: Annotated[int | None, typer.Option(help="How many of them to use; default: 100.", min=1)] = None,
-    size: Annotated[str | None, typer.Option(help="Input HEIGHTxWIDTH of an ONNX file that leaves it open.")] = None,
+    size: Annotated[str | None, typer.Option(help=f"Input {SIZE} of an ONNX file that leaves it open.")] = None,
     to: Annotated[
         Path | None, typer.Option("--to", help="Engine file; default: in the workspace, named after precision and target.")
     ] = None,
@@ -58,12 +60,13 @@ def build_engine(
     from dlv3deploy.core.foreign import spec_of
     from dlv3deploy.core.graph import load_onnx
     from dlv3deploy.core.progress import say
-    from dlv3deploy.engines.build import EngineRequest, build, default_backend, target_label
+    from dlv3deploy.engines.build import BACKENDS, EngineRequest, build, default_backend, target_label
 
     precisions: dict[Precision, bool] = {"int8": int8, "fp16": fp16, "fp32": fp32}
     wanted = [name for name, chosen in precisions.items() if chosen]
     if len(wanted) > 1:
         raise UserError(" and ".join(f"--{name}" for name in wanted), "exclude each other", "give one precision")
+    chosen = parse_choice(backend, "--backend", BACKENDS) if backend else default_backend()
     place, source = Workspace(workspace), model or Workspace(workspace).onnx
     if to is not None and to.suffix != ".engine":
         raise UserError(str(to), "is no engine's name", "end it in .engine")
@@ -72,7 +75,6 @@ def build_engine(
     if model is None:
         check_export_is_current(place)
     spec = sized(spec_of(graph, describe(classes, ignore_index, mean, std, output), str(source)), size)
-    chosen = backend or default_backend()
     precision = _precision(wanted, chosen)
     given = {
         "--backend": chosen,

@@ -9,6 +9,7 @@ import typer
 
 from dlv3deploy.commands.calibration_images import CALIBRATION_IMAGES, calibration_pictures, referee_for
 from dlv3deploy.commands.options import (
+    SIZE,
     ClassesOption,
     IgnoreIndexOption,
     MeanOption,
@@ -23,7 +24,6 @@ from dlv3deploy.core.workspace import DEFAULT_ROOT, Workspace
 if TYPE_CHECKING:
     from dlv3deploy.calibration.table import CalibrationTable
     from dlv3deploy.calibration.weights import WeightGrid
-    from dlv3deploy.core.spec import ModelSpec
 
 WEIGHTS = ("per-channel", "per-tensor")
 
@@ -62,7 +62,7 @@ def calibrate(
     weight_bits: Annotated[
         int, typer.Option(help="Simulate weights of fewer bits, 2 to 8; the file stays INT8.", min=2, max=8)
     ] = 8,
-    size: Annotated[str | None, typer.Option(help="Input HEIGHTxWIDTH of an ONNX file that leaves it open.")] = None,
+    size: Annotated[str | None, typer.Option(help=f"Input {SIZE} of an ONNX file that leaves it open.")] = None,
     to: Annotated[Path | None, typer.Option("--to", help="INT8 ONNX file; default: in the workspace.")] = None,
     table: Annotated[Path | None, typer.Option(help="Calibration table (JSON); default: beside the INT8 file.")] = None,
     classes: ClassesOption = None,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dlv3deploy.commands.options import (
+    SIZE,
     ClassesOption,
     FlipOption,
     IgnoreIndexOption,
@@ -20,6 +21,7 @@ from dlv3deploy.commands.options import (
     StdOption,
     WorkspaceOption,
     describe,
+    parse_choice,
     parse_size,
     parse_strategy,
 )
@@ -48,7 +50,7 @@ def evaluate(
     split: Annotated[
         str | None, typer.Option(help="train, val, trainval, test or all; default: val, or all of a foreign set without val/.")
     ] = None,
-    size: Annotated[str | None, typer.Option(help="Input HEIGHTxWIDTH for a model of dynamic size.")] = None,
+    size: Annotated[str | None, typer.Option(help=f"Input {SIZE} for a model of dynamic size.")] = None,
     output_stride: OutputStrideOption = None,
     scales: ScalesOption = None,
     flip: FlipOption = False,
@@ -66,10 +68,11 @@ def evaluate(
     from dlv3deploy.measure.evaluate import evaluate as score
 
     strategy = parse_strategy(scales, flip)
+    asked = None if split is None else parse_choice(split, "--split", SPLITS)
     place = Workspace(workspace)
     path = model or best_artefact(place, output_stride)
     with open_model(path, describe(classes, ignore_index, mean, std, output), output_stride) as engine:
-        samples = _samples(engine.spec, data, split)
+        samples = _samples(engine.spec, data, asked)
         if limit is not None and limit < len(samples):
             samples = [samples[i * len(samples) // limit] for i in range(limit)]
         segmenter = Segmenter(engine, parse_size(size) if size else None, strategy)
@@ -85,8 +88,6 @@ def _samples(spec: ModelSpec, data: Path | None, split: str | None) -> list[Samp
     from dlv3deploy.core.datasets import find_root, open_dataset, own_splits, require_same_classes
     from dlv3deploy.core.errors import UserError
 
-    if split is not None and split not in SPLITS:
-        raise UserError(f"--split {split!r}", "is unknown", f"use one of {', '.join(SPLITS)}")
     trained_on = Path(spec.training.data) if spec.training else None
     root = find_root(data) if data else trained_on
     if root is None:

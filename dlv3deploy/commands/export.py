@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 import typer
 
-from dlv3deploy.commands.options import OutputStrideOption, WorkspaceOption, parse_size
-from dlv3deploy.core.workspace import DEFAULT_ROOT, Workspace
+from dlv3deploy.commands.options import SIZE, OutputStrideOption, WorkspaceOption, parse_choice, parse_size
+from dlv3deploy.core.workspace import DEFAULT_ROOT, Workspace, by_training
 
 
 def export(
@@ -18,7 +18,7 @@ def export(
     output: Annotated[
         str, typer.Option(help="scores (feature resolution), logits (input resolution) or mask (class ids).")
     ] = "scores",
-    size: Annotated[str | None, typer.Option(help="Input HEIGHTxWIDTH; default: the checkpoint's.")] = None,
+    size: Annotated[str | None, typer.Option(help=f"Input {SIZE}; default: the checkpoint's.")] = None,
     output_stride: OutputStrideOption = None,
     dynamic_size: Annotated[bool, typer.Option("--dynamic-size", help="Leave height and width open.")] = False,
     dynamic_batch: Annotated[bool, typer.Option("--dynamic-batch", help="Leave the batch open.")] = False,
@@ -26,26 +26,24 @@ def export(
 ) -> None:
     """Export a checkpoint to ONNX and check the result against PyTorch."""
     from dlv3deploy.core.errors import UserError
+    from dlv3deploy.core.files import require_file
     from dlv3deploy.core.progress import say
     from dlv3deploy.core.spec import OutputKind
 
-    kinds: dict[str, OutputKind] = {"scores": "scores", "logits": "logits", "mask": "mask"}
-    if output not in kinds:
-        raise UserError(f"--output {output!r}", "is unknown", f"use one of {', '.join(kinds)}")
-    from dlv3deploy.train.export import ExportChoices
-    from dlv3deploy.train.export import export as run_export
-
     place = Workspace(workspace)
-    choices = ExportChoices(
-        kinds[output], parse_size(size) if size else None, dynamic_size, dynamic_batch, opset, output_stride
-    )
+    kind, input_size = parse_choice(output, "--output", get_args(OutputKind)), parse_size(size) if size else None
     source, target = checkpoint or place.checkpoint, to or place.onnx
     if target.suffix != ".onnx":
         raise UserError(f"--to {target}", "is no ONNX file's name", "end it in .onnx")
     if source.suffix == ".onnx":
-        raise UserError(
-            str(source), "is an ONNX file already", f"build an engine from it: {place.command('build-engine', source)}"
-        )
+        then = place.command("build-engine", source)
+        raise UserError(str(source), "is an ONNX file already", f"build an engine from it: {then}")
+    require_file(source, by_training(source))
+
+    from dlv3deploy.train.export import ExportChoices  # torch comes with it
+    from dlv3deploy.train.export import export as run_export
+
+    choices = ExportChoices(kind, input_size, dynamic_size, dynamic_batch, opset, output_stride)
     spec, parity = run_export(source, target, choices)
     stride = f"output stride {spec.architecture.output_stride}, " if spec.architecture else ""
     say(

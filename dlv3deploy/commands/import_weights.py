@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dlv3deploy.commands.options import WorkspaceOption, parse_size, parse_triple, parse_whole_numbers
+from dlv3deploy.commands.options import SIZE, WorkspaceOption, parse_size, parse_std, parse_triple, parse_whole_numbers
 from dlv3deploy.core.workspace import DEFAULT_ROOT, Workspace
 
 
@@ -26,7 +26,7 @@ def import_weights(
     ] = None,
     output_stride: Annotated[int | None, typer.Option(help="8, 16 or 32; default: as published.", min=1)] = None,
     aspp_rates: Annotated[str | None, typer.Option(help="Atrous rates; default: as published for the output stride.")] = None,
-    size: Annotated[str | None, typer.Option(help="Model input HEIGHTxWIDTH; default: 513x513.")] = None,
+    size: Annotated[str | None, typer.Option(help=f"Model input {SIZE}; default: 513x513.")] = None,
     mean: Annotated[str | None, typer.Option(help="R,G,B in 8-bit pixel units; default: ImageNet's.")] = None,
     std: Annotated[str | None, typer.Option(help="R,G,B in 8-bit pixel units; default: ImageNet's.")] = None,
 ) -> None:
@@ -55,7 +55,7 @@ def import_weights(
         aspp_rates=parse_whole_numbers(aspp_rates, "--aspp-rates", "6,12,18"),
         size=parse_size(size) if size else None,
         mean=parse_triple(mean, "--mean"),
-        std=parse_triple(std, "--std"),
+        std=parse_std(std),
     )
     place = Workspace(workspace)
     done = run_import(weights_file(source), place, to, choices)

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from dlv3deploy.commands.options import (
+    SIZE,
     ClassesOption,
     IgnoreIndexOption,
     JsonOption,
@@ -28,7 +29,7 @@ def inspect(
         Path | None, typer.Argument(help="Checkpoint, ONNX file or engine; default: the workspace's ONNX file.")
     ] = None,
     workspace: WorkspaceOption = DEFAULT_ROOT,
-    size: Annotated[str | None, typer.Option(help="Input HEIGHTxWIDTH for the convolutions of an ONNX file.")] = None,
+    size: Annotated[str | None, typer.Option(help=f"Input {SIZE} for the convolutions of an ONNX file.")] = None,
     every: Annotated[bool, typer.Option("--all", help="List every convolution, not the atrous ones alone.")] = False,
     json_output: JsonOption = False,
     classes: ClassesOption = None,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar, get_args
 
 import typer
 
@@ -14,14 +15,37 @@ if TYPE_CHECKING:
     from dlv3deploy.core.spec import Triple
     from dlv3deploy.core.strategy import Strategy
 
+Choice = TypeVar("Choice", bound=str)
 Size = tuple[int, int]  # height, width
 LARGEST_SIDE = 16384
+SIZE = "HEIGHTxWIDTH (65 is 65x65)"  # how a size is written, for --help
 
 WorkspaceOption = Annotated[Path, typer.Option("--workspace", "-w", help="Folder through which commands hand over.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
 ModelArgument = Annotated[
     Path | None, typer.Argument(help="Checkpoint, ONNX file or engine; default: the workspace's best one for this machine.")
 ]
+
+
+def given_options(context: typer.Context) -> dict[str, str]:
+    """What stands on the command line: the parameters' names, and the options as they are spelt there (`flip`: `--no-flip`)."""
+    found = {}
+    for option in context.command.params:
+        source = context.get_parameter_source(option.name) if option.name and option.param_type_name == "option" else None
+        if option.name and source is not None and source.name == "COMMANDLINE":
+            turned_off = context.params.get(option.name) is False and option.secondary_opts
+            found[option.name] = option.secondary_opts[0] if turned_off else option.opts[0]
+    return found
+
+
+def parse_choice(text: str, option: str, choices: Iterable[Choice]) -> Choice:
+    """The one of `choices` that an option names. Raises UserError."""
+    from dlv3deploy.core.errors import UserError
+
+    known = {str(choice): choice for choice in choices}
+    if text not in known:
+        raise UserError(f"{option} {text!r}", "is unknown", f"use one of {', '.join(known)}")
+    return known[text]
 
 
 def parse_size(text: str) -> Size:
@@ -34,7 +58,9 @@ def parse_size(text: str) -> Size:
     except ValueError:
         height = width = 0
     if not 1 <= min(height, width) <= max(height, width) <= LARGEST_SIDE:
-        raise UserError(f"size {text!r}", f"is no HEIGHTxWIDTH of 1 to {LARGEST_SIDE} pixels", "write it as 513x513")
+        raise UserError(
+            f"size {text!r}", f"is no HEIGHTxWIDTH of 1 to {LARGEST_SIDE} pixels", "write it as 353x481, or 513 for a square"
+        )
     return height, width
 
 
@@ -84,6 +110,15 @@ def parse_triple(text: str | None, option: str) -> Triple | None:
     if any(0 < abs(value) < 1 for value in values):
         in_pixels = ",".join(f"{255 * value:g}" for value in values)
         raise UserError(f"{option} {text}", "is in units of 0 to 1, pixels are 0 to 255 here", f"write {option} {in_pixels}")
+    return values
+
+
+def parse_std(text: str | None) -> Triple | None:
+    from dlv3deploy.core.errors import UserError
+
+    values = parse_triple(text, "--std")
+    if values is not None and min(values) <= 0:
+        raise UserError(f"--std {text}", "pixels are divided by it", "give three numbers above 0")
     return values
 
 
@@ -141,20 +176,14 @@ def describe(
     classes: str | None, ignore_index: int | None, mean: str | None, std: str | None, output: str | None
 ) -> Description:
     """What the options say of a model that does not describe itself. Raises UserError for texts that cannot be read."""
-    from typing import get_args
-
     from dlv3deploy.core.classes import read_classes
-    from dlv3deploy.core.errors import UserError
     from dlv3deploy.core.foreign import Description
     from dlv3deploy.core.spec import OutputKind
 
-    if output is not None and output not in get_args(OutputKind):
-        raise UserError(f"--output {output!r}", "is unknown", f"use one of {', '.join(get_args(OutputKind))}")
-    kinds: dict[str, OutputKind] = {kind: kind for kind in get_args(OutputKind)}
     return Description(
         classes=read_classes(classes) if classes else None,
         ignore_index=ignore_index,
         mean=parse_triple(mean, "--mean"),
-        std=parse_triple(std, "--std"),
-        output=kinds[output] if output else None,
+        std=parse_std(std),
+        output=None if output is None else parse_choice(output, "--output", get_args(OutputKind)),
     )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dlv3deploy.commands.options import (
+    SIZE,
     ClassesOption,
     FlipOption,
     IgnoreIndexOption,
@@ -43,7 +44,7 @@ def run(
             "Default: a window for live sources, else a file in the workspace."
         ),
     ] = None,
-    size: Annotated[str | None, typer.Option(help="Input HEIGHTxWIDTH for a model of dynamic size.")] = None,
+    size: Annotated[str | None, typer.Option(help=f"Input {SIZE} for a model of dynamic size.")] = None,
     scales: ScalesOption = None,
     flip: FlipOption = False,
     opacity: Annotated[float, typer.Option(help="Of the class colours over the picture.", min=0, max=1)] = 0.5,

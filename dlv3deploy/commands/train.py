@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
-from dlv3deploy.commands.options import WorkspaceOption, parse_pair, parse_size, parse_triple, resolve_classes
-from dlv3deploy.commands.train_input import crop_for, natural_input, parse_resize, parse_split
-from dlv3deploy.commands.train_network import DEFAULT_STRIDE, parse_aspp_rates, parse_head, parse_multi_grid, require_no_network
+from dlv3deploy.commands.options import SIZE, WorkspaceOption, given_options, parse_choice, parse_pair, resolve_classes
+from dlv3deploy.commands.train_input import parse_input
+from dlv3deploy.commands.train_network import DEFAULT_STRIDE, parse_aspp_rates, parse_multi_grid
+from dlv3deploy.commands.train_together import check_effect, check_together
 from dlv3deploy.core.workspace import DEFAULT_ROOT, Workspace
+
+if TYPE_CHECKING:
+    from dlv3deploy.core.datasets import Split
+
+TRAINING_SPLITS: tuple[Split, ...] = ("train", "trainval")
 
 
 def _panel(name: str) -> Callable[..., Any]:
@@ -26,6 +31,7 @@ _schedule, _loss, _norm, _machine = _panel("Schedule"), _panel("Loss"), _panel("
 
 
 def train(
+    context: typer.Context,
     data: Annotated[Path, typer.Argument(help="Folder of a data set, or its name below $DLV3DEPLOY_DATA.")],
     workspace: WorkspaceOption = DEFAULT_ROOT,
     backbone: Annotated[
@@ -66,14 +72,15 @@ def train(
     palette: Annotated[str | None, _data(help="Colours for --class-names: 128:64:128,0:0:142,…")] = None,
     ignore_index: Annotated[int | None, _data(help="Label id that does not count.")] = None,
     size: Annotated[
-        str | None, _data(help="Model input HEIGHTxWIDTH; default: the first image's, fitted to the stride.")
+        str | None,
+        _data(help=f"Model input {SIZE}; default: as the pictures, each side the nearest k · output stride + 1."),
     ] = None,
     resize: Annotated[
         str | None, _data(help="How pictures fit the input: stretch, or letterbox, the default where their sizes differ.")
     ] = None,
     mean: Annotated[str | None, _data(help="R,G,B in 8-bit pixel units; default: ImageNet's, or those of --from.")] = None,
     std: Annotated[str | None, _data(help="R,G,B in 8-bit pixel units; default: ImageNet's, or those of --from.")] = None,
-    crop: Annotated[str | None, _data(help="Training crop HEIGHTxWIDTH; default: the input size, 513 at most.")] = None,
+    crop: Annotated[str | None, _data(help=f"Training crop {SIZE}; default: the input, 513 at most.")] = None,
     scale: Annotated[str, _data(help="Range of the random resizing.")] = "0.5,2.0",
     flip: Annotated[bool, _data(help="Mirror half of the images left to right.")] = True,
     repeat_classes: Annotated[str | None, _data(help="Classes whose images count several times: bicycle,chair,…")] = None,
@@ -113,68 +120,50 @@ def train(
     On several GPUs or machines: torchrun --nproc-per-node N -m dlv3deploy train DATA …
     """
     from dlv3deploy.core.datasets import find_root
-    from dlv3deploy.core.errors import UserError
-    from dlv3deploy.core.progress import say
-    from dlv3deploy.core.spec import Architecture, InputSpec, check_size
-    from dlv3deploy.train.checkpoint import start_architecture
-    from dlv3deploy.train.loop import check_fits
-    from dlv3deploy.train.loop import train as run_training
-    from dlv3deploy.train.loss import LossChoice
-    from dlv3deploy.train.network.choices import check_architecture
+    from dlv3deploy.core.progress import say, spent
+    from dlv3deploy.core.spec import Architecture, HeadKind
+    from dlv3deploy.train.beginning import check_folder, start_architecture
+    from dlv3deploy.train.loss_choice import LossChoice
     from dlv3deploy.train.plan import TrainingPlan
-    from dlv3deploy.train.weights.download import weights_file
+    from dlv3deploy.train.settings import Optimiser, Precision, Settings
+    from dlv3deploy.train.weights.download import require_weights, weights_file
 
-    data = find_root(data)
-    stride = DEFAULT_STRIDE if output_stride is None else output_stride
-    if start_from and backbone_weights:
-        raise UserError("--backbone-weights and --from", "both say where the weights begin", "give one of them")
-    asked = Architecture(
-        backbone,
-        stride,
-        parse_aspp_rates(aspp_rates, stride),
-        aspp_channels,
-        head=parse_head(head),
-        width=width,
-        blocks=blocks,
-        multi_grid=parse_multi_grid(multi_grid),
-        image_pooling=image_pooling,
-        aspp_batch_norm=aspp_batch_norm,
-        final_convolution=final_convolution,
-        decoder=decoder,
-    )
-    given = InputSpec(1, 1)
-    if start_from is None:
-        architecture = replace(asked, auxiliary=auxiliary)
-    else:
-        require_no_network(asked, stride)
+    # Options first, then the data, then torch: what is wrong is said before anything is opened that takes seconds.
+    given, place = given_options(context), Workspace(workspace)
+    check_together(given)
+    check_folder(place.training, resume, restart)
+    begun = None
+    if start_from is not None:
         architecture, begun = start_architecture(start_from, output_stride, auxiliary)
-        given = begun.input
-    check_architecture(architecture)
-    known = resolve_classes(data, classes, class_names, palette, ignore_index)
-    natural, rule = natural_input(data, architecture.output_stride, known)
-    input_size = parse_size(size) if size else natural
-    check_size(*input_size, architecture.output_stride)
-    options: dict[str, Any] = {"optimiser": optimiser}
-    plan = TrainingPlan(
-        data=data,
-        classes=known,
+    else:
+        stride = DEFAULT_STRIDE if output_stride is None else output_stride
+        architecture = Architecture(
+            backbone,
+            stride,
+            parse_aspp_rates(aspp_rates, stride),
+            aspp_channels,
+            auxiliary,
+            head=parse_choice(head, "--head", get_args(HeadKind)),
+            width=width,
+            blocks=blocks,
+            multi_grid=parse_multi_grid(multi_grid),
+            image_pooling=image_pooling,
+            aspp_batch_norm=aspp_batch_norm,
+            final_convolution=final_convolution,
+            decoder=decoder,
+        )
+    check_effect(given, architecture)
+    settings = Settings(
         architecture=architecture,
-        input=InputSpec(
-            *input_size,
-            resize=parse_resize(resize) if resize else given.resize if start_from else rule,
-            mean=parse_triple(mean, "--mean") or given.mean,
-            std=parse_triple(std, "--std") or given.std,
-        ),
-        crop=parse_size(crop) if crop else crop_for(input_size, architecture.output_stride),
         steps=steps,
         batch_size=batch_size,
         accumulate=accumulate,
         scale=parse_pair(scale, "--scale"),
         flip=flip,
-        split=parse_split(split),
-        repeat_classes=tuple(name.strip() for name in repeat_classes.split(",")) if repeat_classes else (),
+        split=parse_choice(split, "--split", TRAINING_SPLITS),
         repeats=repeats,
         loss=LossChoice(label_smoothing, ohem, dice, class_weights),
+        optimiser=parse_choice(optimiser, "--optimiser", get_args(Optimiser)),
         learning_rate=learning_rate,
         weight_decay=weight_decay,
         poly_power=poly_power,
@@ -186,17 +175,33 @@ def train(
         validate_every=validate_every,
         seed=seed,
         workers=workers,
-        precision=precision,
+        precision=parse_choice(precision, "--precision", get_args(Precision)),
         compiled=compiled,
-        backbone_weights=weights_file(backbone_weights) if backbone_weights and not resume else None,
-        start_from=start_from,
-        **options,
     )
-    place = Workspace(workspace)
-    check_fits(plan, place.training, resume, restart)
+    pictures = parse_input(size, crop, resize, mean, std, architecture.output_stride)
+    begins_with = backbone_weights if backbone_weights and not resume else None
+    if begins_with:
+        require_weights(begins_with)
+
+    data = find_root(data)
+    known = resolve_classes(data, classes, class_names, palette, ignore_index)
+    frame, crop_size = pictures.fitted(data, known, architecture.output_stride, begun.input if begun else None)
+    plan = TrainingPlan(
+        **vars(settings),
+        data=data,
+        classes=known,
+        input=frame,
+        crop=crop_size,
+        repeat_classes=tuple(name.strip() for name in repeat_classes.split(",")) if repeat_classes else (),
+        backbone_weights=weights_file(begins_with) if begins_with else None,
+        start_from=start_from,
+    )
+
+    from dlv3deploy.train.loop import train as run_training
+
     result = run_training(plan, place.checkpoint, place.training, resume)
     say(
         f"best validation mIoU {result.miou:.4f}, pixel accuracy {result.pixel_accuracy:.4f} "
-        f"after {result.steps} steps in {result.seconds / 60:.1f} min"
+        f"after {result.steps} steps in {spent(result.seconds)}"
     )
     say(f"wrote {result.checkpoint}; next: {place.command('export')}")

@@ -2,26 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from dlv3deploy.commands.options import parse_whole_numbers
 
-if TYPE_CHECKING:
-    from dlv3deploy.core.spec import Architecture, HeadKind
-
 DEFAULT_STRIDE = 16
-
-
-def require_no_network(asked: Architecture, output_stride: int) -> None:
-    """Raise UserError when options describe a network beside `--from`, which brings its own."""
-    from dlv3deploy.core.errors import UserError
-    from dlv3deploy.core.spec import Architecture
-
-    plain = Architecture("mobilenet_v2", output_stride, parse_aspp_rates(None, output_stride))
-    if asked != plain:
-        raise UserError(
-            f"--from with {asked}", "the network is the checkpoint's", "leave all of its options but --output-stride out"
-        )
 
 
 def parse_aspp_rates(text: str | None, output_stride: int) -> tuple[int, ...]:
@@ -42,16 +25,3 @@ def parse_multi_grid(text: str | None) -> tuple[int, int, int] | None:
     if len(numbers) != 3:
         raise UserError(f"--multi-grid {text}", "is three unit rates", "the paper's best are 1,2,1 and 1,2,4")
     return numbers[0], numbers[1], numbers[2]
-
-
-def parse_head(text: str) -> HeadKind:
-    """The head that an option names. Raises UserError."""
-    from typing import get_args
-
-    from dlv3deploy.core.errors import UserError
-    from dlv3deploy.core.spec import HeadKind
-
-    kinds: dict[str, HeadKind] = {kind: kind for kind in get_args(HeadKind)}
-    if text not in kinds:
-        raise UserError(f"--head {text}", "is unknown", f"use one of {', '.join(kinds)}")
-    return kinds[text]

@@ -330,6 +330,7 @@ def test_the_demo_leaves_a_workspace_alone_that_it_did_not_make(work: Path) -> N
 
 def test_a_missing_library_is_named_with_the_extra_that_brings_it(work: Path) -> None:
     hidden = "import sys; sys.modules['torch'] = None; from dlv3deploy.cli import main; main()"
+    (work / "model.safetensors").write_bytes(b"what only torch could export")
     program = [sys.executable, "-c", hidden, "export", "--workspace", str(work)]
     done = subprocess.run(program, capture_output=True, text=True, check=False)
     assert done.returncode == 1

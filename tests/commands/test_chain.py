@@ -45,8 +45,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory, scenes: Path) -> Path:
         "6",
         "--validate-every",
         "20",
-        "--crop",
-        "64x96",
         *architecture,
     )
     succeed(folder, "export")
@@ -120,9 +118,10 @@ def test_inspect_lists_the_atrous_convolutions_of_the_graph(folder: Path) -> Non
     # At stride 16 the last stage's convolutions take rate 2, but for the first block's first; then ASPP's 2 and 3 (1 is none).
     assert rates == [2, 2, 2, 2, 3]
     outer = next(c for c in facts["convolutions"] if c["atrous_rate"] == [3, 3])
-    assert outer["input_shape"][1:] == [4, 6]
-    # Of four rows the outer two reach one tap 3 away, the inner two none; each of six columns reaches exactly one.
-    assert outer["valid_taps"] == {"4": 0.5, "2": 0.5}
+    assert outer["input_shape"][1:] == [5, 7]
+    # Of five rows all but the middle one reach one tap 3 away, and of seven columns all do, the middle one two.
+    shares = {"6": 4 * 1, "4": 4 * 6, "3": 1 * 1, "2": 1 * 6}
+    assert outer["valid_taps"] == pytest.approx({taps: positions / 35 for taps, positions in shares.items()})
     assert facts["spec"]["classes"]["names"][0] == "sky"
     assert facts["spec"]["parents"]["checkpoint"]
 
@@ -131,7 +130,7 @@ def test_inspect_lists_the_atrous_convolutions_of_the_graph(folder: Path) -> Non
 def test_inspect_says_what_each_artefact_is(folder: Path, name: str) -> None:
     text = succeed(folder, "inspect", f"artifacts/{name}").stdout
     assert "road" in text
-    assert "64×96" in text
+    assert "65×97" in text
 
 
 def test_a_new_checkpoint_makes_the_export_and_the_engines_stale(folder: Path, tmp_path: Path) -> None:
@@ -173,7 +172,7 @@ def test_an_engine_is_built_with_images_of_the_users_own(folder: Path, scenes: P
     succeed(work, "build-engine", "--int8", "--images", str(scenes / "val" / "images"), "--calibration-images", "3")
     table = json.loads((work / "artifacts" / "calibration.json").read_text())
     assert table["images"] == 3
-    assert table["resolution"] == [64, 96]
+    assert table["resolution"] == [65, 97]
 
 
 @pytest.mark.slow

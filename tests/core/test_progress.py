@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from dlv3deploy.core.progress import say, tracked
+from dlv3deploy.core.progress import say, spent, tracked
 
 
 class Terminal(io.StringIO):
@@ -56,3 +56,10 @@ def test_items_are_taken_one_by_one() -> None:
 def test_what_is_said_goes_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
     say("eine Zeile")
     assert capsys.readouterr() == ("", "eine Zeile\n")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.04, "0.0 s"), (4.23, "4.2 s"), (9.97, "10 s"), (57.4, "57 s"), (60, "1.0 min"), (1434, "23.9 min")]
+)
+def test_a_short_time_is_said_in_seconds(seconds: float, text: str) -> None:
+    assert spent(seconds) == text

@@ -10,7 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from dlv3deploy.train.loss import FEWEST_HARD, LossChoice, SegmentationLoss, dice_loss
+from dlv3deploy.train.loss import FEWEST_HARD, SegmentationLoss, dice_loss
+from dlv3deploy.train.loss_choice import LossChoice
 
 IGNORED = 255
 

@@ -23,7 +23,8 @@ from dlv3deploy.train import loop, preparation
 from dlv3deploy.train.checkpoint import load_checkpoint
 from dlv3deploy.train.curve import draw_curve
 from dlv3deploy.train.loop import train, validate
-from dlv3deploy.train.loss import LossChoice, SegmentationLoss
+from dlv3deploy.train.loss import SegmentationLoss
+from dlv3deploy.train.loss_choice import LossChoice
 from dlv3deploy.train.network.deeplabv3 import DeepLabV3
 from dlv3deploy.train.run_state import Row
 

@@ -21,7 +21,7 @@ from dlv3deploy.scenes import ROAD_SCENE
 from dlv3deploy.train import loop
 from dlv3deploy.train.checkpoint import load_checkpoint, load_start, save_checkpoint
 from dlv3deploy.train.loop import train
-from dlv3deploy.train.loss import LossChoice
+from dlv3deploy.train.loss_choice import LossChoice
 from dlv3deploy.train.network.deeplabv3 import DeepLabV3
 from dlv3deploy.train.run import Run
 

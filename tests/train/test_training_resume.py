@@ -1,159 +1,32 @@
-"""A run that is interrupted, killed or cut off while writing, and then resumed, ends exactly as one that was not."""
+"""A run that is killed or cut off while writing, and then resumed, ends exactly as one that was not; others are refused."""
 
 from __future__ import annotations
 
-import multiprocessing
-import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
-import threading
-import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from broken_runs import Killed, assert_ends_like, raising_at, resume, start
 from lightning_fabric.plugins import Precision
-from small_runs import SMALL, UnbrokenRun, environment, rows_of, shallow_backbone, small_plan, tensors_of
+from small_runs import SMALL, UnbrokenRun, environment, shallow_backbone, small_plan, tensors_of
 
+from dlv3deploy.core.classes import anonymous_classes
 from dlv3deploy.core.errors import UserError
-from dlv3deploy.core.metrics import SegmentationScores
 from dlv3deploy.train import loop
-from dlv3deploy.train.interrupts import StepAbandoned, interrupts_held
-from dlv3deploy.train.loop import check_fits, train
-from dlv3deploy.train.loss import LossChoice, SegmentationLoss
+from dlv3deploy.train.beginning import check_folder
+from dlv3deploy.train.loss_choice import LossChoice
 from dlv3deploy.train.network.deeplabv3 import DeepLabV3
 from dlv3deploy.train.run_state import RunFolder
 
 HERE = Path(__file__).parent
 pytestmark = pytest.mark.usefixtures("shallow_network")
-
-
-class Killed(BaseException):
-    """Nobody catches this, as nobody catches SIGKILL."""
-
-
-def start(data: Path, root: Path, **changes: Any) -> loop.TrainingResult:
-    return train(small_plan(data, **changes), root / "model.safetensors", root / "train")
-
-
-def resume(data: Path, root: Path, **changes: Any) -> loop.TrainingResult:
-    return train(small_plan(data, **changes), root / "model.safetensors", root / "train", resume=True)
-
-
-def assert_ends_like(unbroken: UnbrokenRun, root: Path, result: loop.TrainingResult) -> None:
-    for name in ("best.safetensors", "last.safetensors"):
-        assert (root / "train" / name).read_bytes() == (unbroken.folder / name).read_bytes(), name
-    assert (root / "model.safetensors").read_bytes() == unbroken.checkpoint.read_bytes()
-    assert rows_of(root / "train") == rows_of(unbroken.folder)
-    assert replace(result, checkpoint=Path(), seconds=0) == replace(unbroken.result, checkpoint=Path(), seconds=0)
-
-
-def raising_at(step: int, error: type[BaseException]) -> Callable[..., float]:
-    real = loop.update
-
-    def stepped(run: loop.Run, number: int, *rest: Any) -> float:
-        if number == step:
-            raise error
-        return real(run, number, *rest)
-
-    return stepped
-
-
-@pytest.mark.parametrize("step", [0, 3, 4, 6, 11])
-def test_interrupted_between_steps(
-    unbroken: UnbrokenRun, few_scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
-) -> None:
-    with monkeypatch.context() as patch:
-        patch.setattr(loop, "update", raising_at(step, KeyboardInterrupt))
-        with pytest.raises(KeyboardInterrupt):
-            start(few_scenes, tmp_path)
-    assert not (tmp_path / "model.safetensors").exists()
-    assert_ends_like(unbroken, tmp_path, resume(few_scenes, tmp_path, workers=1))
-
-
-def test_interrupted_again_and_again(
-    unbroken: UnbrokenRun, few_scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run: Callable[..., loop.TrainingResult] = start
-    for step in (1, 5, 5, 9):
-        with monkeypatch.context() as patch:
-            patch.setattr(loop, "update", raising_at(step, KeyboardInterrupt))
-            with pytest.raises(KeyboardInterrupt):
-                run(few_scenes, tmp_path)
-        run = resume
-    assert_ends_like(unbroken, tmp_path, resume(few_scenes, tmp_path))
-    ours, theirs = (torch.load(folder / "state.pt") for folder in (tmp_path / "train", unbroken.folder))
-    for number, theirs_of_one in theirs["optimiser"]["state"].items():
-        for name, tensor in theirs_of_one.items():
-            assert torch.equal(ours["optimiser"]["state"][number][name], tensor)
-
-
-@pytest.mark.parametrize("step", [2, 6, 11])
-def test_ctrl_c_in_the_middle_of_a_step_waits_for_its_end(
-    unbroken: UnbrokenRun,
-    few_scenes: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    step: int,
-) -> None:
-    """After the forward pass batch norm has already learnt, and the weights have not yet."""
-    real, calls = SegmentationLoss.__call__, iter(range(100))
-
-    def interrupted(*arguments: Any) -> torch.Tensor:
-        if next(calls) == step:
-            signal.raise_signal(signal.SIGINT)
-        return real(*arguments)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(SegmentationLoss, "__call__", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            start(few_scenes, tmp_path)
-    assert f"stopped at step {step + 1} of 12; go on with the same command and --resume" in capsys.readouterr().err
-    assert_ends_like(unbroken, tmp_path, resume(few_scenes, tmp_path))
-
-
-@pytest.mark.parametrize("validation", [0, 1, 2])
-def test_interrupted_in_a_validation(
-    unbroken: UnbrokenRun, few_scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, validation: int
-) -> None:
-    real, calls = loop.validate, iter(range(100))
-
-    def interrupted(*arguments: Any) -> SegmentationScores:
-        if next(calls) == validation:
-            signal.raise_signal(signal.SIGINT)
-        return real(*arguments)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(loop, "validate", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            start(few_scenes, tmp_path)
-    with pytest.raises(UserError, match=f"stopped at step {4 * validation + 4} of 12"):
-        RunFolder(tmp_path / "train").require_free()
-    assert_ends_like(unbroken, tmp_path, resume(few_scenes, tmp_path))
-
-
-@pytest.mark.parametrize("save", [1, 2])
-def test_interrupted_while_saving(
-    unbroken: UnbrokenRun, few_scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, save: int
-) -> None:
-    real, calls = RunFolder.save_state, iter(range(100))
-
-    def interrupted(*arguments: Any) -> None:
-        if next(calls) == save:
-            signal.raise_signal(signal.SIGINT)
-        real(*arguments)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(RunFolder, "save_state", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            start(few_scenes, tmp_path)
-    assert_ends_like(unbroken, tmp_path, resume(few_scenes, tmp_path))
 
 
 WRITES = [
@@ -260,7 +133,9 @@ def test_a_run_in_float16_saves_its_loss_scale_and_is_resumed_with_it(
         resume(few_scenes, tmp_path, precision="16-mixed")
 
 
-def test_backbone_weights_are_not_needed_any_more(few_scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_backbone_weights_are_not_needed_any_more(
+    few_scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     torch.manual_seed(1)
     weights = tmp_path / "backbone.pth"
     torch.save(DeepLabV3(SMALL, 3).backbone.state_dict(), weights)
@@ -268,6 +143,7 @@ def test_backbone_weights_are_not_needed_any_more(few_scenes: Path, tmp_path: Pa
         patch.setattr(loop, "update", raising_at(2, KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             start(few_scenes, tmp_path, backbone_weights=weights)
+    assert f", from random weights and the backbone's in {weights}\n" in capsys.readouterr().err
     saved = tensors_of(tmp_path / "train" / "last.safetensors")
     weights.unlink()
 
@@ -300,41 +176,52 @@ def unfinished(stopped_at_5: Path, tmp_path: Path) -> Path:
     return tmp_path / "train"
 
 
-def test_an_unfinished_run_is_overwritten_only_on_request(few_scenes: Path, unfinished: Path) -> None:
-    plan = small_plan(few_scenes)
+def test_an_unfinished_run_is_overwritten_only_on_request(unfinished: Path) -> None:
     with pytest.raises(UserError, match="stopped at step 5 of 12; use --resume to go on, --restart to begin again"):
-        check_fits(plan, unfinished, resume=False, restart=False)
-    check_fits(plan, unfinished, resume=True, restart=False)
-    check_fits(plan, unfinished, resume=False, restart=True)
+        check_folder(unfinished, resume=False, restart=False)
+    check_folder(unfinished, resume=True, restart=False)
+    check_folder(unfinished, resume=False, restart=True)
     with pytest.raises(UserError, match="exclude each other"):
-        check_fits(plan, unfinished, resume=True, restart=True)
+        check_folder(unfinished, resume=True, restart=True)
 
 
-def test_a_finished_run_and_an_empty_folder_are_free(unbroken: UnbrokenRun, few_scenes: Path, tmp_path: Path) -> None:
-    check_fits(small_plan(few_scenes), unbroken.folder, resume=False, restart=False)
-    check_fits(small_plan(few_scenes), tmp_path / "new", resume=False, restart=False)
+def test_a_finished_run_and_an_empty_folder_are_free(unbroken: UnbrokenRun, tmp_path: Path) -> None:
+    check_folder(unbroken.folder, resume=False, restart=False)
+    check_folder(tmp_path / "new", resume=False, restart=False)
 
 
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"batch_size": 4, "learning_rate": 1e-3}, r"--resume with --batch-size 4: the saved run has 2; give the same"),
-        ({"seed": 9}, r"--resume with --seed 9: the saved run has 3"),
-        ({"crop": (64, 64)}, r"--resume with --crop \(64, 64\): the saved run has \(48, 64\)"),
-        ({"architecture": replace(SMALL, aspp_channels=16)}, "--resume with --aspp-channels 16: the saved run has 8"),
-        ({"steps": 20}, "--resume with --steps 20: the saved run has 12"),
-        ({"architecture": replace(SMALL, width=0.5)}, "--resume with --width 0.5: the saved run has 1.0"),
-        ({"architecture": replace(SMALL, early_padding=True)}, "--resume with early padding True: the saved run has False"),
-        ({"ema_decay": 0.9}, "--resume with --ema 0.9: the saved run has none"),
-        ({"flip": False}, "--resume with no --flip: the saved run has it"),
-        ({"frozen_batch_norm": True}, "--resume with --freeze-batch-norm: the saved run has none"),
+        ({"batch_size": 4}, "--batch-size 4: the saved run has --batch-size 2; give the same"),  # the rate follows it
+        ({"learning_rate": 0.5}, "--learning-rate 0.5: the saved run has --learning-rate 0.000"),
+        ({"seed": 9}, "--seed 9: the saved run has --seed 3"),
+        ({"crop": (64, 64)}, "--crop 64x64: the saved run has --crop 48x64"),
+        ({"scale": (1.0, 1.5)}, "--scale 1.0,1.5: the saved run has --scale 0.5,2.0"),
+        ({"architecture": replace(SMALL, aspp_channels=16)}, "--aspp-channels 16: the saved run has --aspp-channels 8"),
+        ({"architecture": replace(SMALL, aspp_rates=())}, "--aspp-rates none: the saved run has --aspp-rates 1,2,3"),
+        ({"architecture": replace(SMALL, aspp_rates=(6,))}, "--aspp-rates 6: the saved run has --aspp-rates 1,2,3"),
+        (
+            {"architecture": replace(SMALL, early_padding=True)},
+            "early padding True: the saved run has early padding False; go on",
+        ),
+        ({"ema_decay": 0.9}, "--ema 0.9: the saved run has no --ema"),
+        ({"flip": False}, "no --flip: the saved run has --flip"),
+        ({"frozen_batch_norm": True}, "--freeze-batch-norm: the saved run has no --freeze-batch-norm"),
+        ({"classes": anonymous_classes(8)}, "classes class 0, class 1, class 2, …: the saved run has classes sky, "),
+        ({"steps": 20, "seed": 9}, "--steps 20, --seed 9: the saved run has --steps 12, --seed 3; give"),
+        (
+            {"steps": 20, "flip": False, "dropout": 0.1, "accumulate": 2, "seed": 9, "batch_size": 4},
+            "--steps 20, --batch-size 4, --accumulate 2, no --flip and 2 more: "
+            "the saved run has --steps 12, --batch-size 2, --accumulate 1, --flip and 2 more; give",
+        ),
     ],
 )
 def test_other_options_are_refused_by_name(few_scenes: Path, unfinished: Path, changes: dict[str, Any], says: str) -> None:
-    with pytest.raises(UserError, match=says):
-        check_fits(small_plan(few_scenes, **changes), unfinished, resume=True, restart=False)
+    with pytest.raises(UserError, match=f"^--resume with {re.escape(says)}"):
+        RunFolder(unfinished).load_state(small_plan(few_scenes, **changes))
     before = (unfinished / "state.pt").read_bytes()
-    with pytest.raises(UserError, match=says):
+    with pytest.raises(UserError, match=re.escape(says)):
         resume(few_scenes, unfinished.parent, **changes)
     assert (unfinished / "state.pt").read_bytes() == before
 
@@ -345,7 +232,7 @@ def test_a_state_of_an_earlier_version_is_read_and_what_it_did_not_record_must_f
     del state["average"], state["plan"]["aspp-channels"]
     state["plan"]["hard-below"] = state["plan"].pop("ohem")
     torch.save(state, unfinished / "state.pt")
-    with pytest.raises(UserError, match="--resume with --ohem 0.7: the saved run has none"):
+    with pytest.raises(UserError, match="--resume with --ohem 0.7: the saved run has no --ohem"):
         resume(few_scenes, unfinished.parent, loss=LossChoice(hard_below=0.7))
     with pytest.raises(UserError, match=r"state.pt: does not fit the network that is asked for \(.*; give the same options"):
         resume(few_scenes, unfinished.parent, architecture=replace(SMALL, aspp_channels=16))
@@ -355,21 +242,24 @@ def test_a_state_of_an_earlier_version_is_read_and_what_it_did_not_record_must_f
 def test_there_must_be_a_run_to_resume(few_scenes: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds no run to resume"):
         resume(few_scenes, tmp_path)
+    with pytest.raises(UserError, match="holds no run to resume"):
+        check_folder(tmp_path / "train", resume=True, restart=False)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.9])
 def test_a_damaged_state_is_refused_and_not_overwritten_unasked(few_scenes: Path, unfinished: Path, share: float) -> None:
     state = unfinished / "state.pt"
     state.write_bytes(state.read_bytes()[: int(share * state.stat().st_size)])
-    for resumes in (True, False):
-        with pytest.raises(UserError, match="state.pt: is damaged; start anew with --restart"):
-            check_fits(small_plan(few_scenes), unfinished, resume=resumes, restart=False)
+    with pytest.raises(UserError, match="state.pt: is damaged; start anew with --restart"):
+        RunFolder(unfinished).load_state(small_plan(few_scenes))
+    with pytest.raises(UserError, match="state.pt: is damaged; start anew with --restart"):
+        check_folder(unfinished, resume=False, restart=False)
 
 
 def test_a_state_whose_best_checkpoint_is_gone_is_refused(few_scenes: Path, unfinished: Path) -> None:
     (unfinished / "best.safetensors").unlink()
     with pytest.raises(UserError, match="best.safetensors: is missing"):
-        check_fits(small_plan(few_scenes), unfinished, resume=True, restart=False)
+        RunFolder(unfinished).load_state(small_plan(few_scenes))
 
 
 def test_a_restarted_run_that_dies_early_is_not_resumed_as_the_old_one(
@@ -380,84 +270,3 @@ def test_a_restarted_run_that_dies_early_is_not_resumed_as_the_old_one(
         start(few_scenes, unfinished.parent)
     with pytest.raises(UserError, match="holds no run to resume"):
         resume(few_scenes, unfinished.parent)
-
-
-# Holding Ctrl-C back
-
-
-def test_workers_do_not_hear_the_terminals_ctrl_c(
-    unbroken: UnbrokenRun, few_scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    real = loop.update
-
-    def stepped(run: loop.Run, step: int, *rest: Any) -> float:
-        for worker in multiprocessing.active_children():
-            assert worker.pid is not None
-            for _ in range(2):  # a worker that listened would leave at the second
-                os.kill(worker.pid, signal.SIGINT)
-                time.sleep(0.01)
-        return real(run, step, *rest)
-
-    monkeypatch.setattr("dlv3deploy.train.interrupts.PATIENCE_S", 0.0)
-    monkeypatch.setattr(loop, "update", stepped)
-    assert_ends_like(unbroken, tmp_path, start(few_scenes, tmp_path, workers=1))
-
-
-def test_a_held_interrupt_comes_at_the_end_of_the_block() -> None:
-    done: list[str] = []
-
-    def work() -> None:
-        with interrupts_held():
-            signal.raise_signal(signal.SIGINT)
-            signal.raise_signal(signal.SIGINT)
-            done.append("whole")
-
-    with pytest.raises(KeyboardInterrupt):
-        work()
-    assert done == ["whole"]
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-
-
-def test_a_step_that_does_not_end_can_be_abandoned_and_is_not_saved(
-    unbroken: UnbrokenRun, few_scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    real, calls = SegmentationLoss.__call__, iter(range(100))
-
-    def hanging(*arguments: Any) -> torch.Tensor:
-        if next(calls) == 6:
-            for _ in range(3):
-                signal.raise_signal(signal.SIGINT)
-            raise AssertionError("the step went on")
-        return real(*arguments)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(SegmentationLoss, "__call__", hanging)
-        patch.setattr("dlv3deploy.train.interrupts.PATIENCE_S", 0.0)
-        with pytest.raises(StepAbandoned):
-            start(few_scenes, tmp_path)
-    assert torch.load(tmp_path / "train" / "state.pt")["progress"]["step"] == 4
-    assert_ends_like(unbroken, tmp_path, resume(few_scenes, tmp_path))
-
-
-def test_an_error_in_the_block_goes_before_the_held_interrupt() -> None:
-    def work() -> None:
-        with interrupts_held():
-            signal.raise_signal(signal.SIGINT)
-            raise ValueError("first")
-
-    with pytest.raises(ValueError, match="first"):
-        work()
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-
-
-def test_off_the_main_thread_nothing_is_held() -> None:
-    done: list[bool] = []
-
-    def work() -> None:
-        with interrupts_held():
-            done.append(signal.getsignal(signal.SIGINT) is signal.default_int_handler)
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    thread.join()
-    assert done == [True]

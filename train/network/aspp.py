@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, cat, nn
 
+from dlv3deploy.train.network.choices import DROPOUT
 from dlv3deploy.train.network.dropout import SpreadDropout
-
-DROPOUT = 0.5  # torchvision's; the paper names none
 
 
 def normalised(convolution: nn.Conv2d) -> list[nn.Module]:

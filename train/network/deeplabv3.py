@@ -9,8 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from dlv3deploy.core.spec import Architecture, Coordinates
-from dlv3deploy.train.network.aspp import DROPOUT
-from dlv3deploy.train.network.choices import check_architecture
+from dlv3deploy.train.network.choices import DROPOUT, check_architecture
 from dlv3deploy.train.network.heads import (
     AuxiliaryHead,
     CascadeHead,

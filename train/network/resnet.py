@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from dlv3deploy.train.network.atrous import StageRates, stage_rates
+from dlv3deploy.train.network.choices import LAST_BLOCK
 from dlv3deploy.train.network.features import Features
 from dlv3deploy.train.network.width import multiple_of_eight
 
@@ -91,8 +92,6 @@ LAYOUTS = {
 WIDTHS = (64, 128, 256, 512)
 STRIDES = (1, 2, 2, 2)
 STEM_STRIDE = 4
-LAST_BLOCK = 4  # of the published ResNets
-DEEPEST_BLOCK = 7  # of the paper's cascades
 
 
 class ResNet(nn.Module):

@@ -13,7 +13,7 @@ from urllib.request import Request, urlopen
 
 from dlv3deploy import __version__
 from dlv3deploy.core.errors import CheckFailed, UserError
-from dlv3deploy.core.files import replacing, sha256_of
+from dlv3deploy.core.files import replacing, require_file, sha256_of
 from dlv3deploy.core.progress import say, tracked
 from dlv3deploy.train.weights.published import Published, published_called
 
@@ -34,6 +34,15 @@ def weights_file(name_or_path: str | Path) -> Path:
     """
     path = Path(name_or_path)
     return path if path.is_file() or path.suffix else fetch(published_called(str(name_or_path)))
+
+
+def require_weights(name_or_path: str | Path) -> None:
+    """Raise UserError unless `weights_file` has something to give: a file that is there, or a name; nothing is fetched."""
+    path = Path(name_or_path)
+    if path.suffix:
+        require_file(path, "give a state dict, a name of import-weights --list, or leave it out to start from random weights")
+    elif not path.is_file():
+        published_called(str(name_or_path))
 
 
 def fetch(published: Published) -> Path:
