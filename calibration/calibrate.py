@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from dlv3deploy.calibration.auto import Trial, choose_method
 from dlv3deploy.calibration.fidelity import Judge
+from dlv3deploy.calibration.implicit import JETPACK_6, write_implicit
 from dlv3deploy.calibration.method import AUTO, parse_method
 from dlv3deploy.calibration.mixed import ALL_INT8, Mixture, search_mixture
 from dlv3deploy.calibration.network import Network
@@ -17,11 +18,13 @@ from dlv3deploy.calibration.pictures import Pictures, images_hash, spread
 from dlv3deploy.calibration.quantisation import Calibration, Quantisation
 from dlv3deploy.calibration.sensitivity import sensitivities
 from dlv3deploy.calibration.table import CalibrationKey, CalibrationTable, TriedMethod
+from dlv3deploy.calibration.trt_cache import header_version
 from dlv3deploy.calibration.weights import PER_CHANNEL, WeightGrid
 from dlv3deploy.core.errors import CheckFailed, UserError
 from dlv3deploy.core.files import sha256_of
 from dlv3deploy.core.graph import embed_spec, embedded_spec, load_onnx, save_onnx
 from dlv3deploy.core.spec import ModelSpec
+from dlv3deploy.core.workspace import Workspace
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -45,11 +48,18 @@ class Request:
     keep: tuple[str, ...] = ()
     time_budget_s: float | None = None
     miou_budget: float | None = None
+    trt_version: str = JETPACK_6
 
     def key(self) -> CalibrationKey:
         given = self.spec.input
         how = f"{given.colour_order} {given.resize}, mean {given.mean}, std {given.std}"
-        words = [self.method, RECIPE, str(self.grid), *(f"keep {pattern}" for pattern in self.keep)]
+        words = [
+            self.method,
+            RECIPE,
+            str(self.grid),
+            f"TensorRT {self.trt_version}",
+            *(f"keep {pattern}" for pattern in self.keep),
+        ]
         words += [] if self.time_budget_s is None else [f"within {self.time_budget_s:g} s"]
         words += [] if self.miou_budget is None else [f"mIoU budget {self.miou_budget:g}"]
         size = given.height, given.width
@@ -63,7 +73,8 @@ def calibrate(
     said: Callable[[str], None] = lambda _: None,
     referee: Referee | None = None,
 ) -> CalibrationTable:
-    """Write the INT8 model and its table, with statistics from the images at the spec's input size.
+    """Write the INT8 model, its table and, for implicit INT8, its cache, with statistics from the images at the spec's input
+    size.
 
     `referee` measures the loss for a request with a budget. Returns the table of an earlier call when nothing that it depends
     on has changed. Raises UserError for unreadable images or a graph that cannot be quantised, CheckFailed when activations are
@@ -71,6 +82,7 @@ def calibrate(
     """
     if request.method != AUTO:
         parse_method(request.method, request.grid)  # refused before anything is read
+    header_version(request.trt_version)
     key = request.key()
     if (done := _done_before(key, int8_path, table_path)) is not None:
         return done
@@ -82,10 +94,12 @@ def calibrate(
     quantisation = Calibration(network, Pictures(request.images, given, "calibrating"), keep).quantise(method)
     judge = Judge(network.model, Pictures(held_out(request.images), given)())
     mixture = _mixture(quantisation, request.miou_budget, judge, referee, said)
-    result = quantisation.model(mixture.keep)
-    float_convs = tuple(dict.fromkeys((*quantisation.placement.kept_float, *sorted(mixture.keep))))
+    if mixture.keep:
+        quantisation = quantisation.keeping(mixture.keep)
+    result, float_convs = quantisation.model(), quantisation.placement.kept_float
     tried = tuple(TriedMethod(str(trial.method), trial.fidelity, trial.seconds) for trial in trials)
     table = CalibrationTable(key, quantisation.ranges, float_convs, str(method), judge(result), tried, mixture.points)
+    write_implicit(quantisation, int8_path.with_suffix(".implicit.onnx"), int8_path.with_suffix(".cache"), request.trt_version)
     _write(request, result, table, int8_path, table_path)
     return table
 
@@ -108,8 +122,8 @@ def _mixture(
     if not found.within:
         best = min(point.drop for point in found.points)
         raise CheckFailed(
-            f"--budget-miou {budget:g} cannot be met: the best mixture loses {best:.4f}; give more calibration images, "
-            "another --method, or fine-tune: dlv3deploy train DATA --quantize"
+            f"--budget-miou {budget:g} cannot be met: the best mixture loses {best:.4f}; "
+            "give more calibration images or another --method, or fine-tune with `train --quantize`"
         )
     return found
 
@@ -124,7 +138,7 @@ def kept(network: Network, patterns: Sequence[str]) -> frozenset[str]:
             raise UserError(
                 f"--keep-fp16 {pattern}",
                 "names no convolution of this model",
-                f"its convolutions are {', '.join(names[:3])} …; `dlv3deploy inspect` lists them",
+                f"its convolutions are {', '.join(names[:3])} …, as `inspect` lists them",
             )
         found.update(matches)
     return frozenset(found)
@@ -169,11 +183,12 @@ def made_earlier(onnx: Path, spec: ModelSpec, int8_path: Path, table_path: Path)
     if found.onnx_sha256 != sha256_of(onnx) or _done_before(found, int8_path, table_path) is None:
         return None
     size = spec.input.height, spec.input.width
+    command = Workspace(table_path.parent).command("calibrate", "--size", f"{size[0]}x{size[1]}")
     if found.resolution != size:
         raise UserError(
             f"{table_path}, made at {found.resolution[0]}×{found.resolution[1]}",
             f"ranges of atrous convolutions do not hold at another size, and the engine's is {size[0]}×{size[1]}",
-            f"calibrate at it: dlv3deploy calibrate --size {size[0]}x{size[1]}, or give --images",
+            f"calibrate at it: {command}, or give --images",
         )
     return table
 

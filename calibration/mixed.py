@@ -53,7 +53,7 @@ def search_mixture(
 
     def fits(kept: int) -> bool:
         if kept not in measured:
-            drop = drop_of(quantisation.model(keep=frozenset(entry.conv for entry in order[:kept])))
+            drop = drop_of(quantisation.keeping([entry.conv for entry in order[:kept]]).model())
             share = sum(entry.macs for entry in order[kept:]) / total
             measured[kept] = Point(kept, share, drop)
         return measured[kept].drop <= budget

@@ -8,7 +8,7 @@ again.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -51,15 +51,18 @@ class Quantisation:
     method: Method
     seen: dict[str, Magnitudes]
 
-    def model(self, keep: Collection[str] = ()) -> ModelProto:
-        """The Q/DQ graph; convolutions in `keep` stay in floating point, weights and biases as they were."""
-        if not keep:
-            return quantized(self.network.model, self.placement, self.ranges, self.weight_steps)
+    def model(self) -> ModelProto:
+        """The Q/DQ graph."""
+        return quantized(self.network.model, self.placement, self.ranges, self.weight_steps)
+
+    def keeping(self, float_convs: Collection[str]) -> Quantisation:
+        """The same with these convolutions in floating point, their weights and biases as they were."""
         plain = self.float_network.weights
-        restored = [name for conv in self.network.convs if conv.name in keep for name in (conv.weight, conv.bias)]
+        restored = [name for conv in self.network.convs if conv.name in float_convs for name in (conv.weight, conv.bias)]
         network = self.network.with_weights({name: plain[name] for name in restored})
-        placement = place(network.model.graph, {*self.placement.kept_float, *keep})
-        return quantized(network.model, placement, self.ranges, self.weight_steps)
+        placement = place(network.model.graph, {*self.placement.kept_float, *float_convs})
+        ranges = {name: self.ranges[name] for name in placement.tensors}
+        return replace(self, network=network, placement=placement, ranges=ranges)
 
 
 @dataclass

@@ -37,6 +37,6 @@ def sensitivities(quantisation: Quantisation, judge: Callable[[ModelProto], Fide
     names = frozenset(conv.name for conv in inside)
     found = []
     for conv in inside:
-        fidelity = judge(quantisation.model(keep=names - {conv.name}))
+        fidelity = judge(quantisation.keeping(names - {conv.name}).model())
         found.append(Sensitivity(conv.name, 10 ** (-fidelity.snr_db / 10), quantisation.float_network.macs(conv)))
     return sorted(found, key=lambda s: (-s.noise_per_mac, s.conv))

@@ -62,6 +62,9 @@ def calibrate(
     weight_bits: Annotated[
         int, typer.Option(help="Simulate weights of fewer bits, 2 to 8; the file stays INT8.", min=2, max=8)
     ] = 8,
+    trt_version: Annotated[
+        str, typer.Option(help="TensorRT 8 or 10 that the calibration cache for implicit INT8 is for; JetPack 6 has 10.3.0.")
+    ] = "10.3.0",
     size: Annotated[str | None, typer.Option(help=f"Input {SIZE} of an ONNX file that leaves it open.")] = None,
     to: Annotated[Path | None, typer.Option("--to", help="INT8 ONNX file; default: in the workspace.")] = None,
     table: Annotated[Path | None, typer.Option(help="Calibration table (JSON); default: beside the INT8 file.")] = None,
@@ -86,7 +89,7 @@ def calibrate(
         check_export_is_current(place)
     spec = sized(spec_of(graph, describe(classes, ignore_index, mean, std, output), str(source)), size)
     pictures = calibration_pictures(spec, source, images, calibration_images, choose, seed)
-    request = Request(source, spec, pictures, method, grid, tuple(keep_fp16 or ()), time_budget, budget_miou)
+    request = Request(source, spec, pictures, method, grid, tuple(keep_fp16 or ()), time_budget, budget_miou, trt_version)
     int8_path = to or place.int8_onnx(source)
     referee = None if budget_miou is None else referee_for(spec, data, pictures)
     made = run_calibration(request, int8_path, table or _table_path(place, source, to), say, referee)
