@@ -47,8 +47,8 @@ def build_engine(
         Path | None, typer.Option(help="Folder of calibration images; default: the model's training data.")
     ] = None,
     calibration_images: Annotated[
-        int, typer.Option(help="How many of them to use, spread evenly.", min=1)
-    ] = CALIBRATION_IMAGES,
+        int | None, typer.Option(help=f"How many of them to use, spread evenly; default: {CALIBRATION_IMAGES}.", min=1)
+    ] = None,
     size: Annotated[str | None, typer.Option(help=f"Input {SIZE} of an ONNX file that leaves it open.")] = None,
     to: Annotated[
         Path | None, typer.Option("--to", help="Engine file; default: in the workspace, named after precision and target.")
@@ -68,6 +68,9 @@ def build_engine(
     from dlv3deploy.engines.build import BACKENDS, EngineRequest, build, default_backend, target_label
 
     wanted: list[Precision] = [name for name, chosen in (("int8", int8), ("fp16", fp16), ("fp32", fp32)) if chosen]  # type: ignore[misc]
+    for option, value in (("--images", images), ("--calibration-images", calibration_images)):
+        if value is not None and not int8:
+            raise UserError(f"{option} without --int8", "INT8 alone is calibrated on images", "add --int8, or leave it out")
     if len(wanted) > 1:
         raise UserError(" and ".join(f"--{name}" for name in wanted), "exclude each other", "give one precision")
     chosen = parse_choice(backend, "--backend", BACKENDS) if backend else default_backend()
@@ -83,7 +86,7 @@ def build_engine(
     given = {
         "--backend": chosen,
         "--images": images,
-        "--calibration-images": None if calibration_images == CALIBRATION_IMAGES else calibration_images,
+        "--calibration-images": calibration_images,
         "--size": size,
         "--to": to,
         "--classes": classes,
@@ -96,7 +99,7 @@ def build_engine(
     request = EngineRequest(source, source, spec, precision, chosen, tuple(target or ()), command=command)
     engine = to or place.engine(source, request.precision, target_label(chosen, request.capabilities))
     if request.precision == "int8":
-        request = _calibrated(request, place, images, calibration_images)
+        request = _calibrated(request, place, images, calibration_images or CALIBRATION_IMAGES)
     manifest = build(request, engine)
     made = f"{manifest.builder.name} {manifest.builder.version}, {manifest.target.device}"
     say(f"wrote {engine} ({engine.stat().st_size / 1e6:.1f} MB, {made})")

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from dlv3deploy.commands.options import LARGEST_SIDE, JsonOption, WorkspaceOption
+from dlv3deploy.commands.options import LARGEST_SIDE, JsonOption, WorkspaceOption, given_options
 from dlv3deploy.core.workspace import DEFAULT_ROOT, Workspace
 
 FIGURE_MAP, FIGURE_KERNEL, FIGURE_RATES = 65, 3, "1..100"  # the paper's
@@ -36,7 +36,17 @@ class What(str, Enum):
     NETWORKS = "networks"
 
 
+TABLES = "the tables"
+OF_RUNS = ("data", "coco", "accumulate", "compiled", "workers")
+OWNERS = {
+    What.FIGURE4.value: ("map_size", "kernel", "rates", "to"),
+    What.NETWORKS.value: ("markdown",),
+    TABLES: ("row", "run", "smoke", *OF_RUNS),
+}
+
+
 def paper(
+    context: typer.Context,
     what: Annotated[What, typer.Argument(help="Figure 4, a table of results, or the sizes of published networks.")],
     workspace: WorkspaceOption = DEFAULT_ROOT,
     json_output: JsonOption = False,
@@ -57,12 +67,7 @@ def paper(
     to: Annotated[Path | None, _figure(help=".png, .svg or .pdf file; default: paper/figure4.png in the workspace.")] = None,
 ) -> None:
     """Show the DeepLabv3 paper's Figure 4, or a table of its results beside what was measured here, or measure it."""
-    given: dict[What, dict[str, object]] = {
-        What.FIGURE4: {"--map": map_size, "--kernel": kernel, "--rates": rates, "--to": to},
-        What.NETWORKS: {"--markdown": markdown or None},
-        What.TABLE1: {"--row": row, "--run": run or None, "--smoke": smoke or None, "--data": data, "--coco": coco},
-    }
-    _require_own_options(what, given)
+    _require_own_options(what, given_options(context))
     if what is What.FIGURE4:
         size = FIGURE_MAP if map_size is None else map_size
         chosen = FIGURE_KERNEL if kernel is None else kernel
@@ -85,19 +90,19 @@ def paper(
         _table(number, workspace, json_output, row)
 
 
-def _require_own_options(what: What, given: Mapping[What, Mapping[str, object]]) -> None:
-    """Raise UserError for an option that belongs to something else: tables share those of the first."""
+def _require_own_options(what: What, given: Mapping[str, str]) -> None:
+    """Raise UserError for an option that would have no effect: of something else, or of a run where there is none."""
     from dlv3deploy.core.errors import UserError
 
-    group = what if what in (What.FIGURE4, What.NETWORKS) else What.TABLE1
-    owners = {What.FIGURE4: "figure4", What.NETWORKS: "networks", What.TABLE1: "the tables"}
-    for owner, options in given.items():
-        for option, value in options.items():
-            if value is not None and owner is not group:
-                raise UserError(option, f"is of {owners[owner]}", f"leave it out with {what.value}")
-    chosen = given[What.TABLE1]
-    if group is What.TABLE1 and chosen["--run"] and chosen["--smoke"]:
-        raise UserError("--run and --smoke", "exclude each other", "give one of them")
+    own = what.value if what in (What.FIGURE4, What.NETWORKS) else TABLES
+    for owner, names in OWNERS.items():
+        if owner != own and (other := next((given[name] for name in names if name in given), None)):
+            raise UserError(other, f"is of {owner}", f"leave it out with {what.value}")
+    for one, other in (("run", "smoke"), ("json_output", "markdown")):
+        if one in given and other in given:
+            raise UserError(f"{given[one]} and {given[other]}", "exclude each other", "give one of them")
+    if "run" not in given and (idle := [given[name] for name in OF_RUNS if name in given]):
+        raise UserError(", ".join(idle), "is of a training and its evaluation", "add --run, or leave it out")
 
 
 def _table(number: int, workspace: Path, json_output: bool, name: str | None) -> None:
