@@ -5,12 +5,16 @@ that the layer reads (`patches.py`, so the dilated ones with their padding), the
 
     E (Δw_o · (x − mean))² = Δw_o H Δw_oᵀ,
 
-and the mean part Δw_o · mean goes into the bias (`bias.py`). Minimising over integers is done in two steps:
+and the mean part Δw_o · mean goes into the bias (`weights.py`). With H = R Rᵀ, R upper triangular, the error is |Δw R|², whose
+column j depends on columns up to j only:
 
-1. Column by column, each rounding error is made good by the columns still open: w_open −= (w_j − q_j) / U_jj · U_j,open with
-   the upper Cholesky factor U of H⁻¹ (Frantar et al. 2022, GPTQ, algorithm 1), most active columns first. 2. Coordinate descent
-   on the same quadratic: an integer moves by −round((Δw H)_j / (H_jj · step)) as long as that helps. This is the objective of
-   AdaRound (Nagel et al. 2020, equation 9) without its gradient descent.
+    (Δw R)_j = R_jj · (ŵ_j − w_j + Σ_{i<j} (ŵ_i − w_i) · R_ij / R_jj).
+
+So columns are rounded one after another, the most active first, each to the integer nearest to w_j plus what the errors before
+it ask for. This is GPTQ (Frantar et al. 2022, algorithm 1) in the form without an inverse (Chee et al. 2023, LDLQ).
+
+Coordinate descent on the same quadratic afterwards (AdaRound's objective, Nagel et al. 2020, equation 9, without its gradient
+descent) takes off another thousandth of the error; it is left out.
 """
 
 from __future__ import annotations
@@ -19,8 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 DAMPING = 0.01  # of the mean variance, added to the diagonal: sampled covariances are never exactly of full rank
-BLOCK = 64
-SWEEPS = 3
+BLOCK = 32
 Blocks = NDArray[np.float32]  # B×R×K
 
 
@@ -31,10 +34,10 @@ def round_to_nearest(weight: Blocks, steps: NDArray[np.float32], largest: int) -
 
 
 def learned_rounding(weight: Blocks, steps: NDArray[np.float32], covariance: Blocks, largest: int) -> Blocks:
-    """Like `round_to_nearest`, with the smallest Δw H Δwᵀ that the two steps find; never worse than rounding to nearest."""
+    """Like `round_to_nearest`, with a small Δw H Δwᵀ; never worse than rounding to nearest."""
     hessian = _damped(covariance)
     nearest = round_to_nearest(weight, steps, largest)
-    found = _descend(weight, _compensated(weight, steps, hessian, largest), steps, hessian, largest)
+    found = _compensated(weight, steps, hessian, largest)
     worse = output_error(weight, found, hessian) > output_error(weight, nearest, hessian)
     return np.where(worse[:, :, None], nearest, found)
 
@@ -53,43 +56,22 @@ def _damped(covariance: Blocks) -> Blocks:
 
 
 def _compensated(weight: Blocks, steps: NDArray[np.float32], hessian: Blocks, largest: int) -> Blocks:
+    """The columns in blocks so that most of the work is matrix products."""
     order = np.argsort(-np.einsum("bkk->bk", hessian), axis=1, kind="stable")
     ordered = np.take_along_axis(np.take_along_axis(hessian, order[:, :, None], 1), order[:, None, :], 2)
-    inverse = np.linalg.inv(ordered.astype(np.float64))
-    upper = np.linalg.cholesky(inverse).transpose(0, 2, 1).astype(np.float32)  # UᵀU = H⁻¹
-    left = np.take_along_axis(weight, order[:, None, :], 2).astype(np.float32)
-    rounded = np.empty_like(left)
-    size = left.shape[2]
-    for start in range(0, size, BLOCK):
-        stop = min(size, start + BLOCK)
-        errors = np.empty((*left.shape[:2], stop - start), np.float32)
+    backwards = np.linalg.cholesky(ordered[:, ::-1, ::-1].astype(np.float64))
+    upper = backwards[:, ::-1, ::-1].astype(np.float32)  # R: H = R Rᵀ
+    feedback = upper / np.einsum("bkk->bk", upper)[:, None, :]
+    wanted = np.take_along_axis(weight, order[:, None, :], 2)
+    errors, rounded = np.zeros_like(wanted), np.empty_like(wanted)
+    for start in range(0, wanted.shape[2], BLOCK):
+        stop = min(wanted.shape[2], start + BLOCK)
+        aims = wanted[:, :, start:stop] + errors[:, :, :start] @ feedback[:, :start, start:stop]
         for j in range(start, stop):
-            column = left[:, :, j]
-            rounded[:, :, j] = np.clip(np.rint(column / steps), -largest, largest) * steps
-            error = (column - rounded[:, :, j]) / upper[:, j, j][:, None]
-            left[:, :, j:stop] -= error[:, :, None] * upper[:, None, j, j:stop]
-            errors[:, :, j - start] = error
-        if stop < size:
-            left[:, :, stop:] -= errors @ upper[:, start:stop, stop:]
+            aim = aims[:, :, j - start]
+            if j > start:
+                aim = aim + (errors[:, :, start:j] @ feedback[:, start:j, j, None])[:, :, 0]
+            rounded[:, :, j] = np.clip(np.rint(aim / steps), -largest, largest) * steps
+            errors[:, :, j] = wanted[:, :, j] - rounded[:, :, j]
     back = np.argsort(order, axis=1)
     return np.take_along_axis(rounded, back[:, None, :], 2)
-
-
-def _descend(weight: Blocks, start: Blocks, steps: NDArray[np.float32], hessian: Blocks, largest: int) -> Blocks:
-    integers = np.rint(start / steps[:, :, None])
-    gradient = (integers * steps[:, :, None] - weight) @ hessian
-    diagonal = np.einsum("bkk->bk", hessian)
-    for _ in range(SWEEPS):
-        moved = 0
-        for j in range(weight.shape[2]):
-            wanted = integers[:, :, j] - np.rint(gradient[:, :, j] / (diagonal[:, None, j] * steps))
-            change = np.clip(wanted, -largest, largest) - integers[:, :, j]
-            if not change.any():
-                continue
-            rows = np.flatnonzero(change.any(axis=0))
-            moved += int(np.count_nonzero(change))
-            integers[:, :, j] += change
-            gradient[:, rows] += (change * steps)[:, rows, None] * hessian[:, None, j]
-        if not moved:
-            break
-    return np.asarray(integers * steps[:, :, None], np.float32)

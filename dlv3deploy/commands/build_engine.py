@@ -64,6 +64,9 @@ def build_engine(
 
     precisions: dict[Precision, bool] = {"int8": int8, "fp16": fp16, "fp32": fp32}
     wanted = [name for name, chosen in precisions.items() if chosen]
+    for option, value in (("--images", images), ("--calibration-images", calibration_images)):
+        if value is not None and not int8:
+            raise UserError(f"{option} without --int8", "INT8 alone is calibrated on images", "add --int8, or leave it out")
     if len(wanted) > 1:
         raise UserError(" and ".join(f"--{name}" for name in wanted), "exclude each other", "give one precision")
     chosen = parse_choice(backend, "--backend", BACKENDS) if backend else default_backend()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,13 +18,17 @@ from dlv3deploy.commands.options import (
     StdOption,
     WorkspaceOption,
     describe,
+    given_options,
     parse_size,
 )
 from dlv3deploy.core.spec import Architecture
 from dlv3deploy.core.workspace import DEFAULT_ROOT, Workspace
 
+OF_GRAPHS = ("size", "every", "classes", "ignore_index", "mean", "std", "output")
+
 
 def inspect(
+    context: typer.Context,
     artefact: Annotated[
         Path | None, typer.Argument(help="Checkpoint, ONNX file or engine; default: the workspace's ONNX file.")
     ] = None,
@@ -46,11 +50,21 @@ def inspect(
     place = Workspace(workspace)
     path = artefact or (place.onnx if place.onnx.exists() else place.checkpoint)
     require_file(path, f"make one with: {place.command('train', 'DATA')}, then {place.command('export')}")
+    _require_graph(path, given_options(context))
     facts = _facts(path, describe(classes, ignore_index, mean, std, output), size)
     if json_output:
         print(json.dumps(facts, ensure_ascii=False))
     else:
         _print(path, facts, every)
+
+
+def _require_graph(path: Path, given: Mapping[str, str]) -> None:
+    """Raise UserError for options that are about a graph beside a file that holds none to be looked at."""
+    from dlv3deploy.core.errors import UserError
+
+    if path.suffix != ".onnx" and (idle := [option for name, option in given.items() if name in OF_GRAPHS]):
+        named = ", ".join(idle)
+        raise UserError(f"{named} with {path}", "is about the graph of an ONNX file", f"leave {named} out")
 
 
 def _facts(path: Path, description: Any, size: str | None) -> dict[str, Any]:

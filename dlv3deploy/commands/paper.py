@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from dlv3deploy.commands.options import JsonOption, WorkspaceOption
+from dlv3deploy.commands.options import JsonOption, WorkspaceOption, given_options
 from dlv3deploy.core.workspace import DEFAULT_ROOT, Workspace
 
 _tables = functools.partial(typer.Option, rich_help_panel="Tables")
@@ -31,6 +31,15 @@ class What(str, Enum):
     NETWORKS = "networks"
 
 
+TABLES = "the tables"
+OF_RUNS = ("data", "coco", "accumulate", "compiled", "workers")
+OWNERS = {
+    What.FIGURE4.value: ("map_size", "kernel", "rates", "to"),
+    What.NETWORKS.value: ("markdown",),
+    TABLES: ("row", "run", "smoke", *OF_RUNS),
+}
+
+
 def parse_what(text: str) -> What:
     """Raises typer.BadParameter that lists what there is."""
     try:
@@ -41,6 +50,7 @@ def parse_what(text: str) -> What:
 
 
 def paper(
+    context: typer.Context,
     what: Annotated[
         What,
         typer.Argument(
@@ -68,12 +78,7 @@ def paper(
     ] = None,
 ) -> None:
     """Show the DeepLabv3 paper's Figure 4, or a table of its results beside what was measured here, or measure it."""
-    given: dict[What, dict[str, object]] = {
-        What.FIGURE4: {"--map": map_size, "--kernel": kernel, "--rates": rates, "--to": to},
-        What.NETWORKS: {"--markdown": markdown or None},
-        What.TABLE1: {"--row": row, "--run": run or None, "--smoke": smoke or None, "--data": data, "--coco": coco},
-    }
-    _require_own_options(what, given)
+    _require_own_options(what, given_options(context))
     if what is What.FIGURE4:
         from dlv3deploy.commands.paper_figure import Settings, show_figure4
 
@@ -96,19 +101,19 @@ def paper(
         _table(number, workspace, json_output, row)
 
 
-def _require_own_options(what: What, given: Mapping[What, Mapping[str, object]]) -> None:
-    """Raise UserError for an option that belongs to something else: tables share those of the first."""
+def _require_own_options(what: What, given: Mapping[str, str]) -> None:
+    """Raise UserError for an option that would have no effect: of something else, or of a run where there is none."""
     from dlv3deploy.core.errors import UserError
 
-    group = what if what in (What.FIGURE4, What.NETWORKS) else What.TABLE1
-    owners = {What.FIGURE4: "figure4", What.NETWORKS: "networks", What.TABLE1: "the tables"}
-    for owner, options in given.items():
-        for option, value in options.items():
-            if value is not None and owner is not group:
-                raise UserError(option, f"is of {owners[owner]}", f"leave it out with {what.value}")
-    chosen = given[What.TABLE1]
-    if group is What.TABLE1 and chosen["--run"] and chosen["--smoke"]:
-        raise UserError("--run and --smoke", "exclude each other", "give one of them")
+    own = what.value if what in (What.FIGURE4, What.NETWORKS) else TABLES
+    for owner, names in OWNERS.items():
+        if owner != own and (other := next((given[name] for name in names if name in given), None)):
+            raise UserError(other, f"is of {owner}", f"leave it out with {what.value}")
+    for one, other in (("run", "smoke"), ("json_output", "markdown")):
+        if one in given and other in given:
+            raise UserError(f"{given[one]} and {given[other]}", "exclude each other", "give one of them")
+    if "run" not in given and (idle := [given[name] for name in OF_RUNS if name in given]):
+        raise UserError(", ".join(idle), "is of a training and its evaluation", "add --run, or leave it out")
 
 
 def _table(number: int, workspace: Path, json_output: bool, name: str | None) -> None:

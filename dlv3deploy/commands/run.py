@@ -19,6 +19,7 @@ from dlv3deploy.commands.options import (
     StdOption,
     WorkspaceOption,
     describe,
+    given_options,
     parse_size,
     parse_strategy,
 )
@@ -31,6 +32,7 @@ INTERRUPTED = 130
 
 
 def run(
+    context: typer.Context,
     model: ModelArgument = None,
     workspace: WorkspaceOption = DEFAULT_ROOT,
     camera: Annotated[int | None, typer.Option(help="Number of a camera: 0 is /dev/video0.", min=0)] = None,
@@ -82,6 +84,10 @@ def run(
         with opened:
             texts = sink or [_default_sink(address, place)]
             sinks = open_sinks(texts, engine.spec.classes, opened)
+            if "opacity" in given_options(context) and not sinks.wants_overlay:
+                sinks.close()
+                rule = "is of the class colours over the picture, and no sink here shows one"
+                raise UserError("--opacity", rule, "add --sink window or --sink FILE.mp4, or leave it out")
             meter = Meter()
             try:
                 with termination_as_interrupt():

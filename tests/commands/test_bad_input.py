@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -30,19 +29,6 @@ def refused(*arguments: object, code: int = 1) -> str:
     assert len(lines) == 1
     assert "Traceback" not in done.output
     return lines[0]
-
-
-@pytest.fixture
-def work(tmp_path: Path) -> Path:
-    """A workspace with an ONNX file."""
-    (tmp_path / "artifacts").mkdir()
-    write_tiny(tmp_path / "artifacts" / "model.onnx")
-    return tmp_path / "artifacts"
-
-
-@pytest.fixture
-def data(scenes: Path, tmp_path: Path) -> Path:
-    return shutil.copytree(scenes, tmp_path / "data")
 
 
 def tree(folder: Path) -> dict[str, bytes]:

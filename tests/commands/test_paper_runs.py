@@ -152,6 +152,9 @@ def test_a_row_that_was_run_has_its_figure_beside_the_papers(voc: Path, tmp_path
         ("networks --run", "--run: is of the tables"),
         ("figure4 --smoke", "--smoke: is of the tables"),
         ("table1 --markdown", "--markdown: is of networks"),
+        ("networks --markdown --json", "--json and --markdown: exclude each other"),
+        ("table1 --data voc", "--data: is of a training and its evaluation; add --run"),
+        ("table1 --smoke --workers 4 --compile", "--compile, --workers: is of"),
     ],
 )
 def test_what_cannot_be_run_is_one_line_and_exit_1(tmp_path: Path, options: str, says: str) -> None:

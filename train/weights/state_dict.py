@@ -88,7 +88,9 @@ def _reason(error: Exception) -> str:
     wanted = re.search(r"GLOBAL (\S+)", str(error))
     if wanted:
         return f"it asks for {wanted[1]}, which is no tensor"
-    return "torch did not write it, or it is damaged" if "weights_only" in str(error) else first_line(error)
+    if isinstance(error, RuntimeError) and "weights_only" not in str(error):
+        return first_line(error)
+    return "torch did not write it, or it is damaged"  # what others say is about pickles: a key, a buffer's length
 
 
 def _plain(tensor: Tensor, name: str, path: Path) -> Tensor:

@@ -191,6 +191,12 @@ def test_files_that_are_no_weights_are_refused(tmp_path: Path, name: str) -> Non
     assert "is a folder" in refusal(path)
 
 
+@pytest.mark.parametrize("content", [b"junk", b"junk\n", bytes(300)])
+def test_what_torch_says_of_junk_in_numbers_or_at_length_is_said_in_words(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "w.pth").write_bytes(content)
+    assert "is no readable state dict (torch did not write it, or it is damaged)" in refusal(tmp_path / "w.pth")
+
+
 @pytest.mark.parametrize("name", ["w.pth", "w.safetensors"])
 def test_files_cut_short_anywhere_are_refused(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
