@@ -55,14 +55,16 @@ class Runner:
         options.log_severity_level = 3
         if exact:
             options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-        with _named_errors():
-            self.session = onnxruntime.InferenceSession(
-                _with_outputs(model, self.watched), options, providers=["CPUExecutionProvider"]
-            )
+        self.session = None
+        if self.watched:  # the image alone needs no model
+            with _named_errors():
+                self.session = onnxruntime.InferenceSession(
+                    _with_outputs(model, self.watched), options, providers=["CPUExecutionProvider"]
+                )
 
     def __call__(self, batch: Batch) -> dict[str, NDArray[Any]]:
         with _named_errors():
-            seen = self.session.run(self.watched, {self.input: batch}) if self.watched else []
+            seen = self.session.run(self.watched, {self.input: batch}) if self.session else []
         found = dict(zip(self.watched, seen, strict=True))
         return {name: batch if name == self.input else found[name] for name in self.tensors}
 
@@ -70,7 +72,7 @@ class Runner:
         return self
 
     def __exit__(self, *_: object) -> None:
-        del self.session
+        self.session = None
 
 
 @contextmanager
@@ -94,14 +96,21 @@ def input_name(model: ModelProto) -> str:
 
 
 def _with_outputs(model: ModelProto, names: list[str]) -> bytes:
-    """The model with inner tensors as further outputs. Their type is float: only what convolutions read is watched."""
+    """The part of the model that leads to these tensors, as its outputs; all are float but the model's own."""
     import onnx
 
     watched = onnx.ModelProto()
     watched.CopyFrom(model)
-    present = {output.name for output in watched.graph.output}
-    for name in names:
-        if name not in present:
-            watched.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
+    own = {output.name: output for output in model.graph.output}
+    floats = {name: onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in names}
+    del watched.graph.output[:]
+    watched.graph.output.extend([own.get(name, floats[name]) for name in names])
+    needed, nodes = set(names), []
+    for node in reversed(model.graph.node):
+        if needed.intersection(node.output):
+            needed.update(node.input)
+            nodes.append(node)
+    del watched.graph.node[:]
+    watched.graph.node.extend(reversed(nodes))
     data: bytes = watched.SerializeToString()
     return data

@@ -64,21 +64,38 @@ class PatchMoments:
         self.by_tap = blocks != conv.groups
         self.sum = np.zeros((blocks, length))
         self.products = np.zeros((blocks, length, length), np.float32)
+        self.others: NDArray[np.float64] | None = None
+        self.cross: NDArray[np.float32] | None = None
         self.count = 0
         self.random = np.random.default_rng(0)
 
     def collect(self, values: Map) -> None:
         """Add an input N×C×H×W, as the convolution reads it."""
-        outputs = self.conv.rows.outputs, self.conv.columns.outputs
         for image in values:
-            chosen = self.random.permutation(outputs[0] * outputs[1])[:POSITIONS]
-            patches = self._patches(image, *np.divmod(chosen, outputs[1]))
-            self.sum += patches.sum(axis=2, dtype=np.float64)
-            if len(patches) == 1:
-                self.products[0] += patches[0] @ patches[0].T
-            else:
-                self.products += patches @ patches.transpose(0, 2, 1)
-            self.count += chosen.size
+            self._add(self._patches(image, *self._positions()))
+
+    def collect_pair(self, values: Map, others: Map) -> None:
+        """Add an input, and what goes with it: a second tensor of the same shape, read at the same positions."""
+        if self.others is None or self.cross is None:
+            self.others, self.cross = np.zeros_like(self.sum), np.zeros_like(self.products)
+        for image, other in zip(values, others, strict=True):
+            positions = self._positions()
+            patches, beside = self._patches(image, *positions), self._patches(other, *positions)
+            self._add(patches)
+            self.others += beside.sum(axis=2, dtype=np.float64)
+            self.cross += beside @ patches.transpose(0, 2, 1)
+
+    def _positions(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        outputs = self.conv.rows.outputs, self.conv.columns.outputs
+        return np.divmod(self.random.permutation(outputs[0] * outputs[1])[:POSITIONS], outputs[1])
+
+    def _add(self, patches: Map) -> None:
+        self.sum += patches.sum(axis=2, dtype=np.float64)
+        if len(patches) == 1:
+            self.products[0] += patches[0] @ patches[0].T
+        else:
+            self.products += patches @ patches.transpose(0, 2, 1)
+        self.count += patches.shape[2]
 
     def _patches(self, image: Map, y: NDArray[np.intp], x: NDArray[np.intp]) -> Map:
         """B×K×n."""
@@ -100,6 +117,13 @@ class PatchMoments:
         covariance = self.products / np.float32(self.count)
         covariance -= (mean[:, :, None] * mean[:, None, :]).astype(np.float32)
         return Patches(mean, covariance, self.count)
+
+    def cross_covariance(self) -> NDArray[np.float32]:
+        """Cov(other, patch), B×K×K: rows are the second tensor's values, columns the first one's."""
+        if self.cross is None or self.others is None:
+            raise ValueError(f"no pair was collected for {self.conv.name}")
+        means = (self.others / self.count)[:, :, None] * (self.sum / self.count)[:, None, :]
+        return np.asarray(self.cross / np.float32(self.count) - means, np.float32)
 
 
 def _reads(window: Window, tap: int, outputs: NDArray[np.intp]) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:

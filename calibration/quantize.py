@@ -61,6 +61,11 @@ def shared_ranges(placement: Placement, ranges: Mapping[str, Range]) -> dict[str
     return merged
 
 
+def dequantized_name(tensor: str) -> str:
+    """What a Q/DQ graph calls a tensor behind its pair."""
+    return f"{tensor}/dequantized"
+
+
 class _Pairs:
     """Q/DQ pairs, one for each tensor however many nodes read it, in front of the first that does."""
 
@@ -75,7 +80,7 @@ class _Pairs:
         if tensor in self.outputs:
             return self.outputs[tensor]
         steps = np.asarray(scale, np.float32)
-        names = [f"{tensor}/{part}" for part in ("scale", "zero_point", "quantized", "dequantized")]
+        names = [*(f"{tensor}/{part}" for part in ("scale", "zero_point", "quantized")), dequantized_name(tensor)]
         self.initializers += [
             numpy_helper.from_array(steps, names[0]),
             numpy_helper.from_array(np.zeros(steps.shape, np.int8), names[1]),

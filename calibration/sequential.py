@@ -1,0 +1,103 @@
+"""Layers one after another: each is rounded for what the INT8 network before it really passes on.
+
+Rounding every layer as if its input were the float network's leaves the errors of different layers to add up. Here layer by
+layer, the float network and the INT8 network as far as it is done run side by side on the same images. A layer reads x in the
+one and x̂ in the other, and should still return w·x. With C = Cov(x̂) and D = Cov(x − x̂, x̂) the weights that come nearest,
+before any rounding, are the least squares solution
+
+    w* = w + w D (C + λI)⁻¹,
+
+which are then rounded by C (`rounding.py`); the bias takes up what is left of the mean, b' = b + w·E[x] − ŵ·E[x̂]. This is
+AdaRound's asymmetric reconstruction (Nagel et al. 2020, section 4.4) in closed form. Layers that do not depend on one another,
+such as ASPP's branches, share a pass over the images; a pass runs only what leads to them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dlv3deploy.calibration.collect import Runner
+from dlv3deploy.calibration.network import Conv, Network
+from dlv3deploy.calibration.patches import PatchMean, PatchMoments, from_blocks, to_blocks
+from dlv3deploy.calibration.quantisation import Batches, Quantisation
+from dlv3deploy.calibration.quantize import dequantized_name
+from dlv3deploy.calibration.weights import corrected_bias, rounded_weight
+
+RIDGE = 0.1  # of the mean variance: how far sampled cross-covariances may pull weights
+
+
+def sequentially_rounded(start: Quantisation, batches: Batches) -> Quantisation:
+    """`start` with weights and biases found anew, in the graph's order; placement and ranges stay."""
+    plain = start.float_network
+    convs = [conv for conv in plain.convs if conv.name in start.placement.weights]
+    done = start
+    for level in levels(plain, convs):
+        pairs = {conv.name: _Pair(conv, plain.weights[conv.weight]) for conv in level}
+        tensors = list(dict.fromkeys(conv.input for conv in level))
+        held = {name: dequantized_name(name) for name in tensors}
+        with Runner(plain.model, tensors) as of_float, Runner(done.model(), list(held.values()), exact=True) as of_int8:
+            for batch in batches():
+                wanted, found = of_float(batch), of_int8(batch)
+                for conv in level:
+                    pairs[conv.name].collect(wanted[conv.input], found[held[conv.input]])
+        done = _with_level(done, level, pairs)
+    return done
+
+
+def levels(network: Network, convs: Sequence[Conv]) -> list[list[Conv]]:
+    """Convolutions by the number of `convs` on the longest way to them."""
+    depth: dict[str, int] = {network.input: 0}
+    ours = {conv.name for conv in convs}
+    found: dict[int, list[Conv]] = {}
+    by_name = {conv.name: conv for conv in convs}
+    for node in network.nodes:
+        before = max((depth.get(name, 0) for name in node.input), default=0)
+        if node.name in ours:
+            found.setdefault(before, []).append(by_name[node.name])
+            before += 1
+        depth.update(dict.fromkeys(node.output, before))
+    return [found[place] for place in sorted(found)]
+
+
+class _Pair:
+    """What one convolution reads in both networks, at the same positions."""
+
+    def __init__(self, conv: Conv, weight: NDArray[np.float32]) -> None:
+        self.moments = PatchMoments(conv, weight)
+        self.mean, self.mean_on_grid = PatchMean(conv), PatchMean(conv)
+
+    def collect(self, wanted: NDArray[Any], found: NDArray[Any]) -> None:
+        self.moments.collect_pair(found, wanted - found)
+        self.mean.collect(wanted)
+        self.mean_on_grid.collect(found)
+
+
+def _with_level(done: Quantisation, level: Sequence[Conv], pairs: dict[str, _Pair]) -> Quantisation:
+    plain, changed, steps = done.float_network.weights, dict[str, NDArray[Any]](), dict(done.weight_steps)
+    for conv in level:
+        pair, weight = pairs[conv.name], plain[conv.weight]
+        patches, cross = pair.moments.compute(), pair.moments.cross_covariance()
+        rounded = rounded_weight(
+            from_blocks(_pulled(to_blocks(weight, conv), patches.covariance, cross), weight, conv),
+            conv,
+            done.method.grid,
+            patches.covariance,
+        )
+        means = pair.mean.compute(), pair.mean_on_grid.compute()
+        changed[conv.weight], steps[conv.weight] = rounded.values, rounded.steps
+        changed[conv.bias] = corrected_bias(plain[conv.bias], weight, rounded.values, conv, *means)
+    return replace(done, network=done.network.with_weights(changed), weight_steps=steps)
+
+
+def _pulled(weight: NDArray[np.float32], covariance: NDArray[np.float32], cross: NDArray[np.float32]) -> NDArray[np.float32]:
+    """w + w D (C + λI)⁻¹, blocks B×R×K."""
+    size = covariance.shape[1]
+    variance = np.einsum("bkk->bk", covariance).mean(axis=1)
+    ridge = np.where(variance > 0, variance * RIDGE, 1.0)[:, None, None] * np.eye(size)
+    pull = np.linalg.solve(covariance + ridge, (weight @ cross).transpose(0, 2, 1).astype(np.float64))
+    return np.asarray(weight + pull.transpose(0, 2, 1), np.float32)
