@@ -131,7 +131,6 @@ def train(
     # Options first, then the data, then torch: what is wrong is said before anything is opened that takes seconds.
     given, place = given_options(context), Workspace(workspace)
     check_together(given)
-    check_folder(place.training, resume, restart)
     begun = None
     if start_from is not None:
         architecture, begun = start_architecture(start_from, output_stride, auxiliary)
@@ -183,6 +182,7 @@ def train(
     if begins_with:
         require_weights(begins_with)
 
+    check_folder(place.training, resume, restart)
     data = find_root(data)
     known = resolve_classes(data, classes, class_names, palette, ignore_index)
     frame, crop_size = pictures.fitted(data, known, architecture.output_stride, begun.input if begun else None)

@@ -128,10 +128,12 @@ def test_a_bad_option_is_refused_before_the_data_are_looked_for(option: str) -> 
 def test_options_and_data_are_checked_without_torch(few_scenes: Path, tmp_path: Path) -> None:
     program = "import sys; sys.modules['torch'] = None; from dlv3deploy.cli import main; main()"
     data = tmp_path / "data"
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train" / "state.pt").write_bytes(b"what torch alone can read")
     for words, says in (
         ((few_scenes, "--batch-size", "1"), "error: batch size 1"),
-        ((data,), f"error: {data}: is no folder"),
-        ((few_scenes,), "error: this command needs torch"),
+        ((data, "--restart"), f"error: {data}: is no folder"),
+        ((few_scenes, "--restart"), "error: this command needs torch"),
     ):
         command = [sys.executable, "-c", program, "train", *map(str, words), "--workspace", str(tmp_path)]
         done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment())
