@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING
 from dlv3deploy.calibration.auto import Trial, choose_method
 from dlv3deploy.calibration.fidelity import Judge
 from dlv3deploy.calibration.implicit import JETPACK_6, write_implicit
-from dlv3deploy.calibration.method import AUTO, parse_method
+from dlv3deploy.calibration.method import AUTO, Method, parse_method
 from dlv3deploy.calibration.mixed import ALL_INT8, Mixture, search_mixture
 from dlv3deploy.calibration.network import Network
 from dlv3deploy.calibration.pictures import Pictures, images_hash, spread
 from dlv3deploy.calibration.quantisation import Calibration, Quantisation
+from dlv3deploy.calibration.report import layer_report
+from dlv3deploy.calibration.report_file import read_report, write_report
 from dlv3deploy.calibration.sensitivity import sensitivities
 from dlv3deploy.calibration.table import CalibrationKey, CalibrationTable, TriedMethod
 from dlv3deploy.calibration.trt_cache import header_version
@@ -72,27 +74,29 @@ def calibrate(
     table_path: Path,
     said: Callable[[str], None] = lambda _: None,
     referee: Referee | None = None,
+    report_path: Path | None = None,
 ) -> CalibrationTable:
     """Write the INT8 model, its table and, for implicit INT8, its cache, with statistics from the images at the spec's input
-    size.
+    size; a report too if it is wanted.
 
     `referee` measures the loss for a request with a budget. Returns the table of an earlier call when nothing that it depends
-    on has changed. Raises UserError for unreadable images or a graph that cannot be quantised, CheckFailed when activations are
-    not finite; older files then stay as they were.
+    on has changed; its report is made again only when it is missing. Raises UserError for unreadable images or a graph that
+    cannot be quantised, CheckFailed when activations are not finite; older files then stay as they were.
     """
     if request.method != AUTO:
         parse_method(request.method, request.grid)  # refused before anything is read
     header_version(request.trt_version)
     key = request.key()
     if (done := _done_before(key, int8_path, table_path)) is not None:
+        if report_path is not None and read_report(report_path, key.digest()) is None:
+            _report_again(request, done, report_path)
         return done
     given = request.spec.input
     network = Network.prepared(load_onnx(request.onnx), given.height, given.width)
     keep = kept(network, request.keep)
     trials = _trials(network, request, keep, said) if request.method == AUTO else []
     method = trials[0].method if trials else parse_method(request.method, request.grid)
-    quantisation = Calibration(network, Pictures(request.images, given, "calibrating"), keep).quantise(method)
-    judge = Judge(network.model, Pictures(held_out(request.images), given)())
+    quantisation, judge = _quantised(network, request, keep, method)
     mixture = _mixture(quantisation, request.miou_budget, judge, referee, said)
     if mixture.keep:
         quantisation = quantisation.keeping(mixture.keep)
@@ -101,7 +105,24 @@ def calibrate(
     table = CalibrationTable(key, quantisation.ranges, float_convs, str(method), judge(result), tried, mixture.points)
     write_implicit(quantisation, int8_path.with_suffix(".implicit.onnx"), int8_path.with_suffix(".cache"), request.trt_version)
     _write(request, result, table, int8_path, table_path)
+    if report_path is not None:
+        write_report(report_path, layer_report(quantisation, judge, table.key.images), key.digest())
     return table
+
+
+def _quantised(network: Network, request: Request, keep: frozenset[str], method: Method) -> tuple[Quantisation, Judge]:
+    given = request.spec.input
+    quantisation = Calibration(network, Pictures(request.images, given, "calibrating"), keep).quantise(method)
+    return quantisation, Judge(network.model, Pictures(held_out(request.images), given)())
+
+
+def _report_again(request: Request, table: CalibrationTable, path: Path) -> None:
+    """The report on a calibration made earlier, by the method that was chosen then."""
+    given, method = request.spec.input, parse_method(table.chosen.partition(",")[0], request.grid)
+    network = Network.prepared(load_onnx(request.onnx), given.height, given.width)
+    quantisation, judge = _quantised(network, request, kept(network, request.keep), method)
+    quantisation = quantisation.keeping(table.kept_float)
+    write_report(path, layer_report(quantisation, judge, table.key.images), table.key.digest())
 
 
 def _mixture(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from copy import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dlv3deploy.calibration.collect import Runner
+from dlv3deploy.calibration.pictures import spread
 from dlv3deploy.core.engine import Batch
 from dlv3deploy.core.errors import CheckFailed
 
@@ -81,3 +83,9 @@ class Judge:
             for batch, wanted in zip(self.batches, self.wanted, strict=True):
                 error.collect(wanted, runner(batch)[self.output])
         return error.compute()
+
+    def on_fewer(self, images: int) -> Judge:
+        """The same judge on so many of its images, spread evenly."""
+        few = copy(self)
+        few.batches, few.wanted = spread(self.batches, images), spread(self.wanted, images)
+        return few

@@ -22,6 +22,18 @@ def reads_per_position(convs: Iterable[Conv]) -> NDArray[np.float64] | None:
     return None if np.all(total == total.flat[0]) else total
 
 
+def valid_taps_per_position(conv: Conv) -> NDArray[np.intp]:
+    """H×W: how many taps read inside the map at each output position."""
+    return np.outer(_valid_taps(conv.rows), _valid_taps(conv.columns))
+
+
+def _valid_taps(window: Window) -> NDArray[np.intp]:
+    found = np.zeros(window.outputs, np.intp)
+    for tap in range(window.kernel):
+        found[np.array(window.valid_range(tap), np.intp)] += 1
+    return found
+
+
 def _reads(window: Window) -> NDArray[np.float64]:
     """For each input position of one axis the number of outputs and taps that read it."""
     found = np.zeros(window.size)

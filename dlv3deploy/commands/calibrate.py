@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dlv3deploy.commands.calibration_images import CALIBRATION_IMAGES, calibration_pictures, referee_for
+from dlv3deploy.commands.calibration_report import print_facts, write_page
 from dlv3deploy.commands.options import (
     SIZE,
     ClassesOption,
     IgnoreIndexOption,
+    JsonOption,
     MeanOption,
     OutputOption,
     StdOption,
@@ -19,7 +21,7 @@ from dlv3deploy.commands.options import (
     describe,
     parse_choice,
 )
-from dlv3deploy.core.workspace import DEFAULT_ROOT, Workspace
+from dlv3deploy.core.workspace import DEFAULT_ROOT, Workspace, report_path
 
 if TYPE_CHECKING:
     from dlv3deploy.calibration.table import CalibrationTable
@@ -68,6 +70,10 @@ def calibrate(
     size: Annotated[str | None, typer.Option(help=f"Input {SIZE} of an ONNX file that leaves it open.")] = None,
     to: Annotated[Path | None, typer.Option("--to", help="INT8 ONNX file; default: in the workspace.")] = None,
     table: Annotated[Path | None, typer.Option(help="Calibration table (JSON); default: beside the INT8 file.")] = None,
+    with_report: Annotated[
+        bool, typer.Option("--report/--no-report", help="Write what each layer costs, and what to do, beside the table.")
+    ] = True,
+    json_output: JsonOption = False,
     classes: ClassesOption = None,
     ignore_index: IgnoreIndexOption = None,
     mean: MeanOption = None,
@@ -92,8 +98,12 @@ def calibrate(
     request = Request(source, spec, pictures, method, grid, tuple(keep_fp16 or ()), time_budget, budget_miou, trt_version)
     int8_path = to or place.int8_onnx(source)
     referee = None if budget_miou is None else referee_for(spec, data, pictures)
-    made = run_calibration(request, int8_path, table or _table_path(place, source, to), say, referee)
+    table_path = table or _table_path(place, source, to)
+    made = run_calibration(request, int8_path, table_path, say, referee, report_path(table_path) if with_report else None)
     report(made, int8_path)
+    found = write_page(source, made, table_path) if with_report else None
+    if json_output:
+        print_facts(int8_path, made, found)
     say(f"next: {place.command('build-engine', '--int8', *([] if model is None else [source]))}")
 
 

@@ -94,3 +94,17 @@ def _command_for(artefact: Path, is_own: bool, name: str, suffix: str) -> str:
 def manifest_path(engine: Path) -> Path:
     """Where an engine's manifest lies: beside it, `.json` added."""
     return engine.with_name(engine.name + ".json")
+
+
+def report_path(calibration: Path) -> Path:
+    """Where the report on a calibration lies: beside its table, `calibration.report.json` beside `calibration.json`."""
+    return _beside(calibration, ".report.json")
+
+
+def report_page(calibration: Path) -> Path:
+    """The same report as a page: `calibration.html` beside `calibration.json`."""
+    return _beside(calibration, ".html")
+
+
+def _beside(table: Path, suffix: str) -> Path:
+    return table.with_name((table.stem if table.suffix == ".json" else table.name) + suffix)

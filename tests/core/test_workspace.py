@@ -9,7 +9,7 @@ import pytest
 
 from dlv3deploy.core.errors import CheckFailed, Dlv3Error, StaleArtefact, UserError
 from dlv3deploy.core.files import replacing
-from dlv3deploy.core.workspace import Workspace, by_building, by_exporting, by_training, manifest_path
+from dlv3deploy.core.workspace import Workspace, by_building, by_exporting, by_training, manifest_path, report_page, report_path
 
 
 def test_names_are_those_that_the_commands_promise() -> None:
@@ -18,6 +18,11 @@ def test_names_are_those_that_the_commands_promise() -> None:
     assert (str(place.checkpoint), str(own), str(place.training)) == ("w/model.safetensors", "w/model.onnx", "w/train")
     assert [str(place.int8_onnx(p)) for p in (own, other)] == ["w/model.int8.onnx", "w/net.int8.onnx"]
     assert [str(place.calibration(p)) for p in (own, other)] == ["w/calibration.json", "w/net.calibration.json"]
+    assert [str(f(place.calibration(own))) for f in (report_path, report_page)] == [
+        "w/calibration.report.json",
+        "w/calibration.html",
+    ]
+    assert str(report_page(Path("w/page.html"))) == "w/page.html.html"
     engines = [place.engine(p, "int8", "sm87") for p in (own, other)]
     assert [str(p) for p in engines] == ["w/model.int8.sm87.engine", "w/net.int8.sm87.engine"]
     assert str(manifest_path(engines[0])) == "w/model.int8.sm87.engine.json"

@@ -1,0 +1,59 @@
+"""`calibration.report.json`: a calibration report on the disk, and which calibration it tells about."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from dlv3deploy.calibration.fidelity import Fidelity
+from dlv3deploy.calibration.layer_facts import GridUse, LayerFacts
+from dlv3deploy.calibration.output_error import ErrorFacts, Ring
+from dlv3deploy.calibration.report import CalibrationReport, CostlyLayer
+from dlv3deploy.calibration.tensor_facts import TensorFacts
+from dlv3deploy.core.errors import UserError
+from dlv3deploy.core.files import read_json, write_json
+
+
+def write_report(path: Path, report: CalibrationReport, calibration: str) -> None:
+    """`calibration` is the digest of the calibration's key."""
+    write_json(path, {"calibration": calibration, **report.to_json()})
+
+
+def read_report(path: Path, calibration: str) -> CalibrationReport | None:
+    """The report on this very calibration; None when the file is missing, damaged, or about another one."""
+    try:
+        data: dict[str, Any] = dict(read_json(path))
+        return _report(data) if data.pop("calibration") == calibration else None
+    except (UserError, KeyError, TypeError, ValueError, AttributeError):
+        return None
+
+
+def _report(data: dict[str, Any]) -> CalibrationReport:
+    parts = {
+        "fidelity": Fidelity(**data["fidelity"]),
+        "costly_in_float": Fidelity(**data["costly_in_float"]),
+        "layers": tuple(_layer(layer) for layer in data["layers"]),
+        "tensors": tuple(_tensor(tensor) for tensor in data["tensors"]),
+        "costly": tuple(CostlyLayer(**layer) for layer in data["costly"]),
+        "advice": tuple(data["advice"]),
+    }
+    return CalibrationReport(**{**data, **parts})
+
+
+def _layer(data: dict[str, Any]) -> LayerFacts:
+    parts = {
+        "kernel": tuple(data["kernel"]),
+        "atrous_rate": tuple(data["atrous_rate"]),
+        "grid": None if data["grid"] is None else GridUse(**data["grid"]),
+        "alone": None if data["alone"] is None else _error(data["alone"]),
+        "accumulated": _error(data["accumulated"]),
+    }
+    return LayerFacts(**{**data, **parts})
+
+
+def _error(data: dict[str, Any]) -> ErrorFacts:
+    return ErrorFacts(**{**data, "rings": tuple(Ring(**ring) for ring in data["rings"])})
+
+
+def _tensor(data: dict[str, Any]) -> TensorFacts:
+    return TensorFacts(**{**data, "shares_with": tuple(data["shares_with"]), "counts": tuple(data["counts"])})
