@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from dlv3deploy.calibration.int8_network import Quantisation
 from dlv3deploy.calibration.network import Network
-from dlv3deploy.calibration.quantisation import Quantisation
 from dlv3deploy.calibration.trt_cache import Calibrator, write_cache
 from dlv3deploy.core.files import write_bytes
 
