@@ -27,6 +27,7 @@ HOMOGENEOUS = {
     "AveragePool", "Dropout", "Expand", "GlobalAveragePool", "GlobalMaxPool", "Identity", "LeakyRelu", "MaxPool", "ReduceMax",
     "ReduceMean", "Relu", "Resize", "Slice", "Tile",
 }  # fmt: skip
+READS_THE_SHAPE = {"Shape", "Size"}
 Labels = NDArray[np.intp]
 
 
@@ -47,8 +48,10 @@ class ChannelGroups:
 def channel_groups(network: Network, through_clips: bool = False) -> ChannelGroups:
     """The groups of `network`. With `through_clips`, ReLU6 lets factors pass, for its bound can be one per channel."""
     union = _Union(network)
+    absorbing = {conv.output for conv in network.convs}
     for node in network.nodes:
-        _join(union, node, network, through_clips)
+        if node.output[0] not in absorbing and node.op_type not in READS_THE_SHAPE:
+            _join(union, node, network, through_clips)
     union.fix(network.input)
     union.fix(network.output)
     return union.groups()
@@ -59,18 +62,16 @@ def is_clip_at_zero(network: Network, node: NodeProto) -> bool:
     if node.op_type != "Clip" or len(node.input) < 3:
         return False
     low, high = (network.weights.get(name) for name in node.input[1:3])
-    return low is not None and high is not None and low.size == 1 and high.size == 1 and float(low) == 0 < float(high)
+    return low is not None and high is not None and low.size == 1 and high.size == 1 and low.item() == 0 < high.item()
 
 
 def _join(union: _Union, node: NodeProto, network: Network, through_clips: bool) -> None:
     inputs = [name for name in node.input if name and name not in network.weights]
     (output, *others) = node.output
-    convolves = node.op_type == "Conv" and node.input[1] in network.weights
-    if convolves and all(name in union.starts for name in (node.input[0], output)):
-        return
     same = node.op_type in HOMOGENEOUS or (through_clips and is_clip_at_zero(network, node))
-    if same and not others and union.alike(inputs[0], output):
-        union.join(inputs[0], output)
+    same = same and not _slices_channels(network, node)
+    if same and not others and union.alike(node.input[0], output):
+        union.join(node.input[0], output)
     elif node.op_type == "Add" and len(inputs) == 2 and all(union.alike(name, output) for name in inputs):
         for name in inputs:
             union.join(name, output)
@@ -84,8 +85,24 @@ def _join(union: _Union, node: NodeProto, network: Network, through_clips: bool)
             union.join(name, output, begin)
             begin += union.channels(name)
     else:
-        for name in (*inputs, *node.output):
+        for name in (*inputs, *node.output, *_read_inside(node)):
             union.fix(name)
+
+
+def _read_inside(node: NodeProto) -> set[str]:
+    """What the branches of an If, or the body of a Loop, read of the graph around them."""
+    bodies = [attribute.g for attribute in node.attribute if attribute.HasField("g")]
+    inner = [node for body in bodies for node in body.node]
+    results = {result.name for body in bodies for result in body.output}
+    return results.union(*(node.input for node in inner), *map(_read_inside, inner))
+
+
+def _slices_channels(network: Network, node: NodeProto) -> bool:
+    """Whether a Slice may leave channels in another order: `flip` is written as one."""
+    if node.op_type != "Slice":
+        return False
+    axes = network.weights.get(node.input[3]) if len(node.input) > 3 else None
+    return axes is None or not {1, -3}.isdisjoint(axes.ravel().tolist())
 
 
 def _axis(node: NodeProto) -> int:

@@ -2,23 +2,24 @@
 
 One INT8 scale covers all channels of a tensor, so a channel that spans a hundredth of the tensor's range is left with one or
 two steps. Factors s of the channel groups (`channels.py`) change ranges without changing the function: an activation's range a
-becomes a·s, the weights that make it p·s, the weights that read it c/s. Making all three alike over the channels, in the sense
-of least squares on logarithms, has the closed form
+becomes a·s, the weights that make it p·s, the weights that read it c/s. Making all of these alike over the channels of their
+tensor is least squares on logarithms:
 
-    log s = (Σ log c − Σ log p − Σ log a) / (number of terms)      per channel, each term centred over its tensor.
+    minimise Σ over terms t, channels i of (log r_ti ± log s_i − m_t)²,    m_t the mean of the term's own channels.
 
-With one activation and one reader it is s = √(c / a); with p in place of a it is the rule of Nagel et al. 2019 (section 4.1,
-equation 9) for weights with one scale per tensor. Weights with a scale per output channel absorb s_out themselves: then p drops
-out, and so does c of depthwise convolutions.
+With one activation and one reader that is s = √(c / a), up to a common factor; with p in place of a it is the rule of Nagel et
+al. 2019 (section 4.1, equation 9) for weights with one scale per tensor. Weights with a scale per output channel absorb s_out
+themselves: then p drops out, and so does c of depthwise convolutions. It is solved in rounds, because terms overlap in part
+(ASPP's concatenation and its branches) and because factors on one side of a layer change which of its weights is the largest.
 
-c/s and a·s do not change when a network is multiplied by one factor here and divided there: two networks that compute the
-same function with other factors become the same network.
+c/s and a·s do not change when a channel is multiplied by one factor here and divided there: two networks that compute the same
+function with other factors become the same network, but for one factor per tensor, which its scale follows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +29,9 @@ from dlv3deploy.calibration.network import Conv, Network
 
 LARGEST_FACTOR = 2.0**20
 SMALLEST_SHARE = 1e-6  # of the largest channel; a channel below it is dead and takes what its neighbours take on average
+ROUNDS = 100
+HALF = 0.5  # of the way in each round: both sides of a layer move at once
+SETTLED = 0.003  # a round in which no factor changes by more is the last
 Factors = NDArray[np.float64]  # one per channel group
 
 
@@ -42,31 +46,78 @@ def factors_for(
 
     `channel_ranges` holds the largest magnitude of every channel of the `tensors` that will be quantised.
     """
-    total, count = np.zeros(len(groups.free)), np.zeros(len(groups.free))
-
-    def add(labels: NDArray[np.intp], ranges: NDArray[np.floating], sign: int) -> None:
-        values = np.asarray(ranges, np.float64)
-        if labels.size < 2 or values.max(initial=0) <= 0:
-            return
-        alive = values > SMALLEST_SHARE * values.max()
-        logs = np.log(values[alive])
-        np.add.at(total, labels[alive], sign * (logs - logs.mean()))
-        np.add.at(count, labels[alive], 1)
-
-    for name in tensors:
-        add(groups.labels[name], channel_ranges[name], -1)
-    for conv in network.convs:
-        weight = network.weights[conv.weight]
-        depthwise = conv.groups > 1 and weight.shape[1] == 1
-        if per_tensor_weights:
-            add(groups.of_outputs(conv), _by_output(weight), -1)
-        if per_tensor_weights or not depthwise:
-            add(groups.of_inputs(conv), _by_input(weight, conv), +1)
-    logs = np.divide(total, count, out=np.zeros_like(total), where=count > 0)
-    logs -= _level(groups, logs)
-    logs[~groups.free] = 0
+    spans = {conv.name: _spans(network.weights[conv.weight], conv) for conv in network.convs}
+    tensors = list(tensors)
     limit = np.log(LARGEST_FACTOR)
-    return np.asarray(np.exp(np.clip(logs, -limit, limit)))
+    logs = np.zeros(len(groups.free))
+    for _ in range(ROUNDS):
+        factors = np.exp(logs)
+        terms = [_term(groups.labels[name], channel_ranges[name] * factors[groups.labels[name]], +1) for name in tensors]
+        for conv in network.convs:
+            span = spans[conv.name] * factors[groups.of_outputs(conv)].reshape(conv.groups, -1, 1)
+            span = span / factors[groups.of_inputs(conv)].reshape(conv.groups, 1, -1)
+            depthwise = conv.groups > 1 and span.shape[2] == 1
+            if per_tensor_weights:
+                terms.append(_term(groups.of_outputs(conv), span.max(axis=2).ravel(), +1))
+            if per_tensor_weights or not depthwise:
+                terms.append(_term(groups.of_inputs(conv), span.max(axis=1).ravel(), -1))
+        step = _step([term for term in terms if term.alive.size], groups.free)
+        logs = np.clip(logs + HALF * step, -limit, limit)
+        if np.abs(step).max(initial=0) < SETTLED:
+            break
+    return np.asarray(np.exp(logs))
+
+
+class _Term(NamedTuple):
+    """The logarithms of one tensor's ranges over its channels that are `alive`: `sign` times the factors' come on top."""
+
+    labels: NDArray[np.intp]
+    alive: NDArray[np.intp]
+    logs: NDArray[np.float64]
+    sign: int
+
+
+def _term(labels: NDArray[np.intp], ranges: NDArray[np.floating], sign: int) -> _Term:
+    alive = ranges > SMALLEST_SHARE * ranges.max(initial=0)
+    return _Term(labels, labels[alive], np.log(ranges[alive]), sign)
+
+
+def _spans(weight: NDArray[np.float32], conv: Conv) -> NDArray[np.float64]:
+    """The largest magnitude over the taps from each input to each output, groups×out×in."""
+    largest = np.abs(weight).max(axis=(2, 3)).astype(np.float64)
+    return np.asarray(largest.reshape(conv.groups, -1, weight.shape[1]))
+
+
+def _step(terms: list[_Term], free: NDArray[np.bool_]) -> Factors:
+    """By how much the logarithms of all groups' factors miss what their terms wish for on average."""
+    total, count = np.zeros(len(free)), np.zeros(len(free))
+    for term in terms:
+        np.add.at(total, term.alive, term.sign * (term.logs.mean() - term.logs))
+        np.add.at(count, term.alive, 1)
+    step = np.where(free, total / np.maximum(count, 1), 0)
+    return _levelled(step, count > 0, terms, free)
+
+
+def _levelled(logs: Factors, known: NDArray[np.bool_], terms: list[_Term], free: NDArray[np.bool_]) -> Factors:
+    """Groups that meet in tensors have a common factor to spare: it makes them 1 on average, unless one of them is fixed.
+
+    Dead channels take the average of those that they meet.
+    """
+    part = np.arange(len(logs))
+    while True:
+        before = part.copy()
+        for term in terms:
+            part[term.labels] = part[term.labels].min()
+        if np.array_equal(part, before):
+            break
+    level = _sums(part, logs * known) / np.maximum(_sums(part, known), 1)
+    filled = np.where(known | ~free, logs, level[part])
+    has_fixed = _sums(part, known & ~free) > 0
+    return np.where(free & ~has_fixed[part], filled - level[part], filled)
+
+
+def _sums(part: NDArray[np.intp], values: NDArray[Any]) -> Factors:
+    return np.asarray(np.bincount(part, weights=values, minlength=len(part)), np.float64)
 
 
 def equalised(network: Network, groups: ChannelGroups, factors: Factors) -> Network:
@@ -94,28 +145,6 @@ def cross_layer_equalised(
     return equalised(network, groups, factors), {name: factors[labels] for name, labels in groups.labels.items()}
 
 
-def _by_output(weight: NDArray[np.float32]) -> NDArray[np.float32]:
-    return np.asarray(np.abs(weight).reshape(len(weight), -1).max(axis=1))
-
-
-def _by_input(weight: NDArray[np.float32], conv: Conv) -> NDArray[np.float32]:
-    """The largest magnitude among the weights that read each input channel."""
-    grouped = np.abs(weight).reshape(conv.groups, -1, *weight.shape[1:])
-    return np.asarray(grouped.max(axis=(1, 3, 4)).ravel())
-
-
-def _level(groups: ChannelGroups, logs: NDArray[np.float64]) -> NDArray[np.float64]:
-    """What to subtract from each group so that factors are 1 on average over the channels that meet in a tensor.
-
-    Where some of those are fixed, their own wish is the level: the free ones come to meet them.
-    """
-    level = np.zeros_like(logs)
-    for labels in sorted(groups.labels.values(), key=len):
-        fixed = labels[~groups.free[labels]]
-        level[labels] = logs[fixed if 0 < fixed.size < labels.size else labels].mean()
-    return level
-
-
 def _with_bounds(network: Network, groups: ChannelGroups, factors: Factors) -> Network:
     """ReLU6 whose channels have factors becomes ReLU and a minimum with the bound times the factor."""
     import onnx
@@ -124,7 +153,9 @@ def _with_bounds(network: Network, groups: ChannelGroups, factors: Factors) -> N
     scaled = {
         node.output[0]: factors[groups.labels[node.output[0]]]
         for node in network.nodes
-        if is_clip_at_zero(network, node) and not np.all(factors[groups.labels[node.output[0]]] == 1)
+        if node.output[0] in groups.labels
+        and is_clip_at_zero(network, node)
+        and not np.all(factors[groups.labels[node.output[0]]] == 1)
     }
     if not scaled:
         return network
@@ -136,7 +167,7 @@ def _with_bounds(network: Network, groups: ChannelGroups, factors: Factors) -> N
         if output not in scaled:
             nodes.append(node)
             continue
-        bound = (float(network.weights[node.input[2]]) * scaled[output]).astype(np.float32).reshape(1, -1, 1, 1)
+        bound = (network.weights[node.input[2]].item() * scaled[output]).astype(np.float32).reshape(1, -1, 1, 1)
         model.graph.initializer.append(numpy_helper.from_array(bound, f"{output}/bound"))
         nodes += [
             helper.make_node("Relu", [node.input[0]], [f"{output}/relu"], name=f"{node.name}/relu"),

@@ -55,7 +55,9 @@ class Network:
     @classmethod
     def prepared(cls, model: ModelProto, height: int, width: int) -> Network:
         """From any float ONNX model: simplified, of fixed size, every convolution with weights and a bias of its own."""
-        network = fix_input(simplified(model), (1, 3, height, width))
+        shape = (1, 3, height, width)
+        network = fix_input(simplified(_with_known_shapes(simplified(fix_input(model, shape)))), shape)
+        _give_own_names(network)
         _give_own_weights(network)
         result = cls(network)
         for name, values in result.weights.items():
@@ -117,10 +119,11 @@ class Network:
 
     @cached_property
     def convs(self) -> tuple[Conv, ...]:
-        """In the graph's order; a convolution whose weights are computed is not among them."""
+        """In the graph's order; a convolution whose weights or bias are computed is not among them."""
         found = []
         for node in self.nodes:
-            if node.op_type != "Conv" or node.input[1] not in self.weights or len(self.shapes.get(node.input[0], ())) != 4:
+            constant = node.op_type == "Conv" and all(name in self.weights for name in node.input[1:])
+            if not constant or len(self.shapes.get(node.input[0], ())) != 4:
                 continue
             rows, columns = conv_windows(node, self.shapes[node.input[0]], self.shapes[node.input[1]])
             groups = next((a.i for a in node.attribute if a.name == "group"), 1)
@@ -132,15 +135,47 @@ class Network:
         return int(self.weights[conv.weight].size) * conv.rows.outputs * conv.columns.outputs
 
 
+def _with_known_shapes(model: ModelProto) -> ModelProto:
+    """Shapes that a graph of fixed size computes for itself, as constants.
+
+    PyTorch writes image pooling's way back to the map's size as ConstantOfShape and Expand, which shape inference does not look
+    through: without this nothing is known of the ASPP behind it.
+    """
+    from onnx import numpy_helper
+
+    values = {w.name: numpy_helper.to_array(w) for w in model.graph.initializer}
+    nodes = []
+    for node in model.graph.node:
+        if node.op_type != "ConstantOfShape" or node.input[0] not in values or values[node.input[0]].size != 1:
+            nodes.append(node)
+            continue
+        filling = next((numpy_helper.to_array(a.t).ravel()[0] for a in node.attribute), np.float32(0))
+        vector = np.full(values[node.input[0]], filling, filling.dtype)
+        model.graph.initializer.append(numpy_helper.from_array(vector, node.output[0]))
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    return model
+
+
+def _give_own_names(model: ModelProto) -> None:
+    """Everything here goes by the names of nodes, which ONNX leaves optional and does not ask to differ."""
+    taken: set[str] = set()
+    for node in model.graph.node:
+        wanted, number = node.name or node.op_type, 0
+        node.name = wanted
+        while node.name in taken:
+            number += 1
+            node.name = f"{wanted}_{number}"
+        taken.add(node.name)
+
+
 def _give_own_weights(model: ModelProto) -> None:
-    """Every Conv gets a name, and weights and bias that no other node reads, so that they can be changed alone."""
+    """Every Conv gets weights and a bias that no other node reads, so that they can be changed alone."""
     from onnx import numpy_helper
 
     values = {w.name: w for w in model.graph.initializer}
-    taken: set[str] = set()
-    for number, node in enumerate(model.graph.node):
-        if not node.name:
-            node.name = f"{node.op_type}_{number}"
+    taken = {name for node in model.graph.node for name in node.input[: 1 if node.op_type == "Conv" else None]}
+    for node in model.graph.node:
         if node.op_type != "Conv" or node.input[1] not in values:
             continue
         channels = values[node.input[1]].dims[0]

@@ -56,23 +56,31 @@ def place(graph: GraphProto, keep: Collection[str] = (), pooling: bool = False) 
     groups: list[set[str]] = []
     for node in graph.node:
         if node.op_type == "Conv":
-            pooled = shapes.get(node.input[0], ())[2:] == (1, 1) and not pooling
-            if node.input[1] not in constants or pooled or node.name in keep:
+            given = shapes.get(node.input[0], ())
+            pooled = given[2:] == (1, 1) and not pooling
+            if len(given) != 4 or not constants.issuperset(filter(None, node.input[1:])) or pooled or node.name in keep:
                 kept.append(node.name)
                 continue
             reads[node.name], weights[node.name] = (node.input[0],), node.input[1]
-        elif node.op_type == "Add" and not set(node.input) & constants and _reaches_conv(node, producers):
+        elif node.op_type == "Add" and _on_maps(node, shapes, constants) and _reaches_conv(node, producers):
             reads[node.name] = tuple(node.input)
-        elif node.op_type == "Concat" and all(len(shapes.get(name, ())) == 4 for name in node.input):
+        elif node.op_type == "Concat" and _on_maps(node, shapes, constants):
             reads[node.name] = tuple(node.input)
             groups.append({*node.input, node.output[0]})
     for node in graph.node:
         if node.op_type in PASSES_VALUES_ON and any(node.output[0] in tensors for tensors in reads.values()):
             reads[node.name] = (node.input[0],)
             groups.append({node.input[0], node.output[0]})
+    if not weights and keep:
+        raise UserError("this ONNX file", "has no convolution left to quantise", "keep fewer of them in floating point")
     if not weights:
         raise UserError("this ONNX file", "has no convolution with constant weights to quantise", "check the model")
     return Placement(reads, weights, _merged(groups), tuple(kept))
+
+
+def _on_maps(node: NodeProto, shapes: dict[str, tuple[int, ...]], constants: set[str]) -> bool:
+    """Whether all that a node reads is N×C×H×W and computed from the image."""
+    return all(len(shapes.get(name, ())) == 4 and name not in constants for name in node.input)
 
 
 def _reaches_conv(node: NodeProto, producers: dict[str, NodeProto]) -> bool:

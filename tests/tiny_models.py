@@ -23,6 +23,7 @@ class GraphWriter:
     """Collects nodes and weights; every method returns the name of the tensor it made."""
 
     seed: int = 0
+    size: tuple[int, int] = (HEIGHT, WIDTH)
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     weights: list[onnx.TensorProto] = field(default_factory=list)
 
@@ -59,7 +60,7 @@ class GraphWriter:
         return self.node("Relu", [given], f"{given}.relu")
 
     def model(self, output: str, opset: int, dynamic: bool = False) -> onnx.ModelProto:
-        size: list[Any] = ["height", "width"] if dynamic else [HEIGHT, WIDTH]
+        size: list[Any] = ["height", "width"] if dynamic else list(self.size)
         graph = helper.make_graph(
             self.nodes,
             "tiny",

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import numpy as np
 import onnx
 import pytest
 from tiny_models import HEIGHT, WIDTH, GraphWriter, tiny_deeplab
@@ -65,3 +66,33 @@ def test_a_graph_without_convolutions_is_refused() -> None:
     graph = writer.model(writer.node("Relu", ["image"], "out"), 17).graph
     with pytest.raises(UserError, match="no convolution"):
         place(graph)
+
+
+def test_convolutions_to_keep_stay_in_floating_point_with_their_inputs() -> None:
+    model = fix_input(tiny_deeplab(), (1, 3, HEIGHT, WIDTH))
+    kept = place(model.graph, keep={"stem", "scores"})
+    assert {"stem", "scores"} <= set(kept.kept_float)
+    assert {"stem", "scores"}.isdisjoint(kept.weights)
+    assert {"image", "projection.relu"}.isdisjoint(kept.tensors)
+
+
+def test_image_pooling_is_quantised_when_asked_for() -> None:
+    found = place(fix_input(tiny_deeplab(), (1, 3, HEIGHT, WIDTH)).graph, pooling=True)
+    assert found.kept_float == ()
+    assert found.reads["pooled"] == ("mean",)
+
+
+def test_keeping_every_convolution_leaves_nothing_to_do() -> None:
+    graph = fix_input(tiny_deeplab(), (1, 3, HEIGHT, WIDTH)).graph
+    with pytest.raises(UserError, match="keep fewer"):
+        place(graph, keep={node.name for node in graph.node})
+
+
+def test_a_sum_of_vectors_is_no_residual_add() -> None:
+    writer = GraphWriter()
+    features = writer.relu(writer.conv("image", "features", (4, 3, 3, 3)))
+    line = writer.node("Flatten", [writer.node("GlobalAveragePool", [features], "mean")], "line")
+    total = writer.node("Add", [writer.node("Relu", [line], "positive"), line], "total")
+    gate = writer.node("Reshape", [total, writer.weight("shape", np.array([1, 4, 1, 1]))], "gate")
+    graph = writer.model(writer.conv(writer.node("Mul", [features, gate], "gated"), "last", (2, 4, 1, 1)), 17).graph
+    assert "total" not in place(graph).reads
