@@ -56,12 +56,17 @@ def from_blocks(blocks: NDArray[np.float32], weight: NDArray[np.float32], conv: 
 
 
 class PatchMoments:
-    """Collects the patches of one convolution at positions drawn from each image; memory is that of one covariance."""
+    """Collects the patches of one convolution at positions drawn from each image; memory is that of one covariance.
+
+    Sums are over differences to the first patch: where means are large beside deviations, float32 products of the values
+    themselves would leave nothing of the covariance, and of constant values a matrix of rounding errors.
+    """
 
     def __init__(self, conv: Conv, weight: NDArray[np.float32]) -> None:
         self.conv, self.kernel = conv, weight.shape[2:]
         blocks, _, length = blocks_of(weight, conv)
         self.by_tap = blocks != conv.groups
+        self.origin: Map | None = None
         self.sum = np.zeros((blocks, length))
         self.products = np.zeros((blocks, length, length), np.float32)
         self.others: NDArray[np.float64] | None = None
@@ -81,7 +86,7 @@ class PatchMoments:
         for image, other in zip(values, others, strict=True):
             positions = self._positions()
             patches, beside = self._patches(image, *positions), self._patches(other, *positions)
-            self._add(patches)
+            patches = self._add(patches)
             self.others += beside.sum(axis=2, dtype=np.float64)
             self.cross += beside @ patches.transpose(0, 2, 1)
 
@@ -89,13 +94,18 @@ class PatchMoments:
         outputs = self.conv.rows.outputs, self.conv.columns.outputs
         return np.divmod(self.random.permutation(outputs[0] * outputs[1])[:POSITIONS], outputs[1])
 
-    def _add(self, patches: Map) -> None:
+    def _add(self, patches: Map) -> Map:
+        """Returns what was added."""
+        if self.origin is None:
+            self.origin = patches[:, :, :1].copy()
+        patches = patches - self.origin
         self.sum += patches.sum(axis=2, dtype=np.float64)
         if len(patches) == 1:
             self.products[0] += patches[0] @ patches[0].T
         else:
             self.products += patches @ patches.transpose(0, 2, 1)
         self.count += patches.shape[2]
+        return patches
 
     def _patches(self, image: Map, y: NDArray[np.intp], x: NDArray[np.intp]) -> Map:
         """B×K×n."""
@@ -111,12 +121,12 @@ class PatchMoments:
         return stacked.reshape(self.conv.groups, -1, y.size)
 
     def compute(self) -> Patches:
-        if not self.count:
+        if self.origin is None:
             raise ValueError(f"nothing was collected for {self.conv.name}")
         mean = self.sum / self.count
         covariance = self.products / np.float32(self.count)
         covariance -= (mean[:, :, None] * mean[:, None, :]).astype(np.float32)
-        return Patches(mean, covariance, self.count)
+        return Patches(mean + self.origin[:, :, 0], covariance, self.count)
 
     def cross_covariance(self) -> NDArray[np.float32]:
         """Cov(other, patch), B×K×K: rows are the second tensor's values, columns the first one's."""

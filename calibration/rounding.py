@@ -38,8 +38,8 @@ def learned_rounding(weight: Blocks, steps: NDArray[np.float32], covariance: Blo
     hessian = _damped(covariance)
     nearest = round_to_nearest(weight, steps, largest)
     found = _compensated(weight, steps, hessian, largest)
-    worse = output_error(weight, found, hessian) > output_error(weight, nearest, hessian)
-    return np.where(worse[:, :, None], nearest, found)
+    better = output_error(weight, found, hessian) <= output_error(weight, nearest, hessian)
+    return np.where(better[:, :, None], found, nearest)
 
 
 def output_error(weight: Blocks, rounded: Blocks, covariance: Blocks) -> NDArray[np.float32]:
