@@ -17,9 +17,10 @@ def main() -> None:
 
     job = Job.from_command_line()
     with tempfile.TemporaryDirectory() as folder:  # ModelOpt leaves other files beside its output
-        made = Path(folder) / "quantised.onnx"
+        made, given = Path(folder) / "quantised.onnx", Path(folder) / "model.onnx"
+        shutil.copyfile(job.model, given)  # and writes the shapes that it infers into the very file it is given
         quantize(
-            job.model,
+            str(given),
             quantize_mode="int8",
             calibration_method=job.method,
             calibration_data_reader=Reader(job),

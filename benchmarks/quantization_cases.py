@@ -13,7 +13,7 @@ from dlv3deploy.calibration.calibrate import images_hash, spread
 from dlv3deploy.commands.options import describe
 from dlv3deploy.core.datasets import Sample, Split, find_root, open_dataset, own_splits
 from dlv3deploy.core.errors import UserError
-from dlv3deploy.core.files import sha256_of
+from dlv3deploy.core.files import sha256_of, write_bytes
 from dlv3deploy.core.foreign import spec_of
 from dlv3deploy.core.graph import embed_spec, embedded_spec, fix_input, load_onnx, ports, save_onnx
 from dlv3deploy.core.images import Mask, check_label, list_images
@@ -42,7 +42,10 @@ class Request:
 
 @dataclass(frozen=True)
 class Case:
-    """A model of fixed size with its images. `images` is a folder of exactly the calibration images, in their order."""
+    """A model of fixed size with its images. `images` is a folder of exactly the calibration images, in their order.
+
+    `model` is a copy in the workspace: not every quantiser leaves the file that it reads alone.
+    """
 
     name: str
     model: Path
@@ -134,7 +137,7 @@ def open_case(request: Request, folder: Path, count: int, every: int, size: tupl
 
 
 def _model(request: Request, folder: Path, size: tuple[int, int] | None) -> tuple[Path, ModelSpec]:
-    """The file itself, or a copy at one size where it takes several; and the spec at that size."""
+    """A copy of the file, at one size where it takes several; and the spec at that size."""
     model, where = load_onnx(request.model), str(request.model)
     words = dict(zip(request.description[::2], request.description[1::2], strict=True))
     ignore_index = words.get("--ignore-index")
@@ -147,16 +150,16 @@ def _model(request: Request, folder: Path, size: tuple[int, int] | None) -> tupl
     )
     spec = spec_of(model, description, where)
     height, width = size or (spec.input.height, spec.input.width)
-    shape = ports(model, where)[0].shape
+    shape, path = ports(model, where)[0].shape, folder / "model.onnx"
     if None not in shape:
         if shape[2:] != (height, width):
             raise UserError(where, f"takes {shape[2]}×{shape[3]} alone", "leave --size out")
-        return request.model, spec
+        write_bytes(path, request.model.read_bytes())
+        return path, spec
     spec = replace(spec, input=replace(spec.input, height=height, width=width, dynamic_size=False, dynamic_batch=False))
     fixed = fix_input(model, (1, 3, height, width))
     if embedded_spec(model, where) is not None:
         embed_spec(fixed, spec)
-    path = folder / "model.onnx"
     save_onnx(path, fixed)
     return path, spec
 

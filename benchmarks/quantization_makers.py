@@ -17,6 +17,7 @@ from quantization_cases import Case
 from quantization_methods import Method
 
 import dlv3deploy
+from dlv3deploy.core.errors import CheckFailed
 from dlv3deploy.core.files import sha256_of
 
 PROGRAM = (sys.executable, "-m", "dlv3deploy")
@@ -92,7 +93,8 @@ def _our_version() -> str:
 def made(method: Method, case: Case, folder: Path, peers: Peers, limits: Limits) -> Made:
     """Run the method's command, unless the same was run before: a failure is tried again, a limit when it is a higher one.
 
-    Raises NotInstalled when a peer cannot be had, KeyboardInterrupt when the user ends it.
+    Raises NotInstalled when a peer cannot be had, CheckFailed when the command changed its input, KeyboardInterrupt when the
+    user ends it.
     """
     plan = making(method, case, folder, peers)
     key: Key = {
@@ -108,6 +110,10 @@ def made(method: Method, case: Case, folder: Path, peers: Peers, limits: Limits)
         for old in (plan.to, folder / "table.json"):  # what is left of another run could be taken for done
             old.unlink(missing_ok=True)
         outcome = run_measured(plan.command, limits, plan.environment)
+        if sha256_of(case.model) != case.fingerprints["model"]:
+            raise CheckFailed(
+                f"{method.title} changed the model it was given to read; nothing that follows would be comparable"
+            )
         lacks_file = outcome.end == "done" and not plan.to.is_file()
         end, reason = ("failed", "it wrote no model") if lacks_file else (outcome.end, _reason(outcome.end, outcome.stderr))
         return {

@@ -1,6 +1,7 @@
 """Stands for `dlv3deploy` in the tests of the quantisation table: knows the options of `calibrate`, and writes min-max INT8.
 
-METHOD `fails` says why it fails, `nothing` writes no file, `hungry` takes 300 MB and time. Every run leaves a line in runs.txt.
+METHOD `fails` says why it fails, `nothing` writes no file, `hungry` takes 300 MB and time, `spoils`
+writes into the model that it should read. Every run leaves a line in runs.txt.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ def main() -> None:
         sys.exit(f"error: {given.model}: cannot be calibrated")
     if given.method == "nothing":
         return
+    if given.method == "spoils":
+        given.model.write_bytes(given.model.read_bytes() + b"\0")
     if given.method == "hungry":
         block = bytearray(300 * 10**6)
         block[::4096] = bytes(len(block[::4096]))

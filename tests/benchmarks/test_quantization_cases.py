@@ -83,6 +83,17 @@ def test_halves_keep_what_calibrates_apart_from_what_judges(tmp_path: Path, data
     assert case.about.endswith("calibrated on 5 of 5 images, taken 1::2; judged on 5 images, taken 0::2")
 
 
+def test_the_model_is_a_copy_which_is_mended_when_something_changed_it(tmp_path: Path, data: Path) -> None:
+    given = request(write_tiny(tmp_path / "tiny.onnx"), data)
+    original = given.model.read_bytes()
+    case = open_case(given, tmp_path / "space", 3, 1, None)
+    assert not case.model.samefile(given.model)
+    case.model.write_bytes(b"spoilt")
+    again = open_case(given, tmp_path / "space", 3, 1, None)
+    assert again.model.read_bytes() == given.model.read_bytes() == original
+    assert again.fingerprints == case.fingerprints
+
+
 def test_a_model_of_dynamic_size_becomes_one_file_of_the_size_that_all_methods_get(tmp_path: Path, data: Path) -> None:
     dynamic = write_tiny(tmp_path / "tiny.onnx", dynamic=True)
     case = open_case(request(dynamic, data), tmp_path / "space", 3, 1, (64, 96))

@@ -18,6 +18,7 @@ from quantization_rows import Bench, Row, Why
 from quantization_scores import MaskScores
 from tiny_models import write_tiny
 
+from dlv3deploy.core.errors import CheckFailed
 from dlv3deploy.core.files import sha256_of
 from dlv3deploy.core.images import read_frame
 from dlv3deploy.core.segmenter import Segmenter
@@ -169,6 +170,16 @@ def test_what_ctrl_c_ends_is_no_failure_and_leaves_what_was_measured(
         bench.row(case, Method("ours", "mse"))
     assert bench.row(case, MIN_MAX) == first
     assert not (tmp_path / "space" / "tiny" / "ours-mse" / "made.json").exists()
+
+
+def test_a_method_that_changes_the_model_it_reads_stops_the_run_and_the_users_file_is_untouched(
+    tmp_path: Path, case: Case, bench: Bench
+) -> None:
+    before = sha256_of(tmp_path / "tiny.onnx")
+    with pytest.raises(CheckFailed, match="dlv3deploy spoils changed the model it was given to read"):
+        bench.row(case, Method("ours", "spoils"))
+    assert sha256_of(tmp_path / "tiny.onnx") == before
+    assert not (tmp_path / "space" / "tiny" / "ours-spoils" / "made.json").exists()
 
 
 @pytest.mark.slow
