@@ -52,6 +52,8 @@ class Method:
 
 
 FLOAT = Method("float")
+# ONNX Runtime's entropy calibrator has 128 bins for 128 levels, and `quantize_static` no option for more (1.32): unless the
+# range grows from image to image its one candidate is the full range, which is min-max.
 PEERS = (
     Method("ort", "min-max"),
     Method("ort", "min-max", float_bias=True),

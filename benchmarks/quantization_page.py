@@ -34,7 +34,8 @@ EXPLAINED = f"""\
   data and on weights.
 - `Q/DQ pairs`: on activations; weights not counted.
 - `TensorRT-RTX`: whether it builds the file, which needs no GPU; says nothing of speed.
-- `OpenVINO`: the share of pixels that have one class in ONNX Runtime's masks and in OpenVINO's, both of the quantised model.
+- `OpenVINO`: the share of pixels that have one class in ONNX Runtime's masks and in OpenVINO's, both of the quantised model,
+  which OpenVINO turns into INT8 kernels by transformations of its own.
 - ONNX Runtime is `quantize_static` behind its `quant_pre_process`: Q/DQ, symmetric INT8, per-channel weights, percentile 99.99;
   `float biases` sets QuantizeBias to False. ModelOpt is its ONNX PTQ on the CPU; what it does not quantise stays FP32."""
 
@@ -74,7 +75,7 @@ def document(rows: Sequence[Row], memory: Sequence[MemoryRow], facts: Facts) -> 
     """The whole page; nothing in it tells where files lie on the machine."""
     notes = _Notes()
     floats = {row.case: row.scores for row in rows if isinstance(row.scores, MaskScores) and row.title == FLOAT.title}
-    table = markdown_table(HEADER, [_cells(row, floats.get(row.case), notes) for row in rows])
+    table = markdown_table(HEADER, [_cells(row, floats.get(row.case), _same_masks(row, rows), notes) for row in rows])
     limit = f"{facts.limits.seconds:.0f} s, {facts.limits.memory_mb} MB"
     return "\n".join(
         (
@@ -99,10 +100,21 @@ def document(rows: Sequence[Row], memory: Sequence[MemoryRow], facts: Facts) -> 
     )
 
 
-def _cells(row: Row, floats: MaskScores | None, notes: _Notes) -> tuple[str, ...]:
+def _same_masks(row: Row, rows: Sequence[Row]) -> str | None:
+    """The first row above of the same model whose masks are equal in every pixel: what tells the two apart did nothing."""
+    pixels = _masks_sha256(row)
+    above = (other for other in rows[: rows.index(row)] if other.case == row.case)
+    return next((other.title for other in above if pixels and _masks_sha256(other) == pixels), None)
+
+
+def _masks_sha256(row: Row) -> str:
+    return row.scores.masks_sha256 if isinstance(row.scores, MaskScores) else ""
+
+
+def _cells(row: Row, floats: MaskScores | None, same: str | None, notes: _Notes) -> tuple[str, ...]:
     return (
         row.case,
-        row.title,
+        notes.cell(Why(row.title, f"its masks are those of {same} in every pixel")) if same else row.title,
         *_score_cells(row.scores, floats, is_float=row.title == FLOAT.title, notes=notes),
         _cell(row.seconds, notes, lambda seconds: f"{seconds:.1f}"),
         _cell(row.peak_mb, notes, str),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -18,13 +19,14 @@ BOUNDARY_PIXELS = 5
 @dataclass(frozen=True)
 class MaskScores:
     """Fractions from 0 to 1. `boundary_miou` counts only pixels near label boundaries, `agreement` the pixels of all masks
-    that have the float model's class, void included."""
+    that have the float model's class, void included; `masks_sha256` is equal where all masks are."""
 
     miou: float
     boundary_miou: float
     per_class_iou: dict[str, float | None]
     agreement: float
     images: int
+    masks_sha256: str = ""
 
 
 def near_boundary(label: Mask, pixels: int) -> NDArray[np.bool_]:
@@ -46,9 +48,11 @@ def score_masks(masks: Sequence[Mask], labels: Iterable[Mask], floats: Sequence[
         everywhere.collect(mask, label)
         boundary.collect(mask, np.where(near_boundary(label, BOUNDARY_PIXELS), label, np.uint8(classes.ignore_index)))
     scores = everywhere.compute()
-    return MaskScores(
-        scores.miou, boundary.compute().miou, scores.per_class_iou, agreement(masks, floats), images=scores.images
-    )
+    pixels = hashlib.sha256()
+    for mask in masks:
+        pixels.update(repr(mask.shape).encode() + mask.tobytes())
+    near, same = boundary.compute().miou, agreement(masks, floats)
+    return MaskScores(scores.miou, near, scores.per_class_iou, same, scores.images, pixels.hexdigest())
 
 
 def agreement(masks: Sequence[Mask], others: Sequence[Mask]) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
@@ -53,6 +54,16 @@ def test_a_row_has_points_lost_the_worst_class_and_what_it_cost() -> None:
 def test_a_gain_is_a_negative_drop() -> None:
     cells = table_of(document([FLOAT_ROW, Row("camvid", "other", BETTER, 1.0, 1)], [], facts()))[2]
     assert cells[3:5] == ["−1.02", "Sky −1.00"]
+
+
+def test_a_row_whose_masks_are_anothers_in_every_pixel_says_so() -> None:
+    scores = {letter: replace(WORSE, masks_sha256=letter) for letter in "ab"}
+    titles = {"min-max": "a", "mse": "b", "entropy": "a"}
+    rows = [FLOAT_ROW, *(Row("camvid", title, scores[letter], 1.0, 1) for title, letter in titles.items())]
+    rows += [Row("voc", "entropy", scores["a"], 1.0, 1)]
+    text = document(rows, [], facts())
+    assert [cells[1] for cells in table_of(text)[1:]] == ["FP32", "min-max", "mse", "entropy (1)", "entropy"]
+    assert "\n(1) its masks are those of min-max in every pixel\n" in text
 
 
 def test_every_model_is_compared_with_its_own_float_row() -> None:
@@ -132,7 +143,7 @@ def test_the_script_writes_its_page_into_the_workspace_when_it_measured_a_part(
     rows = table_of(text)[1:]
     assert [row[:2] for row in rows] == [["tiny", name] for name in ("FP32", "dlv3deploy min-max", "dlv3deploy fails")]
     assert rows[2][2] == "failed (1)"
-    assert "(1) error: tiny.onnx: cannot be calibrated" in text
+    assert "(1) error: model.onnx: cannot be calibrated" in text
     assert str(tmp_path) not in text
     assert run(monkeypatch, [*arguments, "--methods", "ours:min-max"]) == 0
 

@@ -64,6 +64,8 @@ def test_scores_are_those_counted_by_hand_and_void_counts_nowhere(seed: int) -> 
     assert scores.boundary_miou != pytest.approx(scores.miou)
     assert scores.agreement == pytest.approx((mask == floats).mean())
     assert scores.images == 1
+    again, other = (score_masks([given], [label], [floats], THREE).masks_sha256 for given in (mask.copy(), floats))
+    assert scores.masks_sha256 == again != other
 
 
 def test_agreement_counts_pixels_of_images_of_any_size() -> None:
