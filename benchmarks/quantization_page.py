@@ -155,9 +155,7 @@ def _percent(share: float) -> str:
 
 
 def _memory(rows: Sequence[MemoryRow]) -> list[str]:
-    cells = [
-        (row.title, str(row.images), f"{row.seconds:.1f}" if row.end == "done" else row.end, f"{row.peak_mb}") for row in rows
-    ]
+    cells = [(row.title, str(row.images), _seconds_or_end(row), str(row.peak_mb)) for row in rows]
     return [
         "## Memory of a calibration",
         "",
@@ -166,3 +164,9 @@ def _memory(rows: Sequence[MemoryRow]) -> list[str]:
         markdown_table(("method", "images", "seconds", "MB"), cells),
         "",
     ]
+
+
+def _seconds_or_end(row: MemoryRow) -> str:
+    if row.end == "done":
+        return f"{row.seconds:.1f}"
+    return f"{row.end}: {without_paths(row.reason)[:LONGEST_NOTE]}" if row.reason else row.end

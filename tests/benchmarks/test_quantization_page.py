@@ -110,11 +110,13 @@ def test_memory_has_a_table_of_its_own() -> None:
     about = "voc at 513×513"
     memory = [
         MemoryRow("dlv3deploy entropy", 100, 61.25, 500, "done", "", about),
+        MemoryRow("dlv3deploy entropy", 200, 1.0, 40, "failed", "No such command 'calibrate'.", about),
         MemoryRow("ONNX Runtime entropy", 100, 20.0, 9001, "out of memory", "", about),
     ]
     text = document([FLOAT_ROW], memory, facts())
-    assert table_of(text)[-2:] == [
+    assert table_of(text)[-3:] == [
         ["dlv3deploy entropy", "100", "61.2", "500"],
+        ["dlv3deploy entropy", "200", "failed: No such command 'calibrate'.", "40"],
         ["ONNX Runtime entropy", "100", "out of memory", "9001"],
     ]
     assert "\nvoc at 513×513; seconds" in text
