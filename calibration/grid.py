@@ -1,5 +1,5 @@
-"""The grids of symmetric INT8: real value = step · integer, zero point 0, −127 to 127 (−128 unused, so that it is
-symmetric)."""
+"""The grids of symmetric INT8: real value = step · integer, zero point 0. Ranges are covered by −127 to 127; −128 holds only
+what saturates below them, for QuantizeLinear stops no earlier."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Range:
 
     def within(self, threshold: float) -> Range:
         """What is left of the range when magnitudes above `threshold` saturate."""
-        return Range(max(self.low, -threshold), min(self.high, threshold))
+        return Range(*(max(-threshold, min(end, threshold)) for end in (self.low, self.high)))
 
 
 def step_of(largest: float, levels: int = QMAX) -> float:
@@ -43,9 +43,9 @@ def steps_of(largest: NDArray[np.floating], levels: int = QMAX) -> NDArray[np.fl
     return np.where(steps >= SMALLEST_STEP, steps, 1 / levels).astype(np.float32)
 
 
-def on_grid(values: NDArray[np.float32], step: float, levels: int = QMAX) -> NDArray[np.float32]:
+def on_grid(values: NDArray[np.float32], step: float) -> NDArray[np.float32]:
     """What a pair of QuantizeLinear and DequantizeLinear returns for `values`: rounded half to even, saturated."""
     scaled: NDArray[np.float32] = np.rint(values / np.float32(step))
-    np.clip(scaled, -levels, levels, out=scaled)
+    np.clip(scaled, -QMAX - 1, QMAX, out=scaled)
     scaled *= np.float32(step)
     return scaled

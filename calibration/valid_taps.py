@@ -1,8 +1,9 @@
 """How often each position of a map is read by the valid taps of the convolutions that read it.
 
-In front of a convolution of atrous rate r, the middle of a map is read by all k² taps and its border by fewer; a value that
-nobody reads need not be held by the grid. Statistics that count a position as often as it is read are those of the products
-that the convolution forms. For rate 18 on 23×30 the counts run from 1 to 3.
+In front of a convolution of atrous rate r, positions less than r from an edge are not read by the taps that would have to stand
+beyond it. Where r is small that is the border; where r is more than half the map it is the middle, which the centre tap alone
+reads. A value that nobody reads need not be held by the grid. Statistics that count a position as often as it is read are those
+of the products that the convolution forms. For rate 18 on 23×30 the counts are 1, 2 and 4.
 """
 
 from __future__ import annotations
