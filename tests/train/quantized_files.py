@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -48,11 +49,11 @@ def tiny_calibrated(folder: Path, data: Path, method: str = "min-max", **options
     return calibrated(folder, data, write_tiny(folder / "model.onnx"), method, **options)
 
 
-def write_shallow(path: Path, output: OutputSpec | None = None) -> Path:
+def write_shallow(path: Path, output: OutputSpec | None = None, dynamic: bool = False) -> Path:
     """An export of our own network: ReLU6, residuals, depthwise and atrous convolutions, ASPP with image pooling."""
     spec = ModelSpec(
         small_spec().classes,
-        small_spec().input,
+        replace(small_spec().input, dynamic_size=dynamic),
         output or OutputSpec("scores"),
         small_spec().architecture,
     )
