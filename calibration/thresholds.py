@@ -54,8 +54,8 @@ def entropy(seen: Magnitudes) -> float:
 
     For a candidate of n bins the true distribution P is the first n bins with all beyond added to the last; Q spreads the
     counts of each of 128 equal parts evenly over the bins that are not empty in P. The first bin, with the zeros that are half
-    of all values behind ReLU and what is nearly zero, is left out: every grid holds it, and spreading its many counts would make
-    any wide part look wrong.
+    of all values behind ReLU and what is nearly zero, is left out: every grid holds it, and spreading its many counts would
+    make any wide part look wrong.
     """
     counts = seen.counts.copy()
     counts[0] = 0
