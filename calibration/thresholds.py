@@ -33,7 +33,10 @@ def percentile(seen: Magnitudes, percent: float = PERCENTILE) -> float:
 
 
 def mean_squared_error(seen: Magnitudes) -> float:
-    """The threshold with the smallest Σ count · (x − Q(x))², rounding and saturation together, x at the bins' centres."""
+    """The threshold with the smallest Σ count · (x − Q(x))², rounding and saturation together, x at the bins' centres.
+
+    Not below an eighth of the largest magnitude: steps would be finer than bins, which then could not tell them apart.
+    """
     used = np.flatnonzero(seen.counts)
     if not used.size or seen.largest <= 0:
         return seen.largest
@@ -50,11 +53,12 @@ def entropy(seen: Magnitudes) -> float:
     """The threshold whose quantised distribution is nearest to the true one in Kullback–Leibler divergence (Migacz 2017).
 
     For a candidate of n bins the true distribution P is the first n bins with all beyond added to the last; Q spreads the
-    counts of each of 128 equal parts evenly over the bins that are not empty in P. Exact zeros, half of all values behind ReLU,
-    are left out: every grid holds them, and spreading them would make any wide part look wrong.
+    counts of each of 128 equal parts evenly over the bins that are not empty in P. The first bin, with the zeros that are half
+    of all values behind ReLU and what is nearly zero, is left out: every grid holds it, and spreading its many counts would
+    make any wide part look wrong.
     """
     counts = seen.counts.copy()
-    counts[0] = max(0.0, counts[0] - seen.zeros)
+    counts[0] = 0
     used = np.flatnonzero(counts)
     if not used.size or used[-1] < LEVELS:
         return seen.largest
