@@ -33,15 +33,19 @@ def choose_method(
     said: Callable[[str], None] = lambda _: None,
 ) -> list[Trial]:
     """All trials, the best first. With a time budget no trial begins after it is spent; the first one always runs."""
-    started, trials = time.monotonic(), list[Trial]()
+    started, trials, spent = time.monotonic(), list[Trial](), False
 
     def best() -> Trial:
         return max(trials, key=lambda trial: trial.fidelity.snr_db)
 
     def run(methods: Iterable[Method]) -> None:
+        nonlocal spent
         for method in methods:
             begun = time.monotonic()
+            if spent:
+                return
             if trials and time_budget_s is not None and begun - started >= time_budget_s:
+                spent = True
                 said(f"the time budget of {time_budget_s:g} s is spent: {method} and what would follow were not tried")
                 return
             fidelity = judge(calibration.quantise(method).model())

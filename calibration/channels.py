@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from dlv3deploy.calibration.network import Conv, Network
+from dlv3deploy.calibration.network import Conv, Network, read_inside
 
 if TYPE_CHECKING:
     from onnx import NodeProto
@@ -85,16 +85,8 @@ def _join(union: _Union, node: NodeProto, network: Network, through_clips: bool)
             union.join(name, output, begin)
             begin += union.channels(name)
     else:
-        for name in (*inputs, *node.output, *_read_inside(node)):
+        for name in (*inputs, *node.output, *read_inside(node)):
             union.fix(name)
-
-
-def _read_inside(node: NodeProto) -> set[str]:
-    """What the branches of an If, or the body of a Loop, read of the graph around them."""
-    bodies = [attribute.g for attribute in node.attribute if attribute.HasField("g")]
-    inner = [node for body in bodies for node in body.node]
-    results = {result.name for body in bodies for result in body.output}
-    return results.union(*(node.input for node in inner), *map(_read_inside, inner))
 
 
 def _slices_channels(network: Network, node: NodeProto) -> bool:

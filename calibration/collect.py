@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
+from dlv3deploy.calibration.network import read_inside
 from dlv3deploy.calibration.observers import Observers
 from dlv3deploy.core.engine import Batch
 from dlv3deploy.core.errors import UserError
@@ -108,7 +109,7 @@ def _with_outputs(model: ModelProto, names: list[str]) -> bytes:
     needed, nodes = set(names), []
     for node in reversed(model.graph.node):
         if needed.intersection(node.output):
-            needed.update(node.input)
+            needed.update(node.input, read_inside(node))
             nodes.append(node)
     del watched.graph.node[:]
     watched.graph.node.extend(reversed(nodes))

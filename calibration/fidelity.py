@@ -35,7 +35,10 @@ class Fidelity:
 
 
 class ScoreError:
-    """Collects pairs of outputs, N×C×h×w each (or masks of whole numbers, whose classes alone count)."""
+    """Collects pairs of outputs, N×C×h×w each, or of masks of whole numbers.
+
+    Class 7 is no further from class 1 than class 2 is: a position of a mask is one unit of signal, and of noise if it is wrong.
+    """
 
     def __init__(self) -> None:
         self.signal = self.noise = 0.0
@@ -44,14 +47,24 @@ class ScoreError:
     def collect(self, wanted: NDArray[Any], found: NDArray[Any]) -> None:
         if not np.isfinite(found).all():
             raise CheckFailed("the INT8 model returned scores that are not finite")
-        if wanted.dtype.kind == "f" and wanted.ndim == 4 and wanted.shape[1] > 1:
+        if wanted.dtype.kind == "f":
+            self._collect_scores(wanted.astype(np.float64), found.astype(np.float64))
+            return
+        wrong = int(np.count_nonzero(wanted != found))
+        self.signal += wanted.size
+        self.noise += wrong
+        self.same += wanted.size - wrong
+        self.positions += wanted.size
+
+    def _collect_scores(self, wanted: NDArray[np.float64], found: NDArray[np.float64]) -> None:
+        if wanted.ndim == 4 and wanted.shape[1] > 1:
             classes = wanted.argmax(axis=1), found.argmax(axis=1)
             wanted = wanted - wanted.mean(axis=1, keepdims=True)
             found = found - found.mean(axis=1, keepdims=True)
         else:
             classes = np.rint(wanted), np.rint(found)
-        self.signal += float(np.square(wanted, dtype=np.float64).sum())
-        self.noise += float(np.square(wanted - found, dtype=np.float64).sum())
+        self.signal += float(np.square(wanted).sum())
+        self.noise += float(np.square(wanted - found).sum())
         self.same += int(np.count_nonzero(classes[0] == classes[1]))
         self.positions += classes[0].size
 

@@ -135,6 +135,14 @@ class Network:
         return int(self.weights[conv.weight].size) * conv.rows.outputs * conv.columns.outputs
 
 
+def read_inside(node: NodeProto) -> set[str]:
+    """What the branches of an If, or the body of a Loop, read of the graph around them."""
+    bodies = [attribute.g for attribute in node.attribute if attribute.HasField("g")]
+    inner = [node for body in bodies for node in body.node]
+    results = {result.name for body in bodies for result in body.output}
+    return results.union(*(node.input for node in inner), *map(read_inside, inner))
+
+
 def _with_known_shapes(model: ModelProto) -> ModelProto:
     """Shapes that a graph of fixed size computes for itself, as constants.
 

@@ -1,0 +1,117 @@
+"""Which method `auto` takes, on networks whose best method is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from calibration_blocks import stacked
+from calibration_graphs import noise
+from tiny_models import HEIGHT, WIDTH, tiny_deeplab
+
+from dlv3deploy.calibration.auto import choose_method
+from dlv3deploy.calibration.channels import channel_groups
+from dlv3deploy.calibration.equalise import equalised
+from dlv3deploy.calibration.fidelity import Fidelity, Judge
+from dlv3deploy.calibration.method import Method
+from dlv3deploy.calibration.network import Network
+from dlv3deploy.calibration.quantisation import Calibration
+from dlv3deploy.calibration.weights import PER_CHANNEL, WeightGrid
+
+pytest.importorskip("onnxruntime")
+
+
+def broken_twin(network: Network) -> Network:
+    """The same function with channels multiplied by 1/64 to 64."""
+    groups = channel_groups(network)
+    factors = np.exp(np.random.default_rng(0).uniform(-np.log(64), np.log(64), len(groups.free)))
+    return equalised(network, groups, np.where(groups.free, factors, 1))
+
+
+def parts(network: Network, images: int = 3) -> tuple[Calibration, Judge]:
+    size = network.shapes[network.input][2:]
+    return Calibration(network, noise(images, size)), Judge(network.model, noise(2, size, seed=9)())
+
+
+def test_a_network_whose_channels_differ_is_equalised_without_being_told() -> None:
+    calibration, judge = parts(broken_twin(Network.prepared(tiny_deeplab(), HEIGHT, WIDTH)))
+    trials = choose_method(calibration, judge, PER_CHANNEL)
+    assert trials[0].method.equalise
+    plain = max(trial.fidelity.snr_db for trial in trials if not trial.method.equalise)
+    assert trials[0].fidelity.snr_db > plain + 10
+
+
+def test_the_twin_is_judged_as_well_as_the_original() -> None:
+    network = Network.prepared(tiny_deeplab(), HEIGHT, WIDTH)
+    method = Method("mse", equalise=True, bias=True, rounding=True)
+    found = []
+    for each in (network, broken_twin(network)):
+        calibration, judge = parts(each)
+        found.append(judge(calibration.quantise(method).model()).snr_db)
+    assert found[1] == pytest.approx(found[0], abs=1.5)
+
+
+def test_clips_are_passed_where_one_step_covers_a_weight_tensor_and_only_there() -> None:
+    graph, output = stacked(["linear bottlenecks"])
+    calibration, judge = parts(graph.network(output))
+    tried = {
+        grid: [t.method.clips for t in choose_method(calibration, judge, grid)] for grid in (PER_CHANNEL, WeightGrid(8, True))
+    }
+    assert not any(tried[PER_CHANNEL])
+    assert any(tried[WeightGrid(8, True)])
+
+
+class Scripted:
+    """A calibration and a judge in one, which knows what every method is worth."""
+
+    def __init__(self, worth) -> None:
+        self.worth, self.tried = worth, []
+
+    def quantise(self, method: Method):
+        self.tried.append(method)
+        return self
+
+    def model(self) -> Method:
+        return self.tried[-1]
+
+    def __call__(self, method: Method) -> Fidelity:
+        return Fidelity(self.worth(method), 1.0)
+
+
+def test_the_best_comes_first_and_every_step_is_kept_only_when_it_helps() -> None:
+    gains = {"equalise": 5, "valid_taps": 1, "bias": -2, "rounding": 3}
+    script = Scripted(lambda m: 2 * (m.observer == "mse") + sum(gain for name, gain in gains.items() if getattr(m, name)))
+    trials = choose_method(script, script, PER_CHANNEL)
+    assert trials[0].method == Method("mse", valid_taps=True, equalise=True, rounding=True)
+    values = [trial.fidelity.snr_db for trial in trials]
+    assert values == sorted(values, reverse=True)
+    assert len(set(script.tried)) == len(script.tried)
+
+
+def test_bias_and_rounding_are_tried_together_too() -> None:
+    """Each alone does harm here, both together help."""
+    script = Scripted(lambda m: 5 if m.bias and m.rounding else -1 if m.bias or m.rounding else 0)
+    best = choose_method(script, script, PER_CHANNEL)[0].method
+    assert (best.bias, best.rounding) == (True, True)
+
+
+def test_minimum_and_maximum_are_not_weighted_by_valid_taps() -> None:
+    script = Scripted(lambda m: m.observer == "min-max")
+    choose_method(script, script, PER_CHANNEL)
+    assert not any(method.valid_taps for method in script.tried)
+
+
+def test_without_any_time_the_first_method_runs_and_it_is_said_once_that_others_did_not() -> None:
+    script, said = Scripted(lambda m: 0), list[str]()
+    trials = choose_method(script, script, PER_CHANNEL, 0, said.append)
+    assert [trial.method for trial in trials] == script.tried == [Method("min-max")]
+    assert len(said) == 1
+    assert "budget of 0 s" in said[0]
+
+
+def test_time_that_is_not_spent_changes_nothing() -> None:
+    script, said = Scripted(lambda m: 0), list[str]()
+    choose_method(script, script, PER_CHANNEL, 1e6, said.append)
+    unlimited = Scripted(lambda m: 0)
+    choose_method(unlimited, unlimited, PER_CHANNEL)
+    assert script.tried == unlimited.tried
+    assert said == []

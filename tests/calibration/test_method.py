@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dlv3deploy.calibration.method import STEPS, Method, parse_method
+from dlv3deploy.calibration.thresholds import THRESHOLDS
+from dlv3deploy.calibration.weights import PER_CHANNEL, WeightGrid
+from dlv3deploy.core.errors import UserError
+
+METHODS = st.builds(
+    lambda observer, steps: Method(observer, **{step.replace("-", "_"): True for step in steps}),
+    st.sampled_from(list(THRESHOLDS)),
+    st.sets(st.sampled_from(list(STEPS))).filter(lambda steps: "clips" not in steps or "equalise" in steps),
+)
+
+
+@given(METHODS)
+def test_a_method_is_read_from_what_it_is_called(method: Method) -> None:
+    assert parse_method(str(method), PER_CHANNEL) == method
+
+
+def test_the_order_of_steps_and_spaces_do_not_matter() -> None:
+    assert parse_method(" mse + bias+equalise ", PER_CHANNEL) == Method("mse", equalise=True, bias=True)
+
+
+def test_the_weights_grid_goes_with_the_method() -> None:
+    grid = WeightGrid(4, per_tensor=True)
+    method = parse_method("entropy+rounding", grid)
+    assert method.grid == grid
+    assert str(method) == "entropy+rounding, 4-bit weights, one step per weight tensor"
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("magic", "magic"),
+        ("mse+magic", "magic"),
+        ("MSE", "MSE"),
+        ("mse+valid_taps", "valid_taps"),
+        ("equalise", "equalise"),
+        ("mse+entropy", "entropy"),
+        ("auto+bias", "auto"),
+        ("", "nothing"),
+        ("mse+", "nothing"),
+        ("+bias", "nothing"),
+    ],
+)
+def test_what_is_unknown_is_named_with_all_that_exists(text: str, named: str) -> None:
+    with pytest.raises(UserError) as refused:
+        parse_method(text, PER_CHANNEL)
+    assert f"{named}: is unknown" in str(refused.value)
+    assert all(name in str(refused.value) for name in (*THRESHOLDS, *STEPS, "auto"))
+
+
+def test_clips_without_equalise_says_what_to_write() -> None:
+    with pytest.raises(UserError, match=r"equalise\+clips"):
+        parse_method("mse+clips", PER_CHANNEL)
+
+
+def test_patches_are_looked_at_only_for_biases_and_rounding() -> None:
+    assert not Method("mse", valid_taps=True, equalise=True, clips=True).needs_patches
+    assert Method(bias=True).needs_patches
+    assert Method(rounding=True).needs_patches
