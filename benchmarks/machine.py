@@ -33,7 +33,7 @@ class Machine:
 def this_machine(gpu: str | None) -> Machine:
     """Of the GPU only its name is needed, and who asks torch for it has loaded torch."""
     cores = len(os.sched_getaffinity(0))
-    return Machine(_cpu_model(), cores, gpu, _torch_version(), platform.python_version(), dlv3deploy.__version__)
+    return Machine(_cpu_model(), cores, gpu, installed("torch"), platform.python_version(), dlv3deploy.__version__)
 
 
 def _cpu_model() -> str:
@@ -46,8 +46,9 @@ def _cpu_model() -> str:
     return names[0] if names else platform.machine()
 
 
-def _torch_version() -> str | None:
+def installed(package: str) -> str | None:
+    """The version of a package, or None where it is not installed."""
     try:
-        return version("torch")
+        return version(package)
     except PackageNotFoundError:
         return None

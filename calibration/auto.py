@@ -1,8 +1,8 @@
 """`auto`: the method whose scores on images that it was not calibrated on are nearest to the float network's.
 
 Cheap methods first, all of them from the same few statistics: every observer, on the network as it is and equalised. The best
-of them goes on with bias correction and learned rounding, each kept only when it helps. Equalisation through ReLU6 adds
-operations to the graph, so it is tried only where one step per weight tensor leaves no other way.
+of them goes on with bias correction and learned rounding, each kept only when it helps. Two things are tried on coarse weights
+alone: equalisation through ReLU6, which adds operations to the graph, and layers one after another, which is slow.
 """
 
 from __future__ import annotations
@@ -57,6 +57,8 @@ def choose_method(
         run([replace(chosen, valid_taps=True)])
     run([replace(best().method, bias=True)])
     run([replace(best().method, bias=bias, rounding=True) for bias in (False, True)])
+    if grid.is_coarse:
+        run([replace(best().method, bias=True, rounding=True, sequential=True)])
     return sorted(trials, key=lambda trial: -trial.fidelity.snr_db)
 
 

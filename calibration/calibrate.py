@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 from dlv3deploy.calibration.auto import Trial, choose_method
 from dlv3deploy.calibration.fidelity import Judge
 from dlv3deploy.calibration.implicit import JETPACK_6, write_implicit
+from dlv3deploy.calibration.int8_network import Quantisation
 from dlv3deploy.calibration.method import AUTO, Method, parse_method
 from dlv3deploy.calibration.mixed import ALL_INT8, Mixture, search_mixture
 from dlv3deploy.calibration.network import Network
 from dlv3deploy.calibration.pictures import Pictures, images_hash, spread
-from dlv3deploy.calibration.quantisation import Calibration, Quantisation
+from dlv3deploy.calibration.quantisation import Calibration
 from dlv3deploy.calibration.report import layer_report
 from dlv3deploy.calibration.report_file import read_report, write_report
 from dlv3deploy.calibration.sensitivity import sensitivities

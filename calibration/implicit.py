@@ -8,10 +8,12 @@ in floating point, so what only a ReLU or a pooling reads takes the scale of wha
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Protocol
 
+from dlv3deploy.calibration.grid import Range
 from dlv3deploy.calibration.network import Network
-from dlv3deploy.calibration.quantisation import Quantisation
 from dlv3deploy.calibration.trt_cache import Calibrator, write_cache
 from dlv3deploy.core.files import write_bytes
 
@@ -20,14 +22,24 @@ CALIBRATOR: Calibrator = "EntropyCalibration2"  # the class that trtexec and DLA
 KEEPS_SCALE = {"Clip", "Identity", "MaxPool", "Relu"}
 
 
-def write_implicit(quantisation: Quantisation, onnx_path: Path, cache_path: Path, trt_version: str = JETPACK_6) -> None:
+class Ranged(Protocol):
+    """A network whose floats lie on grids, and the ranges of its activations."""
+
+    @property
+    def network(self) -> Network: ...
+
+    @property
+    def ranges(self) -> Mapping[str, Range]: ...
+
+
+def write_implicit(quantisation: Ranged, onnx_path: Path, cache_path: Path, trt_version: str = JETPACK_6) -> None:
     """Write the graph without Q/DQ pairs and the cache that TensorRT `trt_version` reads for it. Raises UserError for a version
     that has no implicit INT8."""
     write_cache(cache_path, tensor_scales(quantisation), CALIBRATOR, trt_version)
     write_bytes(onnx_path, quantisation.network.model.SerializeToString())
 
 
-def tensor_scales(quantisation: Quantisation) -> dict[str, float]:
+def tensor_scales(quantisation: Ranged) -> dict[str, float]:
     """The step of every tensor that has a grid, and of what those tensors were activated or pooled from, in the graph's
     order."""
     network = quantisation.network

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dlv3deploy.calibration.fidelity import decibels
+from dlv3deploy.calibration.int8_network import Quantisation
 from dlv3deploy.calibration.network import Conv
 from dlv3deploy.calibration.output_error import ErrorFacts, Map, OutputError
-from dlv3deploy.calibration.quantisation import Quantisation
 from dlv3deploy.core.dilation import ValidTaps
 
 

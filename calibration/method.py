@@ -16,6 +16,7 @@ STEPS = {
     "clips": "equalisation passes ReLU6, whose bound becomes one per channel",
     "bias": "biases make good for the mean error, padding counted",
     "rounding": "weights are rounded so that outputs stay, not weights",
+    "sequential": "layers one after another, for what the INT8 network before each passes on",
 }
 
 
@@ -29,6 +30,7 @@ class Method:
     clips: bool = False
     bias: bool = False
     rounding: bool = False
+    sequential: bool = False
     grid: WeightGrid = PER_CHANNEL
 
     def __str__(self) -> str:
@@ -51,6 +53,8 @@ def parse_method(text: str, grid: WeightGrid) -> Method:
         raise UserError(f"--method {text}: {unknown[0] or 'nothing'}", "is unknown", f"give {choices}")
     chosen: dict[str, Any] = {step.replace("-", "_"): True for step in steps}
     method = Method(observer, grid=grid, **chosen)
+    if method.sequential and not (method.bias and method.rounding):
+        raise UserError(f"--method {text}", "sequential finds weights and biases together", "write bias+rounding+sequential")
     if method.clips and not method.equalise:
         raise UserError(f"--method {text}", "clips is a way to equalise", "write equalise+clips")
     return method

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from dlv3deploy.calibration.quantisation import Quantisation
+from dlv3deploy.calibration.int8_network import Quantisation
 from dlv3deploy.calibration.sensitivity import Sensitivity
 
 if TYPE_CHECKING:

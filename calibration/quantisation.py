@@ -7,10 +7,9 @@ again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,50 +18,17 @@ from dlv3deploy.calibration.collect import observe
 from dlv3deploy.calibration.equalise import cross_layer_equalised
 from dlv3deploy.calibration.grid import Range, on_grid
 from dlv3deploy.calibration.histogram import Histogram, Magnitudes
+from dlv3deploy.calibration.int8_network import Batches, Quantisation
 from dlv3deploy.calibration.method import Method
 from dlv3deploy.calibration.network import Conv, Network
 from dlv3deploy.calibration.observers import ChannelRange, Observer
 from dlv3deploy.calibration.patches import PatchMean, PatchMoments
 from dlv3deploy.calibration.placement import Placement, place
-from dlv3deploy.calibration.quantize import quantized, shared_ranges
+from dlv3deploy.calibration.quantize import shared_ranges
+from dlv3deploy.calibration.sequential import sequentially_rounded
 from dlv3deploy.calibration.thresholds import THRESHOLDS
 from dlv3deploy.calibration.valid_taps import reads_per_position
 from dlv3deploy.calibration.weights import corrected_bias, rounded_weight
-from dlv3deploy.core.engine import Batch
-
-if TYPE_CHECKING:
-    from onnx import ModelProto
-
-Batches = Callable[[], Iterable[Batch]]  # every call begins a new pass over the images
-
-
-@dataclass(frozen=True)
-class Quantisation:
-    """An INT8 network: floats that lie on grids, and the grids. `seen` are the histograms that the ranges come from.
-
-    `float_network` is what was rounded: the same channel factors, so that inner tensors can be compared.
-    """
-
-    network: Network
-    float_network: Network
-    placement: Placement
-    ranges: dict[str, Range]
-    weight_steps: dict[str, NDArray[np.float32]]
-    method: Method
-    seen: dict[str, Magnitudes]
-
-    def model(self) -> ModelProto:
-        """The Q/DQ graph."""
-        return quantized(self.network.model, self.placement, self.ranges, self.weight_steps)
-
-    def keeping(self, float_convs: Collection[str]) -> Quantisation:
-        """The same with these convolutions in floating point, their weights and biases as they were."""
-        plain = self.float_network.weights
-        restored = [name for conv in self.network.convs if conv.name in float_convs for name in (conv.weight, conv.bias)]
-        network = self.network.with_weights({name: plain[name] for name in restored})
-        placement = place(network.model.graph, {*self.placement.kept_float, *float_convs})
-        ranges = {name: self.ranges[name] for name in placement.tensors}
-        return replace(self, network=network, placement=placement, ranges=ranges)
 
 
 @dataclass
@@ -142,7 +108,8 @@ class Statistics:
                 means = moments.mean.compute(), moments.mean_on_grid.compute()
                 changed[conv.bias] = corrected_bias(self.network.weights[conv.bias], weight, rounded.values, conv, *means)
         network = self.network.with_weights(changed)
-        return Quantisation(network, self.network, self.placement, ranges, steps, method, self.histograms(method.valid_taps))
+        result = Quantisation(network, self.network, self.placement, ranges, steps, method, self.histograms(method.valid_taps))
+        return sequentially_rounded(result, self.batches) if method.sequential else result
 
     def _what_is_read(self, ranges: dict[str, Range], method: Method) -> dict[str, _Read]:
         observers: dict[str, list[Observer]] = {}

@@ -14,8 +14,8 @@ from typing import Any
 from dlv3deploy.calibration.advice import Advised, advise, overall_advice
 from dlv3deploy.calibration.collect import Runner
 from dlv3deploy.calibration.fidelity import Fidelity, Judge, ScoreError
+from dlv3deploy.calibration.int8_network import Quantisation
 from dlv3deploy.calibration.layer_facts import LayerFacts, LayerWatch
-from dlv3deploy.calibration.quantisation import Quantisation
 from dlv3deploy.calibration.sensitivity import sensitivities
 from dlv3deploy.calibration.side_by_side import alone, channel_maxima, on_its_grid, side_by_side
 from dlv3deploy.calibration.tensor_facts import TensorFacts, tensor_facts

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dlv3deploy.calibration.fidelity import Fidelity
+from dlv3deploy.calibration.int8_network import Quantisation
 from dlv3deploy.calibration.network import Conv
 from dlv3deploy.calibration.placement import Placement
-from dlv3deploy.calibration.quantisation import Quantisation
 from dlv3deploy.calibration.quantize import quantized
 from dlv3deploy.core.progress import tracked
 

@@ -22,9 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dlv3deploy.calibration.collect import Runner
+from dlv3deploy.calibration.int8_network import Batches, Quantisation
 from dlv3deploy.calibration.network import Conv, Network
 from dlv3deploy.calibration.patches import PatchMean, PatchMoments, from_blocks, to_blocks
-from dlv3deploy.calibration.quantisation import Batches, Quantisation
 from dlv3deploy.calibration.quantize import dequantized_name
 from dlv3deploy.calibration.weights import corrected_bias, rounded_weight
 

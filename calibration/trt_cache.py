@@ -64,7 +64,17 @@ def write_cache(path: Path, scales: Mapping[str, float], calibrator: Calibrator,
         )
     if not scales:
         raise UserError(str(path), "would hold no scale, and TensorRT would calibrate on nothing", "calibrate first")
-    lines = [f"TRT-{header_version(trt_version)}-{calibrator}", *(_line(name, scale) for name, scale in scales.items())]
+    _write(path, CalibrationCache(header_version(trt_version), calibrator, dict(scales)))
+
+
+def rewrite_cache(path: Path, scales: Mapping[str, float]) -> None:
+    """Put other scales under the first line that the file has. Raises UserError as reading and writing do."""
+    found = read_cache(path)
+    _write(path, CalibrationCache(found.version, found.calibrator, dict(scales)))
+
+
+def _write(path: Path, cache: CalibrationCache) -> None:
+    lines = [f"TRT-{cache.version}-{cache.calibrator}", *(_line(name, scale) for name, scale in cache.scales.items())]
     write_bytes(path, "".join(f"{line}\n" for line in lines).encode("utf-8"))
 
 

@@ -21,7 +21,6 @@ from dlv3deploy.commands.options import (
     given_options,
     parse_size,
 )
-from dlv3deploy.core.spec import Architecture
 from dlv3deploy.core.workspace import DEFAULT_ROOT, Workspace
 
 OF_GRAPHS = ("size", "every", "classes", "ignore_index", "mean", "std", "output")
@@ -125,6 +124,8 @@ def _tuples(architecture: dict[str, Any]) -> dict[str, Any]:
 
 def _summary(spec: dict[str, Any]) -> Iterable[tuple[str, str]]:
     given, names = spec["input"], spec["classes"]["names"]
+    from dlv3deploy.core.spec import Architecture
+
     architecture, training = spec["architecture"], spec["training"]
     if architecture:
         yield "network", str(Architecture(**{**architecture, **_tuples(architecture)}))

@@ -12,6 +12,7 @@ import typer
 from dlv3deploy.commands.options import SIZE, WorkspaceOption, given_options, parse_choice, parse_pair, resolve_classes
 from dlv3deploy.commands.train_input import parse_input
 from dlv3deploy.commands.train_network import DEFAULT_STRIDE, parse_aspp_rates, parse_multi_grid
+from dlv3deploy.commands.train_quantized import train_quantized
 from dlv3deploy.commands.train_together import check_effect, check_together
 from dlv3deploy.core.workspace import DEFAULT_ROOT, Workspace
 
@@ -62,6 +63,10 @@ def train(
         Path | None,
         _start("--from", help="Checkpoint to go on from: its network, at this or another output stride."),
     ] = None,
+    quantize: Annotated[
+        bool,
+        _start("--quantize", help="Fine-tune the workspace's INT8 file, or that of --from FILE.onnx, in a few hundred steps."),
+    ] = False,
     resume: Annotated[bool, _start("--resume", help="Go on with the run that stopped in this workspace.")] = False,
     restart: Annotated[bool, _start("--restart", help="Begin again although an unfinished run lies here.")] = False,
     classes: Annotated[
@@ -127,6 +132,10 @@ def train(
     from dlv3deploy.train.plan import TrainingPlan
     from dlv3deploy.train.settings import Optimiser, Precision, Settings
     from dlv3deploy.train.weights.download import require_weights, weights_file
+
+    if quantize:
+        train_quantized(given_options(context), context.params)
+        return
 
     # Options first, then the data, then torch: what is wrong is said before anything is opened that takes seconds.
     given, place = given_options(context), Workspace(workspace)

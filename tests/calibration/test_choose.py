@@ -249,4 +249,4 @@ def test_no_picture_only_blank_ones_a_bad_count_and_a_bad_rule_are_refused(stree
     with pytest.raises(UserError, match="at least one"):
         choose(street, 0, "spread")
     with pytest.raises(UserError, match="spread, random, even"):
-        choose(street, 5, "nearest")  # type: ignore[arg-type]
+        choose(street, 5, "nearest")  # type: ignore[arg-type]  # on purpose

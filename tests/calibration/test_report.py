@@ -16,9 +16,10 @@ from tiny_models import HEIGHT, WIDTH, GraphWriter, tiny_deeplab
 from dlv3deploy.calibration.fidelity import Judge
 from dlv3deploy.calibration.grid import Range
 from dlv3deploy.calibration.histogram import Histogram
+from dlv3deploy.calibration.int8_network import Quantisation
 from dlv3deploy.calibration.method import Method
 from dlv3deploy.calibration.network import Network
-from dlv3deploy.calibration.quantisation import Calibration, Quantisation
+from dlv3deploy.calibration.quantisation import Calibration
 from dlv3deploy.calibration.report import CalibrationReport, layer_report
 from dlv3deploy.calibration.report_file import read_report, write_report
 from dlv3deploy.calibration.tensor_facts import tensor_facts

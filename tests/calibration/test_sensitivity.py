@@ -10,9 +10,10 @@ from tiny_models import HEIGHT, WIDTH, tiny_deeplab
 
 from dlv3deploy.calibration.fidelity import Judge
 from dlv3deploy.calibration.grid import Range
+from dlv3deploy.calibration.int8_network import Quantisation
 from dlv3deploy.calibration.method import Method
 from dlv3deploy.calibration.network import Network
-from dlv3deploy.calibration.quantisation import Calibration, Quantisation
+from dlv3deploy.calibration.quantisation import Calibration
 from dlv3deploy.calibration.sensitivity import sensitivities
 
 pytest.importorskip("onnxruntime")

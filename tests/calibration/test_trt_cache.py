@@ -108,7 +108,7 @@ def test_nothing_to_write_and_an_unknown_calibrator_are_refused(tmp_path: Path) 
     with pytest.raises(UserError, match="no scale"):
         write_cache(tmp_path / "c", {}, "EntropyCalibration2", "8.6.1")
     with pytest.raises(UserError, match="EntropyCalibration2 or MinMaxCalibration"):
-        write_cache(tmp_path / "c", {"a": 1.0}, "entropy", "8.6.1")  # type: ignore[arg-type]
+        write_cache(tmp_path / "c", {"a": 1.0}, "entropy", "8.6.1")  # type: ignore[arg-type]  # on purpose
 
 
 @pytest.mark.parametrize(

@@ -20,8 +20,10 @@ OF_OTHERS = {
     "--nnodes",
     "--nproc-per-node",
     "--rdzv-endpoint",
+    "--onnx",
+    "--calib",
     "--help",
-}  # pip's, torchrun's, all commands'
+}  # pip's, torchrun's, trtexec's, all commands'
 
 
 def options_of(name: str) -> set[str]:

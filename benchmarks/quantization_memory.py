@@ -1,0 +1,44 @@
+"""What calibrating takes as images become more: ours streams them, ONNX Runtime's histograms keep all activations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from measured import Limits
+from peer_environment import Peers
+from quantization_cases import Request, open_case
+from quantization_makers import made
+from quantization_methods import Method
+
+from dlv3deploy.core.progress import say
+
+OURS, PEER = Method("ours", "entropy"), Method("ort", "entropy")
+RUNS = ((OURS, 10), (OURS, 100), (OURS, 200), (PEER, 100))
+
+
+@dataclass(frozen=True)
+class MemoryRow:
+    """`end` says how the process ended, `reason` why it failed; `about` names model and size."""
+
+    title: str
+    images: int
+    seconds: float
+    peak_mb: int
+    end: str
+    reason: str
+    about: str
+
+
+def memory_rows(request: Request, workspace: Path, peers: Peers, limits: Limits) -> Iterator[MemoryRow]:
+    """Calibrations of one model with different numbers of images, one row each as it is measured."""
+    for method, count in RUNS:
+        folder = workspace / "memory" / f"{method.folder}-{count}"
+        case = open_case(replace(request, calibrate=(0, 1)), folder, count, every=10**6, size=None)
+        say(f"memory: {method.title}, {count} images")
+        result = made(method, case, folder, peers, limits)
+        height, width = case.size
+        about = f"{case.name} at {height}×{width}"
+        used = len(list(case.images.iterdir()))
+        yield MemoryRow(method.title, used, result.seconds, result.peak_mb, result.end, result.reason, about)

@@ -1,0 +1,91 @@
+"""The rows of the quantisation table, by the names that `--methods` takes.
+
+`ort:…` and `modelopt:…` are the peers', `ours:METHOD[@per-tensor][@4-bit]` any METHOD that `dlv3deploy calibrate` knows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Literal
+
+from dlv3deploy.core.errors import UserError
+
+Maker = Literal["float", "ort", "modelopt", "ours"]
+STEPS = ("valid-taps", "equalise", "clips", "bias", "rounding")
+ABLATION = ("min-max", *accumulate(("mse", *STEPS), lambda method, step: f"{method}+{step}"))
+EVERYTHING = ABLATION[-1]
+
+
+@dataclass(frozen=True)
+class Method:
+    """`method` in the words of whoever makes the model; weights have a scale for each channel unless `per_tensor`."""
+
+    maker: Maker
+    method: str = ""
+    per_tensor: bool = False
+    weight_bits: int = 8
+    float_bias: bool = False
+
+    @property
+    def name(self) -> str:
+        if self.maker == "float":
+            return "fp32"
+        marks = (("@per-tensor", self.per_tensor), ("@4-bit", self.weight_bits == 4), ("@float-bias", self.float_bias))
+        return f"{self.maker}:{self.method}" + "".join(mark for mark, is_set in marks if is_set)
+
+    @property
+    def title(self) -> str:
+        if self.maker == "float":
+            return "FP32"
+        makers = {"ort": "ONNX Runtime", "modelopt": "ModelOpt", "ours": "dlv3deploy"}
+        marks = (
+            ("per-tensor weights", self.per_tensor),
+            ("4-bit weights", self.weight_bits == 4),
+            ("float biases", self.float_bias),
+        )
+        return ", ".join((f"{makers[self.maker]} {self.method}", *(mark for mark, is_set in marks if is_set)))
+
+    @property
+    def folder(self) -> str:
+        return self.name.replace(":", "-").replace("@", "-")
+
+
+FLOAT = Method("float")
+# ONNX Runtime's entropy calibrator has 128 bins for 128 levels, and `quantize_static` no option for more (1.32): unless the
+# range grows from image to image its one candidate is the full range, which is min-max.
+PEERS = (
+    Method("ort", "min-max"),
+    Method("ort", "min-max", float_bias=True),
+    Method("ort", "percentile"),
+    Method("ort", "entropy"),
+    Method("ort", "min-max", per_tensor=True),
+    Method("modelopt", "max"),
+    Method("modelopt", "entropy"),
+)
+OURS = (
+    *(Method("ours", method) for method in (*ABLATION, "auto")),
+    *(Method("ours", method, per_tensor=True) for method in ("min-max", "auto")),
+    *(Method("ours", method, weight_bits=4) for method in ("min-max", EVERYTHING, "auto")),
+)
+ALL = (*PEERS, *OURS)
+
+
+def parse_methods(text: str) -> tuple[Method, ...]:
+    """`all`, or names and groups (`ort`, `modelopt`, `ours`) with commas between them. Raises UserError."""
+    chosen: dict[Method, None] = {}
+    for name in text.split(","):
+        chosen |= dict.fromkeys(_named(name.strip()))
+    return tuple(chosen)
+
+
+def _named(name: str) -> tuple[Method, ...]:
+    found = tuple(method for method in ALL if name in ("all", method.maker, method.name))
+    if found or name == FLOAT.name:  # which is always measured
+        return found
+    maker, _, rest = name.partition(":")
+    method, *marks = rest.split("@")
+    if maker == "ours" and method and set(marks) <= {"per-tensor", "4-bit"}:
+        return (Method("ours", method, "per-tensor" in marks, 4 if "4-bit" in marks else 8),)
+    listed = ", ".join(("all", "ort", "modelopt", "ours", *(peer.name for peer in PEERS)))
+    raise UserError(f"method {name!r}", "is unknown", f"use some of {listed}, ours:METHOD[@per-tensor][@4-bit]")

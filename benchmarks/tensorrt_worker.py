@@ -1,0 +1,38 @@
+"""Whether TensorRT-RTX builds an ONNX file at one input size, with no GPU needed. Run by quantization.py.
+
+    python benchmarks/tensorrt_worker.py MODEL HEIGHT WIDTH
+
+Exit codes: 0 built, 3 refused, others when it crashed; the reason is the last line on stderr.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+
+from dlv3deploy.core.errors import UserError
+from dlv3deploy.core.graph import fix_input, load_onnx
+from dlv3deploy.core.progress import say
+from dlv3deploy.engines.dialect import TENSORRT_RTX
+from dlv3deploy.engines.tensorrt_backend import TensorRTBackend
+
+BUILT, REFUSED = ANSWERS = (0, 3)
+CAPABILITY = "8.9"  # acceptance is the parser's and the builder's, and one capability builds sooner than all
+
+
+def main() -> int:
+    path, height, width = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+    try:
+        model = fix_input(load_onnx(path), (1, 3, height, width))
+        with tempfile.TemporaryDirectory() as folder:
+            backend = TensorRTBackend(TENSORRT_RTX, (CAPABILITY,))
+            backend.build(model.SerializeToString(), Path(folder) / "model.engine", path.name)
+    except UserError as error:
+        say(error.rule.replace("\n", " "))
+        return REFUSED
+    return BUILT
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,99 @@
+"""Putting a fine-tuned model in the place of the calibrated one that it was tuned from, and all that lies beside it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dlv3deploy.calibration.fidelity import Fidelity
+from dlv3deploy.calibration.grid import QMAX, Range
+from dlv3deploy.calibration.implicit import tensor_scales
+from dlv3deploy.calibration.network import Network
+from dlv3deploy.calibration.table import CalibrationTable
+from dlv3deploy.calibration.trt_cache import rewrite_cache
+from dlv3deploy.core.files import replacing, sha256_of
+from dlv3deploy.core.graph import embed_spec, load_onnx, save_onnx
+from dlv3deploy.core.spec import ModelSpec, TrainingFacts
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """What fine-tuning made: the graph, the step of every activation's grid, the updates taken, and the settings in words.
+
+    `fidelity` is how near it comes to the float model, `training` what it was tuned on.
+    """
+
+    model: ModelProto
+    activation_steps: Mapping[str, float]
+    steps: int
+    settings: str
+    fidelity: Fidelity
+    training: TrainingFacts
+
+
+def put_in_place(
+    tuning: Tuning, spec: ModelSpec, int8_path: Path, table: CalibrationTable, table_path: Path
+) -> CalibrationTable:
+    """Write the tuned model and its table over the calibrated ones, which stay beside them as `….previous.…`.
+
+    `spec` is the calibrated file's. The new table has a key of its own: calibrating as before makes the calibrated model anew,
+    and what was built from it is told apart.
+    """
+    learned = f"fine-tuned {tuning.steps} of {tuning.settings} on {tuning.training.data}"
+    key = replace(table.key, method=f"{table.key.method}, {learned}")
+    made = replace(
+        table,
+        key=key,
+        ranges=tuned_ranges(table.ranges, tuning.activation_steps),
+        chosen=f"{table.chosen}, fine-tuned {tuning.steps} steps",
+        fidelity=tuning.fidelity,
+    )
+    parents = {"calibrated": sha256_of(int8_path), "calibration": key.digest()}
+    embed_spec(tuning.model, replace(spec, training=tuning.training).made_from(**parents))
+    for path in (int8_path, table_path):
+        with replacing(path.with_suffix(f".previous{path.suffix}")) as partial:
+            shutil.copyfile(path, partial)
+    _rewrite_implicit(tuning.model, made.ranges, int8_path)
+    save_onnx(int8_path, tuning.model)
+    made.write(table_path)
+    return made
+
+
+def tuned_ranges(ranges: Mapping[str, Range], steps: Mapping[str, float]) -> dict[str, Range]:
+    """`ranges` stretched to the new steps; a tensor without a pair of its own follows those it shares a range with."""
+    stretched = {name: _stretched(ranges[name], step) for name, step in steps.items() if name in ranges}
+    sharing = {ranges[name]: found for name, found in stretched.items()}
+    return {name: stretched.get(name, sharing.get(before, before)) for name, before in ranges.items()}
+
+
+def _stretched(before: Range, step: float) -> Range:
+    if not max(abs(before.low), abs(before.high)):
+        return Range(-step * QMAX, step * QMAX)
+    factor = step / before.step()
+    return Range(before.low * factor, before.high * factor)
+
+
+@dataclass(frozen=True)
+class _Tuned:
+    network: Network
+    ranges: Mapping[str, Range]
+
+
+def _rewrite_implicit(model: ModelProto, ranges: Mapping[str, Range], int8_path: Path) -> None:
+    """The graph and the cache for implicit INT8, where calibration left them, with the weights and steps of `model`."""
+    from onnx import numpy_helper
+
+    graph_path, cache_path = int8_path.with_suffix(".implicit.onnx"), int8_path.with_suffix(".cache")
+    if not (graph_path.is_file() and cache_path.is_file()):
+        return
+    plain = Network(load_onnx(graph_path))
+    learned = {w.name: numpy_helper.to_array(w) for w in model.graph.initializer if w.name in plain.weights}
+    network = plain.with_weights(learned)
+    rewrite_cache(cache_path, tensor_scales(_Tuned(network, ranges)))
+    save_onnx(graph_path, network.model)

@@ -1,0 +1,85 @@
+"""What quantisation costs, against plain loops over pixels."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from quantization_scores import BOUNDARY_PIXELS, MaskScores, agreement, near_boundary, score_masks, worst_class_drop
+
+from dlv3deploy.core.classes import Classes
+
+pytest.importorskip("cv2")
+
+VOID = 255
+THREE = Classes(("road", "car", "sky"), ((0, 0, 0), (1, 1, 1), (2, 2, 2)), VOID)
+
+
+def blocks(seed: int, ids: tuple[int, ...], size: tuple[int, int] = (40, 56), grain: int = 8) -> NDArray[np.uint8]:
+    """A label of patches, large enough that some pixels lie far from every boundary."""
+    small = np.random.default_rng(seed).choice(np.array(ids, np.uint8), (size[0] // grain, size[1] // grain))
+    return np.kron(small, np.ones((grain, grain), np.uint8))
+
+
+def near_boundary_by_hand(label: NDArray[np.uint8], pixels: int) -> NDArray[np.bool_]:
+    found = np.zeros(label.shape, bool)
+    for y in range(label.shape[0]):
+        for x in range(label.shape[1]):
+            window = label[max(0, y - pixels) : y + pixels + 1, max(0, x - pixels) : x + pixels + 1]
+            found[y, x] = (window != label[y, x]).any()
+    return found
+
+
+def miou_by_hand(mask: NDArray[np.uint8], label: NDArray[np.uint8], counted: NDArray[np.bool_]) -> float:
+    shares = []
+    for each in range(len(THREE)):
+        union = (((mask == each) | (label == each)) & counted).sum()
+        if union:
+            shares.append(((mask == each) & (label == each) & counted).sum() / union)
+    return float(np.mean(shares))
+
+
+@pytest.mark.parametrize("pixels", [1, 3, BOUNDARY_PIXELS])
+@pytest.mark.parametrize("seed", range(3))
+def test_boundaries_are_where_another_id_lies_in_the_window(seed: int, pixels: int) -> None:
+    label = blocks(seed, (0, 1, 2, VOID), grain=8)
+    assert np.array_equal(near_boundary(label, pixels), near_boundary_by_hand(label, pixels))
+
+
+def test_one_id_everywhere_has_no_boundary() -> None:
+    assert not near_boundary(np.full((9, 9), 4, np.uint8), BOUNDARY_PIXELS).any()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_scores_are_those_counted_by_hand_and_void_counts_nowhere(seed: int) -> None:
+    label = blocks(seed, (0, 0, 0, 1, 2, VOID), (64, 96), grain=16)
+    random = np.random.default_rng(seed)
+    mask = np.where(random.random(label.shape) < 0.2, random.integers(0, 3, label.shape), np.minimum(label, 2)).astype(np.uint8)
+    floats = np.minimum(label, 2)
+    scores = score_masks([mask], [label], [floats], THREE)
+    counted = label != VOID
+    assert scores.miou == pytest.approx(miou_by_hand(mask, label, counted))
+    near = near_boundary_by_hand(label, BOUNDARY_PIXELS)
+    assert scores.boundary_miou == pytest.approx(miou_by_hand(mask, label, counted & near))
+    assert scores.boundary_miou != pytest.approx(scores.miou)
+    assert scores.agreement == pytest.approx((mask == floats).mean())
+    assert scores.images == 1
+    again, other = (score_masks([given], [label], [floats], THREE).masks_sha256 for given in (mask.copy(), floats))
+    assert scores.masks_sha256 == again != other
+
+
+def test_agreement_counts_pixels_of_images_of_any_size() -> None:
+    ones = [np.ones((2, 3), np.uint8), np.ones((4, 5), np.uint8)]
+    others = [np.ones((2, 3), np.uint8), np.zeros((4, 5), np.uint8)]
+    assert agreement(ones, others) == 6 / 26
+
+
+def test_the_worst_class_is_the_one_that_loses_most_and_an_unseen_one_is_none() -> None:
+    floats = MaskScores(0.5, 0.4, {"road": 0.9, "car": 0.5, "sky": None}, 1.0, 1)
+    after = MaskScores(0.4, 0.3, {"road": 0.85, "car": 0.3, "sky": None}, 0.9, 1)
+    name, drop = worst_class_drop(after, floats) or ("", 0.0)
+    assert (name, drop) == ("car", pytest.approx(0.2))
+    gone = MaskScores(0.4, 0.3, {"road": None, "car": 0.5, "sky": None}, 0.9, 1)
+    assert worst_class_drop(gone, floats) == ("road", 0.9)
+    nothing = MaskScores(0.0, 0.0, {"road": None}, 1.0, 1)
+    assert worst_class_drop(nothing, nothing) is None
