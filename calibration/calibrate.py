@@ -21,6 +21,7 @@ from dlv3deploy.calibration.report import layer_report
 from dlv3deploy.calibration.report_file import read_report, write_report
 from dlv3deploy.calibration.sensitivity import sensitivities
 from dlv3deploy.calibration.table import CalibrationKey, CalibrationTable, TriedMethod
+from dlv3deploy.calibration.targets import check_targets
 from dlv3deploy.calibration.trt_cache import header_version
 from dlv3deploy.calibration.weights import PER_CHANNEL, WeightGrid
 from dlv3deploy.core.errors import CheckFailed, UserError
@@ -32,7 +33,7 @@ from dlv3deploy.core.workspace import Workspace
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-RECIPE = "placement 2"  # the number grows when a method gives another model than before
+RECIPE = "placement 3"  # the number grows when a method gives another model than before
 TRIAL_IMAGES = 32  # that `auto` tries methods on
 HELD_OUT_IMAGES = 8  # that methods are judged on
 Referee = Callable[["ModelProto"], Callable[["ModelProto"], float]]  # from the float model to the mIoU that another form loses
@@ -87,6 +88,8 @@ def calibrate(
     if request.method != AUTO:
         parse_method(request.method, request.grid)  # refused before anything is read
     header_version(request.trt_version)
+    implicit = int8_path.with_suffix(".implicit.onnx"), int8_path.with_suffix(".cache")
+    check_targets(request.onnx, [int8_path, table_path, *implicit, *([] if report_path is None else [report_path])])
     key = request.key()
     if (done := _done_before(key, int8_path, table_path)) is not None:
         if report_path is not None and read_report(report_path, key.digest()) is None:
@@ -104,7 +107,7 @@ def calibrate(
     result, float_convs = quantisation.model(), quantisation.placement.kept_float
     tried = tuple(TriedMethod(str(trial.method), trial.fidelity, trial.seconds) for trial in trials)
     table = CalibrationTable(key, quantisation.ranges, float_convs, str(method), judge(result), tried, mixture.points)
-    write_implicit(quantisation, int8_path.with_suffix(".implicit.onnx"), int8_path.with_suffix(".cache"), request.trt_version)
+    write_implicit(quantisation, *implicit, request.trt_version)
     _write(request, result, table, int8_path, table_path)
     if report_path is not None:
         write_report(report_path, layer_report(quantisation, judge, table.key.images), key.digest())

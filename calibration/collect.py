@@ -86,7 +86,7 @@ def _named_errors() -> Iterator[None]:
         raise UserError(
             "the model to calibrate",
             f"cannot be run by ONNX Runtime ({reason[:200]})",
-            "calibrate a float32 model of standard operators",
+            "calibrate a float32 model of standard operators, at a --size that it takes",
         ) from error
 
 

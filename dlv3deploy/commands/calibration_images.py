@@ -50,7 +50,7 @@ def _candidates(spec: ModelSpec, source: Path, folder: Path | None) -> list[Path
     from dlv3deploy.core.datasets import open_dataset
 
     if spec.training is None:
-        raise UserError(f"--int8 for {source}", "its training data is not known", REMEDY)
+        raise UserError(f"calibrating {source}", "its training data is not known", REMEDY)
     data = Path(spec.training.data)
     if not data.is_dir():
         raise UserError(f"the training data {data}", "is not on this machine", REMEDY)

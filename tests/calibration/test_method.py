@@ -9,10 +9,11 @@ from dlv3deploy.calibration.thresholds import THRESHOLDS
 from dlv3deploy.calibration.weights import PER_CHANNEL, WeightGrid
 from dlv3deploy.core.errors import UserError
 
+NEEDS = {"clips": {"equalise"}, "sequential": {"bias", "rounding"}}
 METHODS = st.builds(
     lambda observer, steps: Method(observer, **{step.replace("-", "_"): True for step in steps}),
     st.sampled_from(list(THRESHOLDS)),
-    st.sets(st.sampled_from(list(STEPS))).filter(lambda steps: "clips" not in steps or "equalise" in steps),
+    st.sets(st.sampled_from(list(STEPS))).filter(lambda steps: all(NEEDS[step] <= steps for step in steps & NEEDS.keys())),
 )
 
 
@@ -57,6 +58,12 @@ def test_what_is_unknown_is_named_with_all_that_exists(text: str, named: str) ->
 def test_clips_without_equalise_says_what_to_write() -> None:
     with pytest.raises(UserError, match=r"equalise\+clips"):
         parse_method("mse+clips", PER_CHANNEL)
+
+
+@pytest.mark.parametrize("text", ["mse+sequential", "mse+bias+sequential", "mse+rounding+sequential"])
+def test_sequential_without_what_it_finds_says_what_to_write(text: str) -> None:
+    with pytest.raises(UserError, match=r"bias\+rounding\+sequential"):
+        parse_method(text, PER_CHANNEL)
 
 
 def test_patches_are_looked_at_only_for_biases_and_rounding() -> None:
