@@ -8,7 +8,7 @@ import pytest
 from onnx import numpy_helper
 from tiny_models import HEIGHT, WIDTH, tiny_deeplab
 
-from dlv3deploy.calibration.observers import Range
+from dlv3deploy.calibration.grid import Range, steps_of
 from dlv3deploy.calibration.placement import place
 from dlv3deploy.calibration.quantize import quantized
 from dlv3deploy.core.graph import fix_input
@@ -43,7 +43,9 @@ def symmetric(image: np.ndarray) -> onnx.ModelProto:
             watched.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
             values = run(watched, image, name)
             ranges[name] = Range(float(values.min()), float(values.max()))
-    return quantized(model, placement, ranges)
+    weights = {w.name: numpy_helper.to_array(w) for w in model.graph.initializer}
+    steps = {name: steps_of(np.abs(weights[name]).max(axis=(1, 2, 3))) for name in placement.weights.values()}
+    return quantized(model, placement, ranges, steps)
 
 
 def zero_points(model: onnx.ModelProto) -> dict[str, int]:
