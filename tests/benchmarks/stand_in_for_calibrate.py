@@ -11,7 +11,8 @@ import sys
 import time
 from pathlib import Path
 
-from dlv3deploy.calibration.calibrate import calibrate, spread
+from dlv3deploy.calibration.calibrate import Request, calibrate
+from dlv3deploy.calibration.pictures import spread
 from dlv3deploy.commands.options import describe
 from dlv3deploy.core.foreign import spec_of
 from dlv3deploy.core.graph import load_onnx
@@ -46,7 +47,8 @@ def main() -> None:
     ignore_index = int(given.ignore_index) if given.ignore_index else None
     description = describe(given.classes, ignore_index, given.mean, given.std, given.output)
     spec = spec_of(load_onnx(given.model), description, str(given.model))
-    calibrate(given.model, spec, spread(list_images(given.images), given.calibration_images), given.to, given.table)
+    images = spread(list_images(given.images), given.calibration_images)
+    calibrate(Request(given.model, spec, images, "min-max"), given.to, given.table)
 
 
 if __name__ == "__main__":
