@@ -9,7 +9,7 @@ from pathlib import Path
 
 from quantization_masks import Judged
 
-from dlv3deploy.calibration.calibrate import images_hash, spread
+from dlv3deploy.calibration.pictures import images_hash, spread
 from dlv3deploy.commands.options import describe
 from dlv3deploy.core.datasets import Sample, Split, find_root, open_dataset, own_splits
 from dlv3deploy.core.errors import UserError

@@ -78,7 +78,7 @@ def _our_command(method: Method, case: Case, folder: Path, to: Path) -> tuple[st
     count = str(len(list(case.images.iterdir())))
     return (
         *(*PROGRAM, "calibrate", str(case.model), "--images", str(case.images), "--calibration-images", count),
-        *("--method", method.method, "--to", str(to), "--table", str(folder / "table.json")),
+        *("--method", method.method, "--to", str(to), "--table", str(folder / "table.json"), "--no-report"),
         *(("--weights", "per-tensor") if method.per_tensor else ()),
         *(("--weight-bits", "4") if method.weight_bits == 4 else ()),
         *case.description,

@@ -27,6 +27,7 @@ def main() -> None:
         commands.add_argument(f"--{option}", type=Path, required=True)
     commands.add_argument("--calibration-images", type=int, required=True)
     commands.add_argument("--method", required=True)
+    commands.add_argument("--no-report", action="store_true")
     commands.add_argument("--weights", choices=("per-channel", "per-tensor"))
     commands.add_argument("--weight-bits", type=int, choices=(4, 8))
     for option in ("classes", "ignore-index", "mean", "std", "output"):
