@@ -56,7 +56,8 @@ def choose_method(
     if chosen.observer != "min-max":  # whose extremes no weighting moves
         run([replace(chosen, valid_taps=True)])
     run([replace(best().method, bias=True)])
-    run([replace(best().method, bias=bias, rounding=True) for bias in (False, True)])
+    with_bias = best().method.bias
+    run([replace(best().method, bias=bias, rounding=True) for bias in ((True,) if with_bias else (False, True))])
     if grid.is_coarse:
         run([replace(best().method, bias=True, rounding=True, sequential=True)])
     return sorted(trials, key=lambda trial: -trial.fidelity.snr_db)
