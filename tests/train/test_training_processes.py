@@ -26,7 +26,7 @@ SHALLOW = str(Path(__file__).with_name("shallow_program.py"))
 ONE_SHALLOW, TWO_SHALLOW = (sys.executable, SHALLOW), (*TWO, SHALLOW)
 NETWORK = ("--aspp-rates", "1,2,3", "--aspp-channels", "8")
 SHORT = (  # of a run that goes on from a checkpoint, and so needs no network
-    *("--crop", "48x64", "--steps", "6", "--batch-size", "4"),
+    *("--size", "64x96", "--crop", "48x64", "--steps", "6", "--batch-size", "4"),
     *("--validate-every", "3", "--precision", "32-true", "--workers", "0", "--seed", "3"),
 )
 SMALL = (*NETWORK, *SHORT)
