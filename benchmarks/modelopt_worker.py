@@ -13,7 +13,7 @@ from calibration_reader import Job, Reader
 
 
 def main() -> None:
-    from modelopt.onnx.quantization import quantize  # type: ignore[import-not-found,unused-ignore]  # in its environment alone
+    from modelopt.onnx.quantization import quantize  # type: ignore[import-not-found, unused-ignore]  # in its environment alone
 
     job = Job.from_command_line()
     with tempfile.TemporaryDirectory() as folder:  # ModelOpt leaves other files beside its output

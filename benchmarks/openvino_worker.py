@@ -22,7 +22,7 @@ class OpenVinoEngine(ClosingEngine):
     """OpenVINO as it optimises the graph, INT8 kernels included; what stays in floating point runs in float32."""
 
     def __init__(self, model: str, spec: ModelSpec) -> None:
-        import openvino  # type: ignore[import-not-found,unused-ignore]  # in its environment alone
+        import openvino  # type: ignore[import-not-found, unused-ignore]  # in its environment alone
 
         core = openvino.Core()
         self.compiled = core.compile_model(core.read_model(model), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})

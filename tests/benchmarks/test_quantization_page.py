@@ -158,7 +158,7 @@ def test_ctrl_c_keeps_the_rows_that_are_there(
     def interrupted(case: object, method: object, *others: object) -> object:
         if "mse" in str(case):
             raise KeyboardInterrupt
-        return made(case, method, *others)  # type: ignore[arg-type]
+        return made(case, method, *others)  # type: ignore[arg-type]  # passed through
 
     monkeypatch.setattr(quantization_rows, "made", interrupted)
     assert run(monkeypatch, [*arguments, "--methods", "ours:min-max,ours:mse,ours:auto"]) == 130

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 FOLDERS = ("dlv3deploy", "train", "calibration", "engines", "benchmarks", "tests")
 MODULES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
 MARKER = re.compile(r"# (?:type: ignore|noqa)\b")
-REASONED = re.compile(r"# (?:type: ignore\[[\w-]+\]  # |noqa: [A-Z]+\d+ \()\w")
+REASONED = re.compile(r"# (?:type: ignore\[[\w-]+(?:, ?[\w-]+)*\]  # |noqa: [A-Z]+\d+ \()\w")
 
 
 def unreasoned(text: str) -> list[str]:
