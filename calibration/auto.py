@@ -1,8 +1,9 @@
 """`auto`: the method whose scores on images that it was not calibrated on are nearest to the float network's.
 
 Cheap methods first, all of them from the same few statistics: every observer, on the network as it is and equalised. The best
-of them goes on with bias correction and learned rounding, each kept only when it helps. Two things are tried on coarse weights
-alone: equalisation through ReLU6, which adds operations to the graph, and layers one after another, which is slow.
+of them goes on with layers rounded one after another, which nearly always wins; where it does not, bias correction and learned
+rounding are each kept only when they help. Equalisation through ReLU6, which adds operations to the graph, is tried only where
+one step covers a weight tensor.
 """
 
 from __future__ import annotations
@@ -56,11 +57,10 @@ def choose_method(
     if chosen.observer != "min-max":  # whose extremes no weighting moves
         run([replace(chosen, valid_taps=True)])
     plain = best()
-    run([replace(plain.method, bias=True, rounding=rounding) for rounding in (True, False)])  # in one pass over the images
-    if trials[-1].fidelity.snr_db < plain.fidelity.snr_db:  # bias correction alone does harm
-        run([replace(plain.method, rounding=True)])
-    if grid.is_coarse:
-        run([replace(best().method, bias=True, rounding=True, sequential=True)])
+    run([replace(plain.method, bias=True, rounding=True, sequential=True)])
+    if best() is plain:
+        steps = (True, True), (True, False), (False, True)
+        run([replace(plain.method, bias=bias, rounding=rounding) for bias, rounding in steps])  # in one pass over the images
     return sorted(trials, key=lambda trial: -trial.fidelity.snr_db)
 
 

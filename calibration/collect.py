@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
-from dlv3deploy.calibration.network import read_inside
+from dlv3deploy.calibration.network import reads
 from dlv3deploy.calibration.observers import Observers
 from dlv3deploy.core.engine import Batch
 from dlv3deploy.core.errors import UserError
 
 if TYPE_CHECKING:
-    from onnx import ModelProto
+    from onnx import ModelProto, NodeProto
 
 INSTALL = "install dlv3deploy[onnxruntime]"
 
@@ -40,34 +40,38 @@ def observe(model: ModelProto, batches: Iterable[Batch], observers: Observers) -
 class Runner:
     """A model whose inner tensors can be read: batch in, tensors by name out. Use it as a context manager.
 
-    Graphs with Q/DQ pairs run as they are written, in float arithmetic on INT8 grids (`exact`), so that what is measured is the
-    model and not the kernels of one machine.
+    `given` are tensors to start from in place of the model's input (`run`). Graphs with Q/DQ pairs run as they are written, in
+    float arithmetic on INT8 grids (`exact`), so that what is measured is the model and not the kernels of one machine.
     """
 
-    def __init__(self, model: ModelProto, tensors: Sequence[str], exact: bool = False) -> None:
+    def __init__(self, model: ModelProto, tensors: Sequence[str], exact: bool = False, given: Sequence[str] = ()) -> None:
         try:
             import onnxruntime
         except ImportError as error:
             raise UserError("calibration", "runs the model with ONNX Runtime, which is not installed", INSTALL) from error
 
-        self.input, self.tensors = input_name(model), list(tensors)
-        self.watched = [name for name in self.tensors if name != self.input]
+        self.given, self.tensors = list(given) or [input_name(model)], list(tensors)
+        self.watched = [name for name in self.tensors if name not in self.given]
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # threads that wait take no core from NumPy
         if exact:
             options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         self.session = None
         if self.watched:  # the image alone needs no model
             with _named_errors():
                 self.session = onnxruntime.InferenceSession(
-                    _with_outputs(model, self.watched), options, providers=["CPUExecutionProvider"]
+                    _part(model, self.given, self.watched), options, providers=["CPUExecutionProvider"]
                 )
 
     def __call__(self, batch: Batch) -> dict[str, NDArray[Any]]:
+        return self.run({self.given[0]: batch})
+
+    def run(self, given: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         with _named_errors():
-            seen = self.session.run(self.watched, {self.input: batch}) if self.session else []
-        found = dict(zip(self.watched, seen, strict=True))
-        return {name: batch if name == self.input else found[name] for name in self.tensors}
+            seen = self.session.run(self.watched, dict(given)) if self.session else []
+        found = {**given, **dict(zip(self.watched, seen, strict=True))}
+        return {name: found[name] for name in self.tensors}
 
     def __enter__(self) -> Runner:
         return self
@@ -96,22 +100,31 @@ def input_name(model: ModelProto) -> str:
     return name
 
 
-def _with_outputs(model: ModelProto, names: list[str]) -> bytes:
-    """The part of the model that leads to these tensors, as its outputs; all are float but the model's own."""
+def _part(model: ModelProto, given: list[str], wanted: list[str]) -> bytes:
+    """What leads from some tensors to others, as a model; those that are neither its input nor its output are float."""
     import onnx
 
-    watched = onnx.ModelProto()
-    watched.CopyFrom(model)
-    own = {output.name: output for output in model.graph.output}
-    floats = {name: onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in names}
-    del watched.graph.output[:]
-    watched.graph.output.extend([own.get(name, floats[name]) for name in names])
-    needed, nodes = set(names), []
-    for node in reversed(model.graph.node):
-        if needed.intersection(node.output):
-            needed.update(node.input, read_inside(node))
-            nodes.append(node)
-    del watched.graph.node[:]
-    watched.graph.node.extend(reversed(nodes))
-    data: bytes = watched.SerializeToString()
+    graph = model.graph
+    known = {value.name: value for value in [*graph.input, *graph.output]}
+
+    def described(names: list[str]) -> list[Any]:
+        return [known.get(name) or onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in names]
+
+    nodes = nodes_between(graph.node, given, wanted)
+    read = {name for node in nodes for name in reads(node)}
+    constants = [weight for weight in graph.initializer if weight.name in read]
+    part = onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import, functions=model.functions)
+    part.graph.CopyFrom(onnx.helper.make_graph(nodes, "part", described(given), described(wanted), constants))
+    part.graph.sparse_initializer.extend(graph.sparse_initializer)
+    data: bytes = part.SerializeToString()
     return data
+
+
+def nodes_between(nodes: Sequence[NodeProto], given: Collection[str], wanted: Collection[str]) -> list[NodeProto]:
+    """The nodes on the ways from `given` and constants to `wanted`, in their order."""
+    start, needed, found = set(given), set(wanted) - set(given), list[Any]()
+    for node in reversed(nodes):
+        if needed.intersection(node.output):
+            needed.update(reads(node) - start)
+            found.append(node)
+    return found[::-1]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from dlv3deploy.calibration.grid import Range
 from dlv3deploy.calibration.histogram import Magnitudes
 from dlv3deploy.calibration.method import Method
-from dlv3deploy.calibration.network import Network
+from dlv3deploy.calibration.network import Conv, Network
 from dlv3deploy.calibration.placement import Placement, place
 from dlv3deploy.calibration.quantize import quantized
 from dlv3deploy.core.engine import Batch
@@ -37,6 +37,11 @@ class Quantisation:
     weight_steps: dict[str, NDArray[np.float32]]
     method: Method
     seen: dict[str, Magnitudes]
+
+    @property
+    def convs(self) -> list[Conv]:
+        """What is INT8, in the graph's order."""
+        return [conv for conv in self.network.convs if conv.name in self.placement.weights]
 
     def model(self) -> ModelProto:
         """The Q/DQ graph."""

@@ -135,6 +135,11 @@ class Network:
         return int(self.weights[conv.weight].size) * conv.rows.outputs * conv.columns.outputs
 
 
+def reads(node: NodeProto) -> set[str]:
+    """The tensors that a node needs, those that its branches read included."""
+    return {name for name in node.input if name} | read_inside(node)
+
+
 def read_inside(node: NodeProto) -> set[str]:
     """What the branches of an If, or the body of a Loop, read of the graph around them."""
     bodies = [attribute.g for attribute in node.attribute if attribute.HasField("g")]

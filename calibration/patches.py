@@ -19,7 +19,8 @@ from dlv3deploy.calibration.network import Conv
 from dlv3deploy.core.dilation import Window
 
 LONGEST = 6144  # a covariance of 151 MB in float32
-POSITIONS = 512  # per image, drawn at random; border positions come in their true share
+SAMPLES = 2**14  # patches of one convolution, drawn at random from all images; border positions come in their true share
+FEWEST_POSITIONS = 64  # of an image
 Map = NDArray[np.float32]
 
 
@@ -30,6 +31,11 @@ class Patches:
     mean: NDArray[np.float64]
     covariance: NDArray[np.float32]
     count: int
+
+
+def positions_of(images: int) -> int:
+    """How many positions to draw from each of so many images."""
+    return max(FEWEST_POSITIONS, SAMPLES // images)
 
 
 def blocks_of(weight: NDArray[np.float32], conv: Conv) -> tuple[int, ...]:
@@ -56,20 +62,23 @@ def from_blocks(blocks: NDArray[np.float32], weight: NDArray[np.float32], conv: 
 
 
 class PatchMoments:
-    """Collects the patches of one convolution at positions drawn from each image; memory is that of one covariance.
+    """Collects the patches of one convolution at so many positions of each image; memory is that of one covariance.
+
+    With pairs it also collects how the outputs that an error of the input causes go with the input.
 
     Sums are over differences to the first patch: where means are large beside deviations, float32 products of the values
     themselves would leave nothing of the covariance, and of constant values a matrix of rounding errors.
     """
 
-    def __init__(self, conv: Conv, weight: NDArray[np.float32]) -> None:
-        self.conv, self.kernel = conv, weight.shape[2:]
-        blocks, _, length = blocks_of(weight, conv)
+    def __init__(self, conv: Conv, weight: NDArray[np.float32], positions: int = SAMPLES) -> None:
+        self.positions = positions
+        self.conv, self.kernel, self.weight = conv, weight.shape[2:], to_blocks(weight, conv)
+        blocks, rows, length = self.weight.shape
         self.by_tap = blocks != conv.groups
         self.origin: Map | None = None
         self.sum = np.zeros((blocks, length))
         self.products = np.zeros((blocks, length, length), np.float32)
-        self.others: NDArray[np.float64] | None = None
+        self.caused = np.zeros((blocks, rows))
         self.cross: NDArray[np.float32] | None = None
         self.count = 0
         self.random = np.random.default_rng(0)
@@ -79,20 +88,20 @@ class PatchMoments:
         for image in values:
             self._add(self._patches(image, *self._positions()))
 
-    def collect_pair(self, values: Map, others: Map) -> None:
-        """Add an input, and what goes with it: a second tensor of the same shape, read at the same positions."""
-        if self.others is None or self.cross is None:
-            self.others, self.cross = np.zeros_like(self.sum), np.zeros_like(self.products)
-        for image, other in zip(values, others, strict=True):
+    def collect_pair(self, values: Map, errors: Map) -> None:
+        """Add an input, and errors of the same shape that are taken at the same positions."""
+        if self.cross is None:
+            self.cross = np.zeros(self.weight.shape, np.float32)
+        for image, error in zip(values, errors, strict=True):
             positions = self._positions()
-            patches, beside = self._patches(image, *positions), self._patches(other, *positions)
-            patches = self._add(patches)
-            self.others += beside.sum(axis=2, dtype=np.float64)
-            self.cross += beside @ patches.transpose(0, 2, 1)
+            patches = self._add(self._patches(image, *positions))
+            caused = self.weight @ self._patches(error, *positions)  # B×R×n
+            self.caused += caused.sum(axis=2, dtype=np.float64)
+            self.cross += caused @ patches.transpose(0, 2, 1)
 
     def _positions(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
         outputs = self.conv.rows.outputs, self.conv.columns.outputs
-        return np.divmod(self.random.permutation(outputs[0] * outputs[1])[:POSITIONS], outputs[1])
+        return np.divmod(self.random.permutation(outputs[0] * outputs[1])[: self.positions], outputs[1])
 
     def _add(self, patches: Map) -> Map:
         """Returns what was added."""
@@ -109,16 +118,15 @@ class PatchMoments:
 
     def _patches(self, image: Map, y: NDArray[np.intp], x: NDArray[np.intp]) -> Map:
         """B×K×n."""
-        taps = []
-        for i in range(self.kernel[0]):
-            row, row_valid = _reads(self.conv.rows, i, y)
-            for j in range(self.kernel[1]):
-                column, column_valid = _reads(self.conv.columns, j, x)
-                taps.append(image[:, row, column] * (row_valid & column_valid))
-        stacked = np.stack(taps, axis=1)  # C×k²×n
+        rows, columns = _places(self.conv.rows, y), _places(self.conv.columns, x)  # k×n
+        inside = ((rows >= 0) & (rows < self.conv.rows.size))[:, None] & ((columns >= 0) & (columns < self.conv.columns.size))
+        places = np.where(inside, rows[:, None] * self.conv.columns.size + columns, 0)  # k×k×n
+        taps = np.take(image.reshape(len(image), -1), places.reshape(-1, y.size), axis=1)  # C×k²×n
+        if not inside.all():
+            taps *= inside.reshape(-1, y.size)
         if self.by_tap:
-            return np.ascontiguousarray(stacked.transpose(1, 0, 2))
-        return stacked.reshape(self.conv.groups, -1, y.size)
+            return np.ascontiguousarray(taps.transpose(1, 0, 2))
+        return taps.reshape(self.conv.groups, -1, y.size)
 
     def compute(self) -> Patches:
         if self.origin is None:
@@ -129,18 +137,16 @@ class PatchMoments:
         return Patches(mean + self.origin[:, :, 0], covariance, self.count)
 
     def cross_covariance(self) -> NDArray[np.float32]:
-        """Cov(other, patch), B×K×K: rows are the second tensor's values, columns the first one's."""
-        if self.cross is None or self.others is None:
+        """Cov(w·error, patch), B×R×K: rows are outputs, columns the patch's values."""
+        if self.cross is None:
             raise ValueError(f"no pair was collected for {self.conv.name}")
-        means = (self.others / self.count)[:, :, None] * (self.sum / self.count)[:, None, :]
+        means = (self.caused / self.count)[:, :, None] * (self.sum / self.count)[:, None, :]
         return np.asarray(self.cross / np.float32(self.count) - means, np.float32)
 
 
-def _reads(window: Window, tap: int, outputs: NDArray[np.intp]) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
-    """The input position that a tap reads for each output, and whether it lies inside the map."""
-    place = outputs * window.stride - window.before + tap * window.rate
-    valid = (place >= 0) & (place < window.size)
-    return np.where(valid, place, 0), valid
+def _places(window: Window, outputs: NDArray[np.intp]) -> NDArray[np.intp]:
+    """The input position that every tap reads for each output, k×n; those outside the map are padding."""
+    return outputs * window.stride - window.before + np.arange(window.kernel)[:, None] * window.rate
 
 
 class PatchMean:

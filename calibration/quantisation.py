@@ -7,6 +7,7 @@ again.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -22,10 +23,10 @@ from dlv3deploy.calibration.int8_network import Batches, Quantisation
 from dlv3deploy.calibration.method import Method
 from dlv3deploy.calibration.network import Conv, Network
 from dlv3deploy.calibration.observers import ChannelRange, Observer
-from dlv3deploy.calibration.patches import PatchMean, PatchMoments
+from dlv3deploy.calibration.patches import PatchMean, PatchMoments, positions_of
 from dlv3deploy.calibration.placement import Placement, place
 from dlv3deploy.calibration.quantize import shared_ranges
-from dlv3deploy.calibration.sequential import sequentially_rounded
+from dlv3deploy.calibration.sequential import route, sequentially_rounded
 from dlv3deploy.calibration.thresholds import THRESHOLDS
 from dlv3deploy.calibration.valid_taps import reads_per_position
 from dlv3deploy.calibration.weights import corrected_bias, rounded_weight
@@ -76,12 +77,13 @@ class Statistics:
         self.convs = [conv for conv in network.convs if conv.name in placement.weights]
         self._histograms: dict[tuple[str, bool], Magnitudes] = {}  # by tensor, and whether positions are weighted
         self._patches = _WhatIsRead({}, {}, covariances=False)
+        self.images = 0  # counted in the first pass
 
     def histograms(self, valid_taps: bool) -> dict[str, Magnitudes]:
         weights = {name: self._reads(name) if valid_taps else None for name in self.placement.tensors}
         keys = {name: (name, weight is not None) for name, weight in weights.items()}
         if missing := {name: Histogram(name, weights[name]) for name, key in keys.items() if key not in self._histograms}:
-            observe(self.network.model, self.batches(), {name: [observer] for name, observer in missing.items()})
+            self.images = observe(self.network.model, self.batches(), {name: [observer] for name, observer in missing.items()})
             self._histograms |= {keys[name]: observer.compute() for name, observer in missing.items()}
         return {name: self._histograms[key] for name, key in keys.items()}
 
@@ -98,7 +100,9 @@ class Statistics:
 
     def quantise(self, method: Method) -> Quantisation:
         ranges = self.ranges(method)
-        read = self._what_is_read(ranges, method) if method.needs_patches else {}
+        way = route(self.network, self.convs, self.images) if method.sequential else None
+        alone = [conv for conv in self.convs if way is None or conv.name not in way.convs]
+        read = self._what_is_read(alone, ranges, method) if method.needs_patches else {}
         changed: dict[str, NDArray[Any]] = {}
         steps: dict[str, NDArray[np.float32]] = {}
         for conv in self.convs:
@@ -112,28 +116,29 @@ class Statistics:
                 changed[conv.bias] = corrected_bias(self.network.weights[conv.bias], weight, rounded.values, conv, *means)
         network = self.network.with_weights(changed)
         result = Quantisation(network, self.network, self.placement, ranges, steps, method, self.histograms(method.valid_taps))
-        return sequentially_rounded(result, self.batches) if method.sequential else result
+        return result if way is None else sequentially_rounded(result, self.batches, self.images, way)
 
-    def _what_is_read(self, ranges: dict[str, Range], method: Method) -> dict[str, _Read]:
+    def _what_is_read(self, convs: Sequence[Conv], ranges: dict[str, Range], method: Method) -> dict[str, _Read]:
         """The latest are kept: methods that differ in what they make of them share a pass."""
-        steps = {conv.input: ranges[conv.input].step() for conv in self.convs}
-        if not self._patches.serve(steps, method.rounding):
-            found = {conv.name: _Read(conv, self.network, steps[conv.input], method.rounding) for conv in self.convs}
+        steps = {conv.name: ranges[conv.input].step() for conv in convs}
+        if convs and not self._patches.serve(steps, method.rounding):
+            positions = positions_of(self.images) if method.rounding else 0
+            found = {conv.name: _Read(conv, self.network, steps[conv.name], positions) for conv in convs}
             observers: dict[str, list[Observer]] = {}
-            for conv in self.convs:
+            for conv in convs:
                 observers.setdefault(conv.input, []).append(found[conv.name])
             observe(self.network.model, self.batches(), observers)
             self._patches = _WhatIsRead(steps, found, method.rounding)
-        return self._patches.found
+        return {conv.name: self._patches.found[conv.name] for conv in convs}
 
 
 class _Read:
     """Shows the input of one convolution, as it is and on its grid, to observers of its patches."""
 
-    def __init__(self, conv: Conv, network: Network, step: float, covariance: bool) -> None:
+    def __init__(self, conv: Conv, network: Network, step: float, positions: int) -> None:
         self.step = step
         self.mean, self.mean_on_grid = PatchMean(conv), PatchMean(conv)
-        self.patches = PatchMoments(conv, network.weights[conv.weight]) if covariance else None
+        self.patches = PatchMoments(conv, network.weights[conv.weight], positions) if positions else None
 
     def collect(self, values: NDArray[Any]) -> None:
         held = on_grid(values, self.step)
@@ -145,11 +150,11 @@ class _Read:
 
 @dataclass(frozen=True)
 class _WhatIsRead:
-    """`found` by convolution, for inputs on grids of these `steps`, by tensor."""
+    """`found` by convolution, for inputs on grids of these `steps`."""
 
     steps: dict[str, float]
     found: dict[str, _Read]
     covariances: bool
 
     def serve(self, steps: dict[str, float], covariances: bool) -> bool:
-        return self.steps == steps and self.covariances >= covariances
+        return steps.items() <= self.steps.items() and self.covariances >= covariances

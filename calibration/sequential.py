@@ -9,43 +9,84 @@ before any rounding, are the least squares solution
 
 which are then rounded by C (`rounding.py`); the bias takes up what is left of the mean, b' = b + w·E[x] − ŵ·E[x̂]. This is
 AdaRound's asymmetric reconstruction (Nagel et al. 2020, section 4.4) in closed form. Layers that do not depend on one another,
-such as ASPP's branches, share a pass over the images; a pass runs only what leads to them.
+such as ASPP's branches, form a level. Both networks go from level to level once (`piecewise.py`), what they hold in between is
+kept on disk. For large maps that is too much: levels before the first one whose tensors fit stay as `start` has them, rounded
+one by one; little error has come together there.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dlv3deploy.calibration.collect import Runner
+from dlv3deploy.calibration.choose import evenly
 from dlv3deploy.calibration.int8_network import Batches, Quantisation
 from dlv3deploy.calibration.network import Conv, Network
-from dlv3deploy.calibration.patches import PatchMean, PatchMoments, from_blocks, to_blocks
+from dlv3deploy.calibration.patches import PatchMean, PatchMoments, from_blocks, positions_of, to_blocks
+from dlv3deploy.calibration.piecewise import Walk, live_bytes
 from dlv3deploy.calibration.quantize import dequantized_name
 from dlv3deploy.calibration.weights import corrected_bias, rounded_weight
 
-RIDGE = 0.1  # of the mean variance: how far sampled cross-covariances may pull weights
+RIDGE = 0.3  # of the mean variance: how far sampled cross-covariances may pull weights
+MOST_IMAGES = 32  # more add little: 64 give 0.2 dB
+MOST_ON_DISK = 2 * 2**30  # bytes, for both networks and all images
 
 
-def sequentially_rounded(start: Quantisation, batches: Batches) -> Quantisation:
-    """`start` with weights and biases found anew, in the graph's order; placement and ranges stay."""
-    plain = start.float_network
-    convs = [conv for conv in plain.convs if conv.name in start.placement.weights]
-    done = start
-    for level in levels(plain, convs):
-        pairs = {conv.name: _Pair(conv, plain.weights[conv.weight]) for conv in level}
-        tensors = list(dict.fromkeys(conv.input for conv in level))
-        held = {name: dequantized_name(name) for name in tensors}
-        with Runner(plain.model, tensors) as of_float, Runner(done.model(), list(held.values()), exact=True) as of_int8:
-            for batch in batches():
-                wanted, found = of_float(batch), of_int8(batch)
+@dataclass(frozen=True)
+class Route:
+    """The levels to go through, and the number of images to take along."""
+
+    levels: list[list[Conv]]
+    images: int
+
+    @property
+    def convs(self) -> frozenset[str]:
+        return frozenset(conv.name for level in self.levels for conv in level)
+
+
+def route(network: Network, convs: Sequence[Conv], images: int) -> Route:
+    """As many levels and images as there is room for on disk: from an eighth of the image's size on at any rate, with fewer
+    images if need be; earlier ones as far as they fit beside all of these."""
+    all_levels = levels(network, convs)
+    sizes = live_bytes(network, [[conv.input for conv in level] for level in all_levels])
+    widest = [2 * max(sizes[begin:]) for begin in range(len(sizes))]  # for both networks
+    height, width = network.shapes[network.input][2:]
+    small = [all(c.rows.size < height / 8 + 1 and c.columns.size < width / 8 + 1 for c in level) for level in all_levels]
+    latest = small.index(True) if True in small else 0
+    taken = max(1, min(images, MOST_IMAGES, MOST_ON_DISK // widest[latest]))
+    fitting = (begin for begin in range(latest) if taken * widest[begin] <= MOST_ON_DISK)
+    return Route(all_levels[next(fitting, latest) :], taken)
+
+
+def sequentially_rounded(start: Quantisation, batches: Batches, images: int, way: Route) -> Quantisation:
+    """`start` with the weights and biases on the route found anew, in the graph's order; placement and ranges stay.
+
+    `images` is the number of them in `batches`, one each.
+    """
+    plain, done = start.float_network, start
+    positions, taken = positions_of(way.images), set(evenly(images, way.images))
+    with TemporaryDirectory(prefix="dlv3deploy-") as folder:
+        of_float = Walk(Path(folder, "float"), plain.model)
+        of_int8 = Walk(Path(folder, "int8"), start.model(), exact=True)
+        for number, batch in enumerate(batches()):
+            if number in taken:
+                of_float.put(batch)
+                of_int8.put(batch)
+        for level in way.levels:
+            pairs = {conv.name: _Pair(conv, plain.weights[conv.weight], positions) for conv in level}
+            tensors = list(dict.fromkeys(conv.input for conv in level))
+            held = {name: dequantized_name(name) for name in tensors}
+            walks = of_float.run(plain.model, tensors), of_int8.run(done.model(), list(held.values()))
+            for wanted, found in zip(*walks, strict=True):
                 for conv in level:
                     pairs[conv.name].collect(wanted[conv.input], found[held[conv.input]])
-        done = _with_level(done, level, pairs)
+            done = _with_level(done, level, pairs)
     return done
 
 
@@ -67,8 +108,8 @@ def levels(network: Network, convs: Sequence[Conv]) -> list[list[Conv]]:
 class _Pair:
     """What one convolution reads in both networks, at the same positions."""
 
-    def __init__(self, conv: Conv, weight: NDArray[np.float32]) -> None:
-        self.moments = PatchMoments(conv, weight)
+    def __init__(self, conv: Conv, weight: NDArray[np.float32], positions: int) -> None:
+        self.moments = PatchMoments(conv, weight, positions)
         self.mean, self.mean_on_grid = PatchMean(conv), PatchMean(conv)
 
     def collect(self, wanted: NDArray[Any], found: NDArray[Any]) -> None:
@@ -95,9 +136,9 @@ def _with_level(done: Quantisation, level: Sequence[Conv], pairs: dict[str, _Pai
 
 
 def _pulled(weight: NDArray[np.float32], covariance: NDArray[np.float32], cross: NDArray[np.float32]) -> NDArray[np.float32]:
-    """w + w D (C + λI)⁻¹, blocks B×R×K."""
+    """w + w D (C + λI)⁻¹, blocks B×R×K; `cross` is w D."""
     size = covariance.shape[1]
     variance = np.einsum("bkk->bk", covariance).mean(axis=1)
     ridge = np.where(variance > 0, variance * RIDGE, 1.0)[:, None, None] * np.eye(size)
-    pull = np.linalg.solve(covariance + ridge, (weight @ cross).transpose(0, 2, 1).astype(np.float64))
+    pull = np.linalg.solve(covariance + ridge, cross.transpose(0, 2, 1).astype(np.float64))
     return np.asarray(weight + pull.transpose(0, 2, 1), np.float32)

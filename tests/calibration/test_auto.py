@@ -78,7 +78,7 @@ class Scripted:
 
 
 def test_the_best_comes_first_and_every_step_is_kept_only_when_it_helps() -> None:
-    gains = {"equalise": 5, "valid_taps": 1, "bias": -2, "rounding": 3}
+    gains = {"equalise": 5, "valid_taps": 1, "bias": -2, "rounding": 3, "sequential": -1}
     script = Scripted(lambda m: 2 * (m.observer == "mse") + sum(gain for name, gain in gains.items() if getattr(m, name)))
     trials = choose_method(script, script, PER_CHANNEL)
     assert trials[0].method == Method("mse", valid_taps=True, equalise=True, rounding=True)
@@ -89,9 +89,16 @@ def test_the_best_comes_first_and_every_step_is_kept_only_when_it_helps() -> Non
 
 def test_bias_and_rounding_are_tried_together_too() -> None:
     """Each alone does harm here, both together help."""
-    script = Scripted(lambda m: 5 if m.bias and m.rounding else -1 if m.bias or m.rounding else 0)
+    script = Scripted(lambda m: -3 if m.sequential else 5 if m.bias and m.rounding else -1 if m.bias or m.rounding else 0)
     best = choose_method(script, script, PER_CHANNEL)[0].method
     assert (best.bias, best.rounding) == (True, True)
+
+
+def test_layers_one_after_another_end_the_search_when_they_help() -> None:
+    script = Scripted(lambda m: 9 * m.sequential + 2 * m.bias)
+    best = choose_method(script, script, PER_CHANNEL)[0].method
+    assert best.sequential
+    assert not any(method.bias and not method.sequential for method in script.tried)
 
 
 def test_minimum_and_maximum_are_not_weighted_by_valid_taps() -> None:

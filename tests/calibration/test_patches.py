@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from dlv3deploy.calibration import patches as module
 from dlv3deploy.calibration.network import Conv
-from dlv3deploy.calibration.patches import PatchMean, PatchMoments, blocks_of, from_blocks, to_blocks
+from dlv3deploy.calibration.patches import PatchMean, PatchMoments, blocks_of, from_blocks, positions_of, to_blocks
 from dlv3deploy.calibration.rounding import learned_rounding
 
 CASES = {
@@ -123,23 +123,34 @@ def test_batches_and_single_images_give_the_same(kind: str) -> None:
 def test_of_a_large_map_so_many_positions_are_drawn_and_no_more() -> None:
     conv, weight = conv_of((60, 70)), np.zeros((2, 2, 3, 3), np.float32)
     values = images(conv, weight, 12)
-    moments = PatchMoments(conv, weight)
+    moments = PatchMoments(conv, weight, positions=512)
     moments.collect(values)
-    assert moments.compute().count == 12 * module.POSITIONS
+    assert moments.compute().count == 12 * 512
     patches = np.concatenate([patches_of(image, conv) for image in values[:2]])
     np.testing.assert_allclose(moments.compute().mean[0], patches.reshape(len(patches), -1).mean(axis=0), atol=0.15)
 
 
-def test_the_second_tensors_covariance_is_taken_at_the_same_positions() -> None:
-    conv, shape = CASES["depthwise"]
-    weight = np.zeros(shape, np.float32)
-    values, others = images(conv, weight) + 30, images(conv, weight, seed=5)
-    others += values / 2
+def test_few_images_give_more_positions_each_and_many_give_some() -> None:
+    assert [positions_of(images) for images in (1, 32, 10000)] == [module.SAMPLES, module.SAMPLES // 32, 64]
+
+
+@pytest.mark.parametrize("name", ["pointwise", "depthwise", "grouped", "atrous", "mostly padding"])
+def test_what_an_error_causes_goes_with_the_patch_at_the_same_position(name: str) -> None:
+    conv, shape = CASES[name]
+    weight = np.random.default_rng(2).standard_normal(shape).astype(np.float32)
+    values, errors = images(conv, weight) + 30, images(conv, weight, seed=5)
+    errors += values / 2
     moments = PatchMoments(conv, weight)
-    moments.collect_pair(values, others)
-    groups = zip(rows_of(conv, weight, values), rows_of(conv, weight, others), strict=True)
-    wanted = [np.cov(other, rows, rowvar=False, bias=True)[: rows.shape[1], rows.shape[1] :] for rows, other in groups]
-    np.testing.assert_allclose(moments.cross_covariance(), wanted, rtol=1e-3, atol=1e-2)
+    moments.collect_pair(values, errors)
+    groups = zip(to_blocks(weight, conv), rows_of(conv, weight, values), rows_of(conv, weight, errors), strict=True)
+    wanted = [
+        [
+            [np.mean(o * p) - np.mean(o) * np.mean(p) for p in rows.T.astype(np.float64)]
+            for o in block @ error.T.astype(np.float64)
+        ]
+        for block, rows, error in groups
+    ]
+    np.testing.assert_allclose(moments.cross_covariance(), wanted, rtol=2e-3, atol=2e-2)
     single = PatchMoments(conv, weight)
     single.collect(values)
     np.testing.assert_array_equal(moments.compute().covariance, single.compute().covariance)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import replace
 
 import numpy as np
@@ -10,10 +11,12 @@ from calibration_blocks import stacked
 from calibration_graphs import noise, run
 from tiny_models import HEIGHT, WIDTH, tiny_deeplab
 
+from dlv3deploy.calibration import sequential as module
 from dlv3deploy.calibration.method import Method
 from dlv3deploy.calibration.network import Network
+from dlv3deploy.calibration.piecewise import live_bytes
 from dlv3deploy.calibration.quantisation import Calibration
-from dlv3deploy.calibration.sequential import levels
+from dlv3deploy.calibration.sequential import levels, route
 from dlv3deploy.calibration.weights import WeightGrid
 
 pytest.importorskip("onnxruntime")
@@ -65,3 +68,30 @@ def test_black_pictures_are_no_obstacle() -> None:
     black = np.full((1, 3, *graph.size), -2.1, np.float32)
     model = Calibration(network, lambda: [black] * 3).quantise(SEQUENTIAL).model()
     assert np.isfinite(run(model, noise(1)()[0])[0]).all()
+
+
+def test_large_maps_are_left_to_be_rounded_alone_when_the_disk_is_small(monkeypatch) -> None:
+    network = Network.prepared(tiny_deeplab(), HEIGHT, WIDTH)
+    convs = [conv for conv in network.convs if conv.on_a_map]
+    whole = route(network, convs, 8)
+    assert whole.images == 8
+    assert whole.convs == {conv.name for conv in convs}
+    sizes = live_bytes(network, [[conv.input for conv in level] for level in levels(network, convs)])
+    monkeypatch.setattr(module, "MOST_ON_DISK", 2 * max(sizes) * 3)
+    fewer = route(network, convs, 8)
+    assert len(fewer.levels) < len(whole.levels) or fewer.images < 8
+    assert 2 * fewer.images * max(sizes[-len(fewer.levels) :]) <= module.MOST_ON_DISK
+    found = Calibration(network, noise(8, (HEIGHT, WIDTH))).quantise(SEQUENTIAL)
+    assert np.isfinite(run(found.model(), noise(1, (HEIGHT, WIDTH))()[0])[0]).all()
+
+
+def test_many_images_are_represented_by_some() -> None:
+    network = Network.prepared(tiny_deeplab(), HEIGHT, WIDTH)
+    assert route(network, network.convs, 500).images == module.MOST_IMAGES
+
+
+def test_nothing_stays_on_disk(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    graph, output = stacked(["ReLU pair"])
+    Calibration(graph.network(output), noise(2)).quantise(SEQUENTIAL)
+    assert list(tmp_path.iterdir()) == []
