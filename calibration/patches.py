@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from dlv3deploy.calibration.network import Conv
 from dlv3deploy.core.dilation import Window
 
-LONGEST = 6144  # a covariance of 151 MB in float32
+LONGEST = 2304  # 256 channels of a 3×3 kernel; a covariance of 21 MB in float32
 SAMPLES = 2**14  # patches of one convolution, drawn at random from all images; border positions come in their true share
 FEWEST_POSITIONS = 64  # of an image
 Map = NDArray[np.float32]

@@ -188,4 +188,4 @@ def test_without_any_image_there_is_nothing_to_compute(observer) -> None:
 
 
 def test_the_longest_patch_has_a_covariance_of_the_size_that_is_told() -> None:
-    assert round(module.LONGEST**2 * np.dtype(np.float32).itemsize / 1e6) == 151
+    assert round(module.LONGEST**2 * np.dtype(np.float32).itemsize / 1e6) == 21
