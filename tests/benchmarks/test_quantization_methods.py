@@ -20,6 +20,7 @@ def test_all_are_the_peers_then_every_step_added_to_the_one_before_then_auto() -
         "mse+valid-taps+equalise+clips",
         "mse+valid-taps+equalise+clips+bias",
         "mse+valid-taps+equalise+clips+bias+rounding",
+        "mse+valid-taps+equalise+clips+bias+rounding+sequential",
         "auto",
     ]
     assert [m.method for m in methods if m.weight_bits == 4] == ["min-max", EVERYTHING, "auto"]
