@@ -2,16 +2,21 @@
 
 - Every convolution on a map reads INT8 through one pair on its data input and has per-channel INT8 weights. What lies
   between a convolution and the next pair (bias, ReLU, ReLU6) has no pair, so that Conv + activation fuse.
-- Both inputs of a residual Add have a pair, so that Conv + Add fuse.
+- Of a residual Add the skipped input has a pair, and what its convolution makes for it has none, so that Conv + Add fuse and
+  write INT8. Where no input comes from a convolution for it alone, all of them have pairs.
 - All inputs of a Concat, and its output, share one scale, so that it stays a copy.
+- What has a pair is read through it by pooling and resizing too, so that it is written once, in INT8. Convolutions that are
+  kept in floating point read it as it was.
 - Image pooling (convolutions on a 1×1 map), Resize, and the last convolution's output stay in floating point: they are a
   thousandth of the work and decide a whole map.
 - Biases have none: INT32 biases with Q/DQ are refused by TensorRT-RTX, and compilers derive their scale themselves.
+
+These are the rules of TensorRT's developer guide on placing Q/DQ layers.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -49,7 +54,7 @@ def place(graph: GraphProto, keep: Collection[str] = (), pooling: bool = False) 
         raise UserError("this ONNX file", "is quantised already", "calibrate the floating-point model it was made from")
     constants = {w.name for w in graph.initializer}
     shapes = tensor_shapes(graph)
-    producers = {output: node for node in graph.node for output in node.output}
+    fused = _fused_with_add(graph)
     reads: dict[str, tuple[str, ...]] = {}
     weights: dict[str, str] = {}
     kept: list[str] = []
@@ -62,15 +67,23 @@ def place(graph: GraphProto, keep: Collection[str] = (), pooling: bool = False) 
                 kept.append(node.name)
                 continue
             reads[node.name], weights[node.name] = (node.input[0],), node.input[1]
-        elif node.op_type == "Add" and _on_maps(node, shapes, constants) and _reaches_conv(node, producers):
-            reads[node.name] = tuple(node.input)
-        elif node.op_type == "Concat" and _on_maps(node, shapes, constants):
+    before_int8 = _before(graph, weights)
+    for node in graph.node:
+        if node.op_type not in ("Add", "Concat") or node.output[0] not in before_int8 or not _on_maps(node, shapes, constants):
+            continue
+        if node.op_type == "Add":
+            reads[node.name] = tuple(name for name in node.input if name != fused.get(node.name))
+        else:
             reads[node.name] = tuple(node.input)
             groups.append({*node.input, node.output[0]})
     for node in graph.node:
         if node.op_type in PASSES_VALUES_ON and any(node.output[0] in tensors for tensors in reads.values()):
             reads[node.name] = (node.input[0],)
             groups.append({node.input[0], node.output[0]})
+    held = {name for names in reads.values() for name in names}
+    for node in graph.node:
+        if node.op_type != "Conv" and not held.isdisjoint(node.input):
+            reads[node.name] = tuple(name for name in node.input if name in held)
     if not weights and keep:
         raise UserError("this ONNX file", "has no convolution left to quantise", "keep fewer of them in floating point")
     if not weights:
@@ -83,10 +96,29 @@ def _on_maps(node: NodeProto, shapes: dict[str, tuple[int, ...]], constants: set
     return all(len(shapes.get(name, ())) == 4 and name not in constants for name in node.input)
 
 
-def _reaches_conv(node: NodeProto, producers: dict[str, NodeProto]) -> bool:
-    """Whether an addend comes from a convolution, as in a residual block."""
-    found = (producers.get(name) for name in node.input)
-    return any(producer is not None and producer.op_type in ("Conv", "Add", "Relu", "Clip") for producer in found)
+def _before(graph: GraphProto, convs: Collection[str]) -> set[str]:
+    """The tensors that one of `convs` depends on."""
+    found = set[str]()
+    for node in reversed(graph.node):
+        if node.name in convs or not found.isdisjoint(node.output):
+            found.update(node.input)
+    return found
+
+
+def _fused_with_add(graph: GraphProto) -> dict[str, str]:
+    """By the name of an Add, its input that a convolution makes for it alone; of several the one with most behind it."""
+    depth: dict[str, int] = {}
+    made, readers = dict[str, int](), Counter(name for node in graph.node for name in node.input)
+    readers.update(output.name for output in graph.output)
+    fused = {}
+    for node in graph.node:
+        behind = 1 + max((depth.get(name, 0) for name in node.input), default=0)
+        depth.update(dict.fromkeys(node.output, behind))
+        if node.op_type == "Conv" and readers[node.output[0]] == 1:
+            made[node.output[0]] = behind
+        if node.op_type == "Add" and not made.keys().isdisjoint(node.input):
+            fused[node.name] = max((name for name in node.input if name in made), key=made.__getitem__)
+    return fused
 
 
 def _merged(groups: list[set[str]]) -> tuple[frozenset[str], ...]:

@@ -26,8 +26,49 @@ def test_image_pooling_stays_in_floating_point(placement: Placement) -> None:
     assert "mean" not in placement.tensors
 
 
-def test_both_inputs_of_a_residual_add_are_quantised(placement: Placement) -> None:
-    assert placement.reads["joined"] == ("outer", "stem.relu")
+def test_the_skipped_input_of_a_residual_add_has_a_pair_and_its_convolution_s_output_none(placement: Placement) -> None:
+    assert placement.reads["joined"] == ("stem.relu",)
+    assert "outer" not in placement.tensors
+
+
+def two_paths(writer: GraphWriter, first: str, second: str) -> Placement:
+    total = writer.relu(writer.node("Add", [first, second], "total"))
+    return place(writer.model(writer.conv(total, "last", (2, 4, 1, 1)), 17).graph)
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_of_two_convolutions_before_an_add_the_one_with_more_behind_it_is_fused(swapped: bool) -> None:
+    writer = GraphWriter()
+    stem = writer.relu(writer.conv("image", "stem", (4, 3, 3, 3)))
+    deep = writer.conv(writer.relu(writer.conv(stem, "inner", (4, 4, 3, 3))), "deep", (4, 4, 3, 3))
+    shortcut = writer.conv(stem, "shortcut", (4, 4, 1, 1))
+    inputs = (shortcut, deep) if swapped else (deep, shortcut)
+    assert two_paths(writer, *inputs).reads["total"] == ("shortcut",)
+
+
+def test_an_add_of_what_others_read_too_has_pairs_on_both_inputs() -> None:
+    writer = GraphWriter()
+    stem = writer.conv("image", "stem", (4, 3, 3, 3))
+    again = writer.relu(writer.conv(writer.relu(stem), "again", (4, 4, 3, 3)))
+    assert two_paths(writer, stem, again).reads["total"] == ("stem", "again.relu")
+
+
+def test_sums_that_no_convolution_follows_stay_in_floating_point() -> None:
+    writer = GraphWriter()
+    fine = writer.conv("image", "fine", (2, 3, 1, 1))
+    coarse = writer.conv("image", "coarse", (2, 3, 3, 3))
+    found = place(writer.model(writer.node("Add", [fine, coarse], "total"), 17).graph)
+    assert found.tensors == ["image"]
+
+
+def test_image_pooling_reads_features_through_their_pair_so_that_they_are_written_once(placement: Placement) -> None:
+    assert placement.reads["mean"] == ("features",)
+
+
+def test_a_convolution_that_is_kept_reads_what_was_there_before_quantisation() -> None:
+    found = place(fix_input(tiny_deeplab(), (1, 3, HEIGHT, WIDTH)).graph, keep={"atrous"})
+    assert "atrous" not in found.reads
+    assert found.reads["pointwise"] == ("features",)
 
 
 def test_nothing_is_quantised_between_a_convolution_and_its_activation(placement: Placement) -> None:

@@ -35,10 +35,10 @@ def noises(quantisation: Quantisation, images) -> dict[str, float]:
     return {entry.conv: entry.noise for entry in sensitivities(quantisation, judge)}
 
 
-def test_no_convolution_is_charged_for_the_residual_sum(quantisation, images) -> None:
-    """The second addend is read by the sum alone: a grid far too coarse for it says nothing about convolutions."""
-    assert "outer" in quantisation.ranges
-    coarse = replace(quantisation, ranges={**quantisation.ranges, "outer": Range(-1000.0, 1000.0)})
+def test_no_convolution_is_charged_for_what_a_concatenation_alone_reads(quantisation, images) -> None:
+    """A grid far too coarse for one of its inputs says nothing about convolutions."""
+    assert "spread" in quantisation.ranges
+    coarse = replace(quantisation, ranges={**quantisation.ranges, "spread": Range(-1000.0, 1000.0)})
     assert noises(coarse, images) == noises(quantisation, images)
 
 

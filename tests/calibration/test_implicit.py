@@ -1,0 +1,66 @@
+"""The scales of implicit INT8: every tensor that the graph without pairs holds has one, and it cuts nothing off."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from tiny_models import HEIGHT, WIDTH, tiny_deeplab
+
+from dlv3deploy.calibration.implicit import tensor_scales, write_implicit
+from dlv3deploy.calibration.int8_network import Quantisation
+from dlv3deploy.calibration.method import Method
+from dlv3deploy.calibration.network import Network
+from dlv3deploy.calibration.quantisation import Calibration
+from dlv3deploy.calibration.trt_cache import read_cache
+from dlv3deploy.core.graph import load_onnx
+
+QMAX = 127
+
+
+@pytest.fixture(scope="module")
+def images() -> list[np.ndarray]:
+    random = np.random.default_rng(4)
+    return [random.standard_normal((1, 3, HEIGHT, WIDTH)).astype(np.float32) for _ in range(3)]
+
+
+@pytest.fixture(scope="module")
+def quantisation(images) -> Quantisation:
+    return Calibration(Network.prepared(tiny_deeplab(), HEIGHT, WIDTH), lambda: images).quantise(Method())
+
+
+def test_what_only_an_activation_reads_has_the_scale_of_its_result(quantisation) -> None:
+    scales = tensor_scales(quantisation)
+    assert scales["inner"] == scales["inner.relu"] == quantisation.ranges["inner.relu"].step()
+
+
+def test_an_addend_without_a_pair_has_the_sum_of_the_others_scales(quantisation) -> None:
+    scales = tensor_scales(quantisation)
+    assert "outer" not in quantisation.ranges
+    assert scales["outer"] == pytest.approx(scales["stem.relu"] + scales["joined"])
+
+
+def test_no_convolution_s_output_is_without_a_scale_but_the_network_s_and_what_stays_in_floating_point(quantisation) -> None:
+    convs = {node.output[0] for node in quantisation.network.nodes if node.op_type == "Conv"}
+    assert convs - tensor_scales(quantisation).keys() == {"scores", "pooled"}
+
+
+def test_no_value_is_cut_off_that_changes_a_result(quantisation, images) -> None:
+    """min-max ranges and positive results: what lies below a ReLU's range is zero behind it anyway."""
+    model = onnx.ModelProto()
+    model.CopyFrom(quantisation.network.model)
+    scales = tensor_scales(quantisation)
+    model.graph.output.extend(onnx.helper.make_tensor_value_info(name, 1, None) for name in scales if name != "image")
+    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    for image in images:
+        for name, values in zip(names, session.run(names, {"image": image}), strict=True):
+            assert name not in scales or values.max() <= QMAX * scales[name] * 1.02  # weights are rounded here
+
+
+def test_the_cache_holds_the_scales_and_the_graph_no_pairs(quantisation, tmp_path) -> None:
+    write_implicit(quantisation, tmp_path / "plain.onnx", tmp_path / "plain.cache")
+    assert not {node.op_type for node in load_onnx(tmp_path / "plain.onnx").graph.node} & {"QuantizeLinear"}
+    found = read_cache(tmp_path / "plain.cache").scales
+    assert found == {name: np.float32(scale) for name, scale in tensor_scales(quantisation).items()}
