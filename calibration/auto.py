@@ -37,7 +37,7 @@ def choose_method(
     started, trials, spent = time.monotonic(), list[Trial](), False
 
     def best() -> Trial:
-        return max(trials, key=lambda trial: trial.fidelity.snr_db)
+        return min(trials, key=lambda trial: trial.fidelity.divergence)
 
     def run(methods: Iterable[Method]) -> None:
         nonlocal spent
@@ -61,7 +61,7 @@ def choose_method(
     if best() is plain:
         steps = (True, True), (True, False), (False, True)
         run([replace(plain.method, bias=bias, rounding=rounding) for bias, rounding in steps])  # in one pass over the images
-    return sorted(trials, key=lambda trial: -trial.fidelity.snr_db)
+    return sorted(trials, key=lambda trial: trial.fidelity.divergence)
 
 
 def _cheap(grid: WeightGrid) -> Iterator[Method]:

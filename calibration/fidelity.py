@@ -25,10 +25,16 @@ PERFECT_DB = 200.0  # what a comparison without any error counts as
 @dataclass(frozen=True)
 class Fidelity:
     """`snr_db` is the power of the float scores over that of the difference, in decibels, each position's mean over classes
-    taken out (it decides nothing); `agreement` the share of score positions, 0 to 1, with the same best class."""
+    taken out (it decides nothing); `agreement` the share of score positions, 0 to 1, with the same best class; `divergence` the
+    mean over positions of KL(softmax of the float scores ‖ softmax of the others), in nats.
+
+    Methods are compared by their divergence. A ratio of powers counts an error alike where one class is far ahead, and it
+    changes nothing, and where two are close; agreement counts the few positions that have tipped over.
+    """
 
     snr_db: float
     agreement: float
+    divergence: float
 
     def __str__(self) -> str:
         return f"{self.snr_db:.1f} dB, {self.agreement:.2%} of positions agree"
@@ -37,11 +43,12 @@ class Fidelity:
 class ScoreError:
     """Collects pairs of outputs, N×C×h×w each, or of masks of whole numbers.
 
-    Class 7 is no further from class 1 than class 2 is: a position of a mask is one unit of signal, and of noise if it is wrong.
+    Class 7 is no further from class 1 than class 2 is: a position of a mask is one unit of signal, and of noise and divergence
+    if it is wrong.
     """
 
     def __init__(self) -> None:
-        self.signal = self.noise = 0.0
+        self.signal = self.noise = self.divergence = 0.0
         self.same = self.positions = 0
 
     def collect(self, wanted: NDArray[Any], found: NDArray[Any]) -> None:
@@ -53,6 +60,7 @@ class ScoreError:
         wrong = int(np.count_nonzero(wanted != found))
         self.signal += wanted.size
         self.noise += wrong
+        self.divergence += wrong
         self.same += wanted.size - wrong
         self.positions += wanted.size
 
@@ -61,8 +69,10 @@ class ScoreError:
             classes = wanted.argmax(axis=1), found.argmax(axis=1)
             wanted = wanted - wanted.mean(axis=1, keepdims=True)
             found = found - found.mean(axis=1, keepdims=True)
+            self.divergence += divergence(wanted, found)
         else:
             classes = np.rint(wanted), np.rint(found)
+            self.divergence += float(np.square(wanted - found).sum())
         self.signal += float(np.square(wanted).sum())
         self.noise += float(np.square(wanted - found).sum())
         self.same += int(np.count_nonzero(classes[0] == classes[1]))
@@ -71,7 +81,19 @@ class ScoreError:
     def compute(self) -> Fidelity:
         if not self.positions:
             raise ValueError("nothing was compared")
-        return Fidelity(decibels(self.signal, self.noise), self.same / self.positions)
+        same, divergence = self.same / self.positions, self.divergence / self.positions
+        return Fidelity(decibels(self.signal, self.noise), same, divergence)
+
+
+def divergence(wanted: NDArray[Any], found: NDArray[Any]) -> float:
+    """Σ over positions of KL(softmax wanted ‖ softmax found), scores N×C×h×w, in nats."""
+    log_p, log_q = _log_softmax(wanted), _log_softmax(found)
+    return float((np.exp(log_p) * (log_p - log_q)).sum(axis=1).sum(dtype=np.float64))
+
+
+def _log_softmax(scores: NDArray[Any]) -> NDArray[np.float32]:
+    shifted = (scores - scores.max(axis=1, keepdims=True)).astype(np.float32)
+    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))
 
 
 def decibels(signal: float, noise: float) -> float:

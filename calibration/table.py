@@ -88,4 +88,4 @@ class CalibrationTable:
 
 
 def _fidelity(data: dict[str, Any]) -> Fidelity:
-    return Fidelity(float(data["snr_db"]), float(data["agreement"]))
+    return Fidelity(float(data["snr_db"]), float(data["agreement"]), float(data["divergence"]))

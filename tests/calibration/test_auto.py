@@ -74,7 +74,7 @@ class Scripted:
         return self.tried[-1]
 
     def __call__(self, method: Method) -> Fidelity:
-        return Fidelity(self.worth(method), 1.0)
+        return Fidelity(0.0, 1.0, -self.worth(method))
 
 
 def test_the_best_comes_first_and_every_step_is_kept_only_when_it_helps() -> None:
@@ -82,8 +82,8 @@ def test_the_best_comes_first_and_every_step_is_kept_only_when_it_helps() -> Non
     script = Scripted(lambda m: 2 * (m.observer == "mse") + sum(gain for name, gain in gains.items() if getattr(m, name)))
     trials = choose_method(script, script, PER_CHANNEL)
     assert trials[0].method == Method("mse", valid_taps=True, equalise=True, rounding=True)
-    values = [trial.fidelity.snr_db for trial in trials]
-    assert values == sorted(values, reverse=True)
+    values = [trial.fidelity.divergence for trial in trials]
+    assert values == sorted(values)
     assert len(set(script.tried)) == len(script.tried)
 
 

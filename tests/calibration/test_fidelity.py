@@ -30,15 +30,30 @@ def scores(seed: int = 0, images: int = 2) -> np.ndarray:
 def test_the_ratio_is_that_of_loops_over_centred_scores(seed: int, size: float) -> None:
     wanted = scores(seed)
     found = (wanted + size * scores(seed + 1)).astype(np.float32)
-    signal = error = same = 0.0
+    signal = error = same = divergence = 0.0
     for n, y, x in np.ndindex(2, 5, 6):
         one, two = wanted[n, :, y, x].astype(float), found[n, :, y, x].astype(float)
         signal += sum((value - one.mean()) ** 2 for value in one)
         error += sum((a - one.mean() - b + two.mean()) ** 2 for a, b in zip(one, two, strict=True))
         same += one.argmax() == two.argmax()
+        p, q = (np.exp(side) / np.exp(side).sum() for side in (one, two))
+        divergence += (p * np.log(p / q)).sum()
     result = compared((wanted, found))
     assert result.snr_db == pytest.approx(10 * np.log10(signal / error), abs=1e-4)
     assert result.agreement == pytest.approx(same / 60)
+    assert result.divergence == pytest.approx(divergence / 60, rel=1e-4, abs=1e-7)
+
+
+def test_an_error_where_one_class_is_far_ahead_diverges_less_than_the_same_where_two_are_close() -> None:
+    close, ahead = (np.array([first, 0.0], np.float32).reshape(1, 2, 1, 1) for first in (0.1, 9.0))
+    error = np.array([-0.5, 0.5], np.float32).reshape(1, 2, 1, 1)
+    assert compared((close, close + error)).divergence > 100 * compared((ahead, ahead + error)).divergence > 0
+
+
+def test_scores_beyond_what_exp_can_hold_have_a_divergence() -> None:
+    wanted = np.array([2000.0, -2000.0], np.float32).reshape(1, 2, 1, 1)
+    assert compared((wanted, wanted / 2)).divergence == 0
+    assert compared((wanted, -wanted)).divergence == pytest.approx(4000)
 
 
 def test_noise_of_a_tenth_is_twenty_decibels() -> None:
@@ -47,7 +62,7 @@ def test_noise_of_a_tenth_is_twenty_decibels() -> None:
 
 
 def test_equal_scores_are_perfect() -> None:
-    assert compared((scores(), scores())) == Fidelity(PERFECT_DB, 1.0)
+    assert compared((scores(), scores())) == Fidelity(PERFECT_DB, 1.0, 0.0)
 
 
 def test_what_is_added_to_all_classes_decides_nothing() -> None:
@@ -72,8 +87,8 @@ def test_masks_are_right_or_wrong_by_position_whatever_the_class(kind: type, sha
     near.ravel()[:10] += 1
     far.ravel()[:10] += 200 if kind is np.uint8 else 20
     for found in (near, far):
-        assert compared((wanted, found)) == Fidelity(pytest.approx(10.0), 0.9)
-    assert compared((wanted, wanted)) == Fidelity(PERFECT_DB, 1.0)
+        assert compared((wanted, found)) == Fidelity(pytest.approx(10.0), 0.9, pytest.approx(0.1))
+    assert compared((wanted, wanted)) == Fidelity(PERFECT_DB, 1.0, 0.0)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])

@@ -20,8 +20,8 @@ TABLE = CalibrationTable(
     {"image": Range(-1.5, 2.25), "/aspp/Concat_output_0": Range(0.0, 6.0)},
     ("pooled",),
     "mse+equalise",
-    Fidelity(31.25, 0.995),
-    (TriedMethod("min-max", Fidelity(20.5, 0.9), 1.5),),
+    Fidelity(31.25, 0.995, 0.001),
+    (TriedMethod("min-max", Fidelity(20.5, 0.9, 0.25), 1.5),),
     (Point(1, 0.75, 0.0125),),
 )
 

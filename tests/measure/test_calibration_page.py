@@ -53,18 +53,21 @@ def page(prefix: str = "", **changes: object) -> CalibrationPage:
         "min-max",
         12,
         8,
-        Fidelity(18.0, 0.98),
+        Fidelity(18.0, 0.98, 0.01),
         layers,
         tuple(tensor(each.input) for each in layers),
         (costly,),
-        Fidelity(21.0, 0.99),
+        Fidelity(21.0, 0.99, 0.01),
         (f"{prefix}advice",),
     )
     key = CalibrationKey("a" * 64, "b" * 64, 12, (64, 96), f"{prefix}RGB", "auto")
-    trials = (TriedMethod(f"{prefix}mse", Fidelity(18.0, 0.98), 1.5), TriedMethod("entropy", Fidelity(-2.0, 0.5), 0.5))
+    trials = (
+        TriedMethod(f"{prefix}mse", Fidelity(18.0, 0.98, 0.01), 1.5),
+        TriedMethod("entropy", Fidelity(-2.0, 0.5, 0.01), 0.5),
+    )
     kept = (f"{prefix}pool",)
     table = CalibrationTable(
-        key, {"x": Range(0, 1)}, kept, f"{prefix}mse", Fidelity(18.0, 0.98), trials, (Point(1, 0.9, 0.01),)
+        key, {"x": Range(0, 1)}, kept, f"{prefix}mse", Fidelity(18.0, 0.98, 0.01), trials, (Point(1, 0.9, 0.01),)
     )
     return replace(CalibrationPage(f"{prefix}model.onnx", table, report), **changes)
 
@@ -137,7 +140,7 @@ def test_verdict_figures_trials_and_advice_are_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("agreement", "word"), [(1.0, "good"), (0.98, "fair"), (0.95, "poor"), (0.2, "bad"), (0.0, "bad")])
 def test_the_verdict_follows_the_agreement(agreement: float, word: str) -> None:
     whole = page()
-    assert replace(whole, table=replace(whole.table, fidelity=Fidelity(1.0, agreement))).verdict[0] == word
+    assert replace(whole, table=replace(whole.table, fidelity=Fidelity(1.0, agreement, 0.01))).verdict[0] == word
 
 
 def test_no_text_becomes_markup(tmp_path: Path) -> None:
