@@ -5,7 +5,7 @@ The cache belongs to the graph that is written with it, not to the float model: 
 channels, and its weights and biases are the rounded and corrected ones. Without a scale TensorRT computes a tensor's neighbours
 in floating point, so what only a ReLU or a pooling reads takes the scale of what comes out of it. An addend that has no pair,
 because its convolution and the Add become one kernel, takes the sum of the others' scales and the result's: a + b = c gives
-|a| ≤ |b| + |c|, so nothing is cut off.
+|a| ≤ |b| + |c|, and what is cut off where an activation limits c is beyond that limit with b added, too.
 """
 
 from __future__ import annotations
@@ -50,9 +50,10 @@ def tensor_scales(quantisation: Ranged) -> dict[str, float]:
         alone = _read_by_one(network, node.input[0]) if node.input else False
         if node.op_type in KEEPS_SCALE and node.output[0] in steps and alone:
             steps.setdefault(node.input[0], steps[node.output[0]])
-        bare = [name for name in node.input if name not in steps]
-        if node.op_type == "Add" and node.output[0] in steps and len(bare) == 1 and _read_by_one(network, bare[0]):
-            steps[bare[0]] = sum(steps[name] for name in (*node.input, node.output[0]) if name in steps)
+        if node.op_type == "Add" and node.output[0] in steps:
+            bare = [name for name in node.input if name not in steps]
+            if len(bare) == 1 and bare[0] in network.producers and _read_by_one(network, bare[0]):
+                steps[bare[0]] = sum(steps[name] for name in (*node.input, node.output[0]) if name in steps)
     order = {name: place for place, name in enumerate([network.input, *(o for node in network.nodes for o in node.output)])}
     return dict(sorted(steps.items(), key=lambda entry: order[entry[0]]))
 

@@ -6,7 +6,8 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
-from tiny_models import HEIGHT, WIDTH, tiny_deeplab
+from calibration_graphs import noise
+from tiny_models import HEIGHT, WIDTH, GraphWriter, tiny_deeplab
 
 from dlv3deploy.calibration.implicit import tensor_scales, write_implicit
 from dlv3deploy.calibration.int8_network import Quantisation
@@ -21,8 +22,7 @@ QMAX = 127
 
 @pytest.fixture(scope="module")
 def images() -> list[np.ndarray]:
-    random = np.random.default_rng(4)
-    return [random.standard_normal((1, 3, HEIGHT, WIDTH)).astype(np.float32) for _ in range(3)]
+    return noise(3, (HEIGHT, WIDTH), seed=4)()
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +39,18 @@ def test_an_addend_without_a_pair_has_the_sum_of_the_others_scales(quantisation)
     scales = tensor_scales(quantisation)
     assert "outer" not in quantisation.ranges
     assert scales["outer"] == pytest.approx(scales["stem.relu"] + scales["joined"])
+
+
+def test_a_constant_that_is_added_has_no_scale() -> None:
+    """Its other side has one, because a convolution reads it too, and the sum has one."""
+    writer = GraphWriter()
+    features = writer.relu(writer.conv("image", "features", (4, 3, 3, 3)))
+    shifted = writer.node("Add", [features, writer.weight("shift", np.ones((1, 4, 1, 1), np.float32))], "shifted")
+    both = [writer.conv(name, f"of.{name}", (2, 4, 1, 1)) for name in (features, shifted)]
+    model = writer.model(writer.node("Concat", both, "scores", axis=1), 17)
+    found = Calibration(Network.prepared(model, HEIGHT, WIDTH), noise(1, (HEIGHT, WIDTH))).quantise(Method())
+    assert found.ranges.keys() == {"image", features, shifted}
+    assert "shift" not in tensor_scales(found)
 
 
 def test_no_convolution_s_output_is_without_a_scale_but_the_network_s_and_what_stays_in_floating_point(quantisation) -> None:
@@ -61,6 +73,6 @@ def test_no_value_is_cut_off_that_changes_a_result(quantisation, images) -> None
 
 def test_the_cache_holds_the_scales_and_the_graph_no_pairs(quantisation, tmp_path) -> None:
     write_implicit(quantisation, tmp_path / "plain.onnx", tmp_path / "plain.cache")
-    assert not {node.op_type for node in load_onnx(tmp_path / "plain.onnx").graph.node} & {"QuantizeLinear"}
+    assert not {node.op_type for node in load_onnx(tmp_path / "plain.onnx").graph.node} & {"QuantizeLinear", "DequantizeLinear"}
     found = read_cache(tmp_path / "plain.cache").scales
     assert found == {name: np.float32(scale) for name, scale in tensor_scales(quantisation).items()}
