@@ -26,7 +26,8 @@ PERFECT_DB = 200.0  # what a comparison without any error counts as
 class Fidelity:
     """`snr_db` is the power of the float scores over that of the difference, in decibels, each position's mean over classes
     taken out (it decides nothing); `agreement` the share of score positions, 0 to 1, with the same best class; `divergence` the
-    mean over positions of KL(softmax of the float scores ‖ softmax of the others), in nats.
+    mean over positions of KL(softmax of the float scores ‖ softmax of the others), in nats. Masks have the share of wrong
+    positions for a divergence, outputs without classes their mean squared error.
 
     Methods are compared by their divergence. A ratio of powers counts an error alike where one class is far ahead, and it
     changes nothing, and where two are close; agreement counts the few positions that have tipped over.
@@ -37,7 +38,7 @@ class Fidelity:
     divergence: float
 
     def __str__(self) -> str:
-        return f"{self.snr_db:.1f} dB, {self.agreement:.2%} of positions agree"
+        return f"divergence {self.divergence:.2g}, {self.snr_db:.1f} dB, {self.agreement:.2%} of positions agree"
 
 
 class ScoreError:
@@ -69,7 +70,7 @@ class ScoreError:
             classes = wanted.argmax(axis=1), found.argmax(axis=1)
             wanted = wanted - wanted.mean(axis=1, keepdims=True)
             found = found - found.mean(axis=1, keepdims=True)
-            self.divergence += divergence(wanted, found)
+            self.divergence += _divergences(wanted, found)
         else:
             classes = np.rint(wanted), np.rint(found)
             self.divergence += float(np.square(wanted - found).sum())
@@ -81,14 +82,14 @@ class ScoreError:
     def compute(self) -> Fidelity:
         if not self.positions:
             raise ValueError("nothing was compared")
-        same, divergence = self.same / self.positions, self.divergence / self.positions
-        return Fidelity(decibels(self.signal, self.noise), same, divergence)
+        return Fidelity(decibels(self.signal, self.noise), self.same / self.positions, self.divergence / self.positions)
 
 
-def divergence(wanted: NDArray[Any], found: NDArray[Any]) -> float:
+def _divergences(wanted: NDArray[Any], found: NDArray[Any]) -> float:
     """Σ over positions of KL(softmax wanted ‖ softmax found), scores N×C×h×w, in nats."""
     log_p, log_q = _log_softmax(wanted), _log_softmax(found)
-    return float((np.exp(log_p) * (log_p - log_q)).sum(axis=1).sum(dtype=np.float64))
+    total = float((np.exp(log_p) * (log_p - log_q)).sum(axis=1).sum(dtype=np.float64))
+    return max(0.0, total)  # of nearly equal scores rounding alone is left
 
 
 def _log_softmax(scores: NDArray[Any]) -> NDArray[np.float32]:

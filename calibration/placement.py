@@ -11,7 +11,7 @@
   thousandth of the work and decide a whole map.
 - Biases have none: INT32 biases with Q/DQ are refused by TensorRT-RTX, and compilers derive their scale themselves.
 
-These are the rules of TensorRT's developer guide on placing Q/DQ layers.
+On residual sums NVIDIA's own advice is the same (NVIDIA/TensorRT#3270): a pair behind the convolution keeps Conv and Add apart.
 """
 
 from __future__ import annotations

@@ -112,7 +112,7 @@ def report(made: CalibrationTable, int8_path: Path) -> None:
     from dlv3deploy.core.progress import say
 
     height, width = made.key.resolution
-    for trial in sorted(made.trials, key=lambda trial: trial.fidelity.divergence)[:4][::-1]:
+    for trial in reversed(made.trials[:4]):
         say(f"  {trial.fidelity}: {trial.method}")
     say(f"calibrated on {made.key.images} images at {height}×{width}, {made.chosen}")
     say(f"wrote {int8_path}; against the float model {made.fidelity}")

@@ -56,6 +56,11 @@ def test_scores_beyond_what_exp_can_hold_have_a_divergence() -> None:
     assert compared((wanted, -wanted)).divergence == pytest.approx(4000)
 
 
+def test_an_output_without_classes_diverges_by_its_squared_error() -> None:
+    wanted = scores()[:, :1]
+    assert compared((wanted, wanted + np.float32(0.5))).divergence == pytest.approx(0.25)
+
+
 def test_noise_of_a_tenth_is_twenty_decibels() -> None:
     wanted = np.array([1.0, -1.0], np.float32).reshape(1, 2, 1, 1)
     assert compared((wanted, wanted * np.float32(1.1))).snr_db == pytest.approx(20, abs=1e-5)

@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
-from tiny_models import HEIGHT, WIDTH, tiny_deeplab
+from tiny_models import HEIGHT, WIDTH, GraphWriter, tiny_deeplab
 
 from dlv3deploy.calibration.grid import Range, steps_of
 from dlv3deploy.calibration.placement import place
@@ -61,6 +61,16 @@ def test_only_tensors_that_cannot_be_negative_change(symmetric: onnx.ModelProto)
     rectified = {"stem.relu", "inner.relu", "joined.relu", "features", "projection.relu"} | branches
     assert {name for name, value in after.items() if value == -128} == rectified
     assert after["image"] == 0
+
+
+def test_a_convolution_without_activation_keeps_its_signs() -> None:
+    writer = GraphWriter()
+    linear = writer.conv("image", "linear", (4, 3, 1, 1))
+    model = writer.model(writer.conv(linear, "last", (2, 4, 1, 1)), 17)
+    placement = place(fix_input(model, (1, 3, HEIGHT, WIDTH)).graph)
+    one = {name: np.ones(rows, np.float32) for name, rows in zip(placement.weights.values(), (4, 2), strict=True)}
+    found = quantized(model, placement, dict.fromkeys(placement.tensors, Range(-1, 1)), one)
+    assert zero_points(with_unsigned_activations(found)) == {"image": 0, linear: 0}
 
 
 def test_the_range_stays_and_the_steps_are_finer(symmetric: onnx.ModelProto) -> None:

@@ -63,7 +63,7 @@ def page(prefix: str = "", **changes: object) -> CalibrationPage:
     key = CalibrationKey("a" * 64, "b" * 64, 12, (64, 96), f"{prefix}RGB", "auto")
     trials = (
         TriedMethod(f"{prefix}mse", Fidelity(18.0, 0.98, 0.01), 1.5),
-        TriedMethod("entropy", Fidelity(-2.0, 0.5, 0.01), 0.5),
+        TriedMethod("entropy", Fidelity(-2.0, 0.5, 0.75), 0.5),
     )
     kept = (f"{prefix}pool",)
     table = CalibrationTable(
@@ -131,8 +131,8 @@ def test_verdict_figures_trials_and_advice_are_told(tmp_path: Path) -> None:
     _, reader = written(page(), tmp_path)
     words = [text for _, text in reader.texts]
     assert {"18.0 dB", "98.0%", "75.0%", "1 of 4", "Advice."} <= set(words)
-    assert ["mse", "18.0 dB", "98.00%", "1.5 s"] in reader.rows
-    assert ["entropy", "−2.0 dB", "50.00%", "0.5 s"] in reader.rows
+    assert ["mse", "0.01", "18.0 dB", "98.00%", "1.5 s"] in reader.rows
+    assert ["entropy", "0.75", "−2.0 dB", "50.00%", "0.5 s"] in reader.rows
     assert ["atrous", "70.0%", "25.0%", "+3.2 dB", "Cause.Remedy."] in reader.rows
     assert ["1", "90.0%", "0.0100"] in reader.rows
 
