@@ -1,6 +1,6 @@
 """INT8 methods on the same model and the same images, in one table: ONNX Runtime's, NVIDIA ModelOpt's and ours.
 
-    python benchmarks/quantization.py --shared ../shared --workspace DIR                  # its three models
+    python benchmarks/quantization.py --shared ../shared --workspace DIR                  # its models
     python benchmarks/quantization.py --shared ../shared --workspace DIR --model camvid-twin --methods ort,ours:auto --every 4
     python benchmarks/quantization.py --workspace DIR --data DATA --calibration-images FOLDER \\
         --model NAME=FILE.onnx[,classes=camvid,mean=127.5,127.5,127.5,std=127.5,127.5,127.5] …
@@ -26,7 +26,7 @@ from measured import Limits
 from peer_environment import MODELOPT, OPENVINO, Peers
 from quantization_cases import Case, Request, built_in, open_case, parse_request
 from quantization_memory import MemoryRow, memory_rows
-from quantization_methods import parse_methods
+from quantization_methods import FOR_HARD_MODELS, parse_methods
 from quantization_page import Facts, document
 from quantization_rows import TENSORRT_RTX, Bench, Row
 
@@ -60,7 +60,7 @@ def _options() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--workspace", type=Path, required=True, help="where quantised models, masks and the peers' environments lie")
-    add("--shared", type=Path, help="folder with the models and data of `camvid`, `camvid-twin` and `voc`")
+    add("--shared", type=Path, help="folder with the models and data of the built-in names: `camvid`, `camvid-twin`, `voc`, …")
     add(
         "--model",
         action="append",
@@ -114,7 +114,7 @@ def _measure(options: argparse.Namespace) -> int:
     for case in _opened(requests, options, size):
         cases.append(case)
         rows.append(bench.float_row(case))
-        for method in methods:
+        for method in FOR_HARD_MODELS if case.is_hard and options.methods == "all" else methods:
             rows.append(bench.row(case, method))
             write()
     if options.memory:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from quantization_masks import Judged
+from twins import Twin, twin_of
 
 from dlv3deploy.calibration.pictures import images_hash, spread
 from dlv3deploy.commands.options import describe
@@ -22,13 +24,16 @@ from dlv3deploy.core.spec import ModelSpec
 DESCRIPTION = ("classes", "ignore-index", "mean", "std", "output")
 KEYS = ("data", "images", *DESCRIPTION)
 GREY = "127.5,127.5,127.5"
+CAMVID_TWINS = Twin(1, 4), Twin(2, 16), Twin(3, 64), Twin(4, 64)
+VOC_TWINS = (Twin(5, 64),)
 
 
 @dataclass(frozen=True)
 class Request:
     """A model as the command line names it. `description` are options of `dlv3deploy calibrate` for a foreign file.
 
-    `calibrate` and `judge` take every so many-th image from the first one on: (1, 2) is 1::2.
+    `calibrate` and `judge` take every so many-th image from the first one on: (1, 2) is 1::2. `count` calibration images, or as
+    many as the table has. `twin` is put in the model's place. `is_hard` cases are for the methods that show what is lost.
     """
 
     name: str
@@ -38,6 +43,9 @@ class Request:
     description: tuple[str, ...] = ()
     calibrate: tuple[int, int] = (0, 1)
     judge: tuple[int, int] = (0, 1)
+    count: int | None = None
+    twin: Twin | None = None
+    is_hard: bool = False
 
 
 @dataclass(frozen=True)
@@ -57,6 +65,7 @@ class Case:
     labels: tuple[Mask, ...]
     fingerprints: dict[str, str]  # sha256 of the model, the calibration images and the judged images with their labels
     about: str
+    is_hard: bool = False
 
     @property
     def size(self) -> tuple[int, int]:
@@ -69,11 +78,19 @@ def built_in(shared: Path) -> dict[str, Request]:
     models, frames = shared / "models", camvid / "train" / "images"
     as_camvid = ("--classes", "camvid", "--mean", GREY, "--std", GREY)
     as_voc = ("--classes", "voc", "--mean", GREY, "--std", GREY)
-    return {
-        "camvid": Request("camvid", models / "deeplabv3_mnv2_camvid.onnx", camvid, frames, as_camvid),
-        "camvid-twin": Request("camvid-twin", models / "deeplabv3_mnv2_camvid_twin.onnx", camvid, frames, as_camvid),
-        "voc": Request("voc", models / "deeplabv3_mnv2_voc_513.onnx", voc, voc / "images", as_voc, (1, 2), (0, 2)),
-    }
+    of_camvid = Request("camvid", models / "deeplabv3_mnv2_camvid.onnx", camvid, frames, as_camvid)
+    given_twin = Request("camvid-twin", models / "deeplabv3_mnv2_camvid_twin.onnx", camvid, frames, as_camvid)
+    of_voc = Request("voc", models / "deeplabv3_mnv2_voc_513.onnx", voc, voc / "images", as_voc, (1, 2), (0, 2))
+    hard = partial(replace, is_hard=True)
+    requests = (
+        *(of_camvid, given_twin, of_voc),
+        replace(of_voc, name="voc-other-half", calibrate=of_voc.judge, judge=of_voc.calibrate),
+        *(hard(of_camvid, name=f"camvid-twin-{t.factor:g}-{t.seed}", twin=t) for t in CAMVID_TWINS),
+        *(hard(of_voc, name=f"voc-twin-{t.factor:g}-{t.seed}", twin=t) for t in VOC_TWINS),
+        hard(of_camvid, name="camvid-8-images", count=8),
+        hard(of_camvid, name="camvid-other-camera", images=of_voc.images),
+    )
+    return {request.name: request for request in requests}
 
 
 def parse_request(text: str, known: dict[str, Request], data: Path | None, images: Path | None) -> Request:
@@ -107,7 +124,7 @@ def open_case(request: Request, folder: Path, count: int, every: int, size: tupl
     found = list_images(request.images)[request.calibrate[0] :: request.calibrate[1]] if request.images.is_dir() else []
     if not found:
         raise UserError(str(request.images), "holds no calibration image", "give --calibration-images FOLDER")
-    chosen = spread(found, count)
+    chosen = spread(found, request.count or count)
     samples = _samples(request.data, spec)[request.judge[0] :: request.judge[1]][::every]
     labels = [sample.read()[1] for sample in samples]
     for sample, label in zip(samples, labels, strict=True):
@@ -130,9 +147,10 @@ def open_case(request: Request, folder: Path, count: int, every: int, size: tupl
             "images": images_hash(chosen),
             "judged": images_hash([path for sample in samples for path in (sample.image, sample.label)]),
         },
-        f"{spec.input.height}×{spec.input.width}; calibrated on {len(chosen)} of {len(found)} images"
+        f"{_as_twin(request.twin)}{spec.input.height}×{spec.input.width}; calibrated on {len(chosen)} of {len(found)} images"
         f"{part[request.calibrate]}; judged on {len(samples)} images{part[request.judge]}"
         f"{f', one in {every}' if every > 1 else ''}",
+        request.is_hard,
     )
 
 
@@ -151,6 +169,9 @@ def _model(request: Request, folder: Path, size: tuple[int, int] | None) -> tupl
     spec = spec_of(model, description, where)
     height, width = size or (spec.input.height, spec.input.width)
     shape, path = ports(model, where)[0].shape, folder / "model.onnx"
+    if request.twin is not None:
+        save_onnx(path, twin_of(model, height, width, request.twin))
+        return path, spec
     if None not in shape:
         if shape[2:] != (height, width):
             raise UserError(where, f"takes {shape[2]}×{shape[3]} alone", "leave --size out")
@@ -162,6 +183,10 @@ def _model(request: Request, folder: Path, size: tuple[int, int] | None) -> tupl
         embed_spec(fixed, spec)
     save_onnx(path, fixed)
     return path, spec
+
+
+def _as_twin(twin: Twin | None) -> str:
+    return f"factors from 1/{twin.factor:g} to {twin.factor:g} by seed {twin.seed}; " if twin else ""
 
 
 def _samples(data: Path, spec: ModelSpec) -> list[Sample]:

@@ -81,6 +81,7 @@ def _our_command(method: Method, case: Case, folder: Path, to: Path) -> tuple[st
         *("--method", method.method, "--to", str(to), "--table", str(folder / "table.json"), "--no-report"),
         *(("--weights", "per-tensor") if method.per_tensor else ()),
         *(("--weight-bits", "4") if method.weight_bits == 4 else ()),
+        *(("--all-int8",) if method.all_int8 else ()),
         *case.description,
     )
 

@@ -1,6 +1,6 @@
 """The rows of the quantisation table, by the names that `--methods` takes.
 
-`ort:…` and `modelopt:…` are the peers', `ours:METHOD[@per-tensor][@4-bit]` any METHOD that `dlv3deploy calibrate` knows.
+`ort:…` and `modelopt:…` are the peers', `ours:METHOD[@per-tensor][@4-bit][@all-int8]` is any METHOD of `dlv3deploy calibrate`.
 """
 
 from __future__ import annotations
@@ -26,25 +26,29 @@ class Method:
     per_tensor: bool = False
     weight_bits: int = 8
     float_bias: bool = False
+    all_int8: bool = False
+
+    @property
+    def marks(self) -> dict[str, str]:
+        """What is set, in the words of `--methods` and of the table."""
+        known = {
+            "per-tensor": (self.per_tensor, "per-tensor weights"),
+            "4-bit": (self.weight_bits == 4, "4-bit weights"),
+            "float-bias": (self.float_bias, "float biases"),
+            "all-int8": (self.all_int8, "image pooling too"),
+        }
+        return {mark: title for mark, (is_set, title) in known.items() if is_set}
 
     @property
     def name(self) -> str:
-        if self.maker == "float":
-            return "fp32"
-        marks = (("@per-tensor", self.per_tensor), ("@4-bit", self.weight_bits == 4), ("@float-bias", self.float_bias))
-        return f"{self.maker}:{self.method}" + "".join(mark for mark, is_set in marks if is_set)
+        return "@".join((f"{self.maker}:{self.method}", *self.marks)) if self.maker != "float" else "fp32"
 
     @property
     def title(self) -> str:
         if self.maker == "float":
             return "FP32"
         makers = {"ort": "ONNX Runtime", "modelopt": "ModelOpt", "ours": "dlv3deploy"}
-        marks = (
-            ("per-tensor weights", self.per_tensor),
-            ("4-bit weights", self.weight_bits == 4),
-            ("float biases", self.float_bias),
-        )
-        return ", ".join((f"{makers[self.maker]} {self.method}", *(mark for mark, is_set in marks if is_set)))
+        return ", ".join((f"{makers[self.maker]} {self.method}", *self.marks.values()))
 
     @property
     def folder(self) -> str:
@@ -65,10 +69,13 @@ PEERS = (
 )
 OURS = (
     *(Method("ours", method) for method in (*ABLATION, "auto")),
+    Method("ours", "auto", all_int8=True),
     *(Method("ours", method, per_tensor=True) for method in ("min-max", "auto")),
     *(Method("ours", method, weight_bits=4) for method in ("min-max", EVERYTHING, "auto")),
 )
 ALL = (*PEERS, *OURS)
+_STEP_BY_STEP = {Method("ours", method) for method in ABLATION[1:]}
+FOR_HARD_MODELS = tuple(method for method in ALL if not method.marks and method not in _STEP_BY_STEP)
 
 
 def parse_methods(text: str) -> tuple[Method, ...]:
@@ -85,7 +92,8 @@ def _named(name: str) -> tuple[Method, ...]:
         return found
     maker, _, rest = name.partition(":")
     method, *marks = rest.split("@")
-    if maker == "ours" and method and set(marks) <= {"per-tensor", "4-bit"}:
-        return (Method("ours", method, "per-tensor" in marks, 4 if "4-bit" in marks else 8),)
+    if maker == "ours" and method and set(marks) <= {"per-tensor", "4-bit", "all-int8"}:
+        bits = 4 if "4-bit" in marks else 8
+        return (Method("ours", method, "per-tensor" in marks, bits, all_int8="all-int8" in marks),)
     listed = ", ".join(("all", "ort", "modelopt", "ours", *(peer.name for peer in PEERS)))
-    raise UserError(f"method {name!r}", "is unknown", f"use some of {listed}, ours:METHOD[@per-tensor][@4-bit]")
+    raise UserError(f"method {name!r}", "is unknown", f"use some of {listed}, ours:METHOD[@per-tensor][@4-bit][@all-int8]")

@@ -42,7 +42,7 @@ Referee = Callable[["ModelProto"], Callable[["ModelProto"], float]]  # from the 
 @dataclass(frozen=True)
 class Request:
     """What to calibrate and how. `method` is `auto` or what `parse_method` reads, `keep` are patterns of convolutions' names
-    that stay in floating point, `time_budget_s` ends auto's trials."""
+    that stay in floating point, `time_budget_s` ends auto's trials, `pooling` makes image pooling INT8 as well."""
 
     onnx: Path
     spec: ModelSpec
@@ -53,6 +53,7 @@ class Request:
     time_budget_s: float | None = None
     miou_budget: float | None = None
     trt_version: str = JETPACK_6
+    pooling: bool = False
 
     def key(self) -> CalibrationKey:
         given = self.spec.input
@@ -65,6 +66,7 @@ class Request:
             *(f"keep {pattern}" for pattern in self.keep),
         ]
         words += [] if self.time_budget_s is None else [f"within {self.time_budget_s:g} s"]
+        words += ["image pooling in INT8"] if self.pooling else []
         words += [] if self.miou_budget is None else [f"mIoU budget {self.miou_budget:g}"]
         size = given.height, given.width
         return CalibrationKey(sha256_of(self.onnx), images_hash(self.images), len(self.images), size, how, ", ".join(words))
@@ -116,7 +118,7 @@ def calibrate(
 
 def _quantised(network: Network, request: Request, keep: frozenset[str], method: Method) -> tuple[Quantisation, Judge]:
     given = request.spec.input
-    quantisation = Calibration(network, Pictures(request.images, given, "calibrating"), keep).quantise(method)
+    quantisation = Calibration(network, Pictures(request.images, given, "calibrating"), keep, request.pooling).quantise(method)
     return quantisation, Judge(network.model, Pictures(held_out(request.images), given)())
 
 
@@ -183,7 +185,7 @@ def _trials(network: Network, request: Request, keep: frozenset[str], said: Call
         said(f"{len(few)} image{'s' * (len(few) > 1)}: methods are judged on what they were calibrated on; give five or more")
         judges = shown = few
     given = request.spec.input
-    calibration = Calibration(network, Pictures(shown, given, "trying methods"), keep)
+    calibration = Calibration(network, Pictures(shown, given, "trying methods"), keep, request.pooling)
     judge = Judge(network.model, Pictures(judges, given)())
     return choose_method(calibration, judge, request.grid, request.time_budget_s, said)
 

@@ -27,7 +27,8 @@ from dlv3deploy.core.graph import tensor_shapes
 if TYPE_CHECKING:
     from onnx import GraphProto, NodeProto
 
-PASSES_VALUES_ON = ("MaxPool",)  # what goes in comes out: input and output share a scale
+PASSES_VALUES_ON = ("MaxPool",)  # what goes in comes out
+ONE_SCALE = ("Concat", *PASSES_VALUES_ON)  # for all inputs and the output
 
 
 @dataclass(frozen=True)
@@ -52,43 +53,58 @@ def place(graph: GraphProto, keep: Collection[str] = (), pooling: bool = False) 
     """
     if any(node.op_type in ("QuantizeLinear", "DequantizeLinear") for node in graph.node):
         raise UserError("this ONNX file", "is quantised already", "calibrate the floating-point model it was made from")
-    constants = {w.name for w in graph.initializer}
-    shapes = tensor_shapes(graph)
-    fused = _fused_with_add(graph)
-    reads: dict[str, tuple[str, ...]] = {}
-    weights: dict[str, str] = {}
-    kept: list[str] = []
-    groups: list[set[str]] = []
+    weights, kept = _convolutions(graph, keep, pooling)
+    if not weights and keep:
+        raise UserError("this ONNX file", "has no convolution left to quantise", "keep fewer of them in floating point")
+    if not weights:
+        raise UserError("this ONNX file", "has no convolution with constant weights to quantise", "check the model")
+    reads: dict[str, tuple[str, ...]] = {node.name: (node.input[0],) for node in graph.node if node.name in weights}
+    reads |= _sums_and_concats(graph, weights)
+    reads |= _passing_on(graph, reads)
+    alike = [{*node.input, node.output[0]} for node in graph.node if node.name in reads and node.op_type in ONE_SCALE]
+    return Placement(reads | _other_readers(graph, reads), weights, _merged(alike), tuple(kept))
+
+
+def _convolutions(graph: GraphProto, keep: Collection[str], pooling: bool) -> tuple[dict[str, str], list[str]]:
+    """The weights of those that become INT8, by name, and the names of those that do not."""
+    constants, shapes = {w.name for w in graph.initializer}, tensor_shapes(graph)
+    weights, kept = dict[str, str](), list[str]()
     for node in graph.node:
         if node.op_type == "Conv":
             given = shapes.get(node.input[0], ())
             pooled = given[2:] == (1, 1) and not pooling
             if len(given) != 4 or not constants.issuperset(filter(None, node.input[1:])) or pooled or node.name in keep:
                 kept.append(node.name)
-                continue
-            reads[node.name], weights[node.name] = (node.input[0],), node.input[1]
-    before_int8 = _before(graph, weights)
-    for node in graph.node:
-        if node.op_type not in ("Add", "Concat") or node.output[0] not in before_int8 or not _on_maps(node, shapes, constants):
-            continue
-        if node.op_type == "Add":
-            reads[node.name] = tuple(name for name in node.input if name != fused.get(node.name))
-        else:
-            reads[node.name] = tuple(node.input)
-            groups.append({*node.input, node.output[0]})
-    for node in graph.node:
-        if node.op_type in PASSES_VALUES_ON and any(node.output[0] in tensors for tensors in reads.values()):
-            reads[node.name] = (node.input[0],)
-            groups.append({node.input[0], node.output[0]})
+            else:
+                weights[node.name] = node.input[1]
+    return weights, kept
+
+
+def _sums_and_concats(graph: GraphProto, convs: Collection[str]) -> dict[str, tuple[str, ...]]:
+    """What they read through pairs where one of `convs` follows."""
+    constants, shapes = {w.name for w in graph.initializer}, tensor_shapes(graph)
+    fused, before_int8 = _fused_with_add(graph), _before(graph, convs)
+    return {
+        node.name: tuple(name for name in node.input if name != fused.get(node.name))
+        for node in graph.node
+        if node.op_type in ("Add", "Concat") and node.output[0] in before_int8 and _on_maps(node, shapes, constants)
+    }
+
+
+def _passing_on(graph: GraphProto, reads: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+    """Nodes that only choose among their input's values, in front of what is read through a pair."""
     held = {name for names in reads.values() for name in names}
-    for node in graph.node:
-        if node.op_type != "Conv" and not held.isdisjoint(node.input):
-            reads[node.name] = tuple(name for name in node.input if name in held)
-    if not weights and keep:
-        raise UserError("this ONNX file", "has no convolution left to quantise", "keep fewer of them in floating point")
-    if not weights:
-        raise UserError("this ONNX file", "has no convolution with constant weights to quantise", "check the model")
-    return Placement(reads, weights, _merged(groups), tuple(kept))
+    return {n.name: (n.input[0],) for n in graph.node if n.op_type in PASSES_VALUES_ON and n.output[0] in held}
+
+
+def _other_readers(graph: GraphProto, reads: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+    """Every node, convolutions aside, reads through its pair what has one."""
+    held = {name for names in reads.values() for name in names}
+    return {
+        node.name: tuple(name for name in node.input if name in held)
+        for node in graph.node
+        if node.op_type != "Conv" and not held.isdisjoint(node.input)
+    }
 
 
 def _on_maps(node: NodeProto, shapes: dict[str, tuple[int, ...]], constants: set[str]) -> bool:

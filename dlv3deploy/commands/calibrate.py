@@ -51,6 +51,9 @@ def calibrate(
         list[str] | None,
         typer.Option("--keep-fp16", help="Convolutions that stay in floating point, a name or a pattern; may be repeated."),
     ] = None,
+    all_int8: Annotated[
+        bool, typer.Option("--all-int8", help="Image pooling in INT8 as well, which else stays in floating point.")
+    ] = False,
     time_budget: Annotated[float | None, typer.Option(help="Seconds after which auto tries no further method.", min=0)] = None,
     budget_miou: Annotated[
         float | None,
@@ -95,7 +98,8 @@ def calibrate(
         check_export_is_current(place)
     spec = sized(spec_of(graph, describe(classes, ignore_index, mean, std, output), str(source)), size)
     pictures = calibration_pictures(spec, source, images, calibration_images, choose, seed)
-    request = Request(source, spec, pictures, method, grid, tuple(keep_fp16 or ()), time_budget, budget_miou, trt_version)
+    kept = tuple(keep_fp16 or ())
+    request = Request(source, spec, pictures, method, grid, kept, time_budget, budget_miou, trt_version, all_int8)
     int8_path = to or place.int8_onnx(source)
     referee = None if budget_miou is None else referee_for(spec, data, pictures)
     table_path = table or _table_path(place, source, to)

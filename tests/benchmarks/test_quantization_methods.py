@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from quantization_methods import ALL, EVERYTHING, Method, parse_methods
+from quantization_methods import ALL, EVERYTHING, FOR_HARD_MODELS, Method, parse_methods
 
 from dlv3deploy.core.errors import UserError
 
@@ -11,7 +11,7 @@ from dlv3deploy.core.errors import UserError
 def test_all_are_the_peers_then_every_step_added_to_the_one_before_then_auto() -> None:
     methods = parse_methods("all")
     assert methods == ALL
-    ours = [method.method for method in methods if method.maker == "ours" and not method.per_tensor and method.weight_bits == 8]
+    ours = [method.method for method in methods if method.maker == "ours" and not method.marks]
     assert ours == [
         "min-max",
         "mse",
@@ -27,6 +27,11 @@ def test_all_are_the_peers_then_every_step_added_to_the_one_before_then_auto() -
     assert len({method.name for method in methods}) == len({method.folder for method in methods}) == len(methods)
 
 
+def test_hard_models_get_the_peers_the_plain_method_and_auto() -> None:
+    of_peers = ["ort:min-max", "ort:percentile", "ort:entropy", "modelopt:max", "modelopt:entropy"]
+    assert [method.name for method in FOR_HARD_MODELS] == [*of_peers, "ours:min-max", "ours:auto"]
+
+
 def test_groups_and_names_go_together_and_a_row_comes_once() -> None:
     methods = parse_methods("modelopt, ort:min-max,modelopt:max,fp32")
     assert [method.name for method in methods] == ["modelopt:max", "modelopt:entropy", "ort:min-max"]
@@ -38,6 +43,8 @@ def test_any_method_of_ours_can_be_named() -> None:
     assert method == Method("ours", "entropy+equalise", per_tensor=True, weight_bits=4)
     assert method.title == "dlv3deploy entropy+equalise, per-tensor weights, 4-bit weights"
     assert parse_methods(method.name) == (method,)
+    (method,) = parse_methods("ours:auto@all-int8")
+    assert (method.all_int8, method.title) == (True, "dlv3deploy auto, image pooling too")
 
 
 @pytest.mark.parametrize("text", ["best", "ort:magic", "ours:", "ours:auto@3-bit", ""])

@@ -224,6 +224,13 @@ def test_kept_convolutions_are_those_that_patterns_name(work: Path, images: Path
     assert {f"{name}.weight/quantize" for name in kept}.isdisjoint(pairs)
 
 
+@pytest.mark.parametrize(("options", "is_int8"), [((), False), (("--all-int8",), True)])
+def test_image_pooling_becomes_int8_where_all_is_asked_for(older: Path, images: Path, options: tuple, is_int8: bool) -> None:
+    assert calibrate(older, "--images", images, "--method", "min-max", *options).exit_code == 0
+    nodes = onnx.load(str(older / "model.int8.onnx")).graph.node
+    assert ("pooled.weight/quantize" in {node.name for node in nodes}) is is_int8
+
+
 @pytest.mark.parametrize(("option", "value"), [("--weights", "some"), ("--choose", "best"), ("--trt-version", "11.0.0")])
 def test_values_that_an_option_does_not_have(older: Path, images: Path, option: str, value: str) -> None:
     assert value in refused(older, "--images", images, option, value)
