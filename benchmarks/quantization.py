@@ -67,7 +67,7 @@ def _options() -> argparse.ArgumentParser:
         default=[],
         metavar="NAME[=FILE,…]",
         help="a built-in name, or a file with classes=, ignore-index=, mean=, std=, output=, data=, images= where it does not "
-        "describe itself or the options do not fit; default: all built-in ones",
+        "describe itself or the options do not fit, and hard=yes to try fewer methods; default: all built-in ones",
     )
     add("--data", type=Path, help="labelled images that judge; of data with splits, val")
     add("--calibration-images", type=Path, metavar="FOLDER", help="images that calibrate")

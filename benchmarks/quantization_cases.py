@@ -22,7 +22,7 @@ from dlv3deploy.core.images import Mask, check_label, list_images
 from dlv3deploy.core.spec import ModelSpec
 
 DESCRIPTION = ("classes", "ignore-index", "mean", "std", "output")
-KEYS = ("data", "images", *DESCRIPTION)
+KEYS = ("data", "images", "hard", *DESCRIPTION)
 GREY = "127.5,127.5,127.5"
 CAMVID_TWINS = Twin(1, 4), Twin(2, 16), Twin(3, 64), Twin(4, 64)
 VOC_TWINS = (Twin(5, 64),)
@@ -94,7 +94,7 @@ def built_in(shared: Path) -> dict[str, Request]:
 
 
 def parse_request(text: str, known: dict[str, Request], data: Path | None, images: Path | None) -> Request:
-    """`NAME`, one of `known`, or `NAME=FILE[,classes=…,mean=R,G,B,…,data=…,images=…]`. Raises UserError."""
+    """`NAME`, one of `known`, or `NAME=FILE[,classes=…,mean=R,G,B,…,data=…,images=…,hard=yes]`. Raises UserError."""
     name, sign, rest = text.partition("=")
     if not sign:
         if name not in known:
@@ -112,7 +112,9 @@ def parse_request(text: str, known: dict[str, Request], data: Path | None, image
         if path == Path():
             raise UserError(f"--model {name}", f"has no {option}", f"give {option} DIR")
     described = tuple(word for key in DESCRIPTION if key in given for word in (f"--{key}", given[key]))
-    return Request(name, Path(file), data, images, described)
+    if given.get("hard", "no") not in ("yes", "no"):
+        raise UserError(f"--model {text}: hard={given['hard']}", "is no answer", "give hard=yes or hard=no")
+    return Request(name, Path(file), data, images, described, is_hard=given.get("hard") == "yes")
 
 
 def open_case(request: Request, folder: Path, count: int, every: int, size: tuple[int, int] | None) -> Case:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,7 @@ def test_a_foreign_file_is_described_in_its_own_words_and_commas_inside_values_a
     parsed = parse_request(text, {}, Path("other"), Path("pictures"))
     described = ("--classes", "camvid", "--mean", GREY, "--std", GREY)
     assert parsed == Request("mine", Path("a/model.onnx"), Path("labelled"), Path("pictures"), described)
+    assert parse_request(f"{text},hard=yes", {}, Path("other"), Path("pictures")) == replace(parsed, is_hard=True)
 
 
 def test_built_in_models_are_known_by_name(tmp_path: Path) -> None:
@@ -51,8 +53,9 @@ def test_built_in_models_are_known_by_name(tmp_path: Path) -> None:
     [
         ("nobody", "is no built-in model"),
         ("a/b=model.onnx", "names a folder of the workspace"),
-        ("x=model.onnx,size=3", "size is unknown; use some of data, images, classes"),
+        ("x=model.onnx,size=3", "size is unknown; use some of data, images, hard, classes"),
         ("x=model.onnx,images=here", "has no --data"),
+        ("x=model.onnx,data=here,images=here,hard=very", "is no answer; give hard=yes or hard=no"),
         ("x=model.onnx,data=here", "has no --calibration-images"),
     ],
 )
