@@ -13,7 +13,7 @@ from measured import Limits
 from quantization_memory import MemoryRow
 from quantization_methods import FLOAT
 from quantization_rows import Row, Why
-from quantization_scores import BOUNDARY_PIXELS, MaskScores, worst_class_drop
+from quantization_scores import BOUNDARY_PIXELS, RESAMPLES, MaskScores, worst_class_drop
 
 NONE = "–"
 LONGEST_NOTE = 300
@@ -24,7 +24,8 @@ HEADER = (
 EXPLAINED = f"""\
 - Every method had the same images in the same preprocessing. Masks: ONNX Runtime on the CPU with graph optimisation off, so
   that Q/DQ pairs round and all else runs in float32, the same for every row; then this project's exact postprocessing.
-- `drop` and `worst class`: points (hundredths) of mIoU and of the IoU of the class that lost the most, against FP32.
+- `drop` and `worst class`: points (hundredths) of mIoU and of the IoU of the class that lost the most, against FP32. After ±
+  the drop's standard error: the judged images drawn anew with replacement, {RESAMPLES} times, the same ones for both models.
 - `boundary mIoU`: of the pixels that have another label id at most {BOUNDARY_PIXELS} rows and columns away; void is such an id,
   and is not counted itself.
 - `as FP32`: the share of all pixels that have the class of the FP32 model's mask.
@@ -131,9 +132,10 @@ def _score_cells(scores: MaskScores | Why, floats: MaskScores | None, is_float: 
     if is_float or floats is None:
         return f"{scores.miou:.4f}", NONE, NONE, f"{scores.boundary_miou:.4f}", NONE
     worst = worst_class_drop(scores, floats)
+    error = "" if scores.drop_error is None else f" ± {_points(scores.drop_error)}"
     return (
         f"{scores.miou:.4f}",
-        _points(floats.miou - scores.miou),
+        f"{_points(floats.miou - scores.miou)}{error}",
         f"{worst[0]} {_points(worst[1])}" if worst else NONE,
         f"{scores.boundary_miou:.4f}",
         _percent(scores.agreement),

@@ -14,12 +14,17 @@ from dlv3deploy.core.images import Mask
 from dlv3deploy.core.metrics import ConfusionMatrix
 
 BOUNDARY_PIXELS = 5
+RESAMPLES = 1000
+
+Counts = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class MaskScores:
     """Fractions from 0 to 1. `boundary_miou` counts only pixels near label boundaries, `agreement` the pixels of all masks
-    that have the float model's class, void included; `masks_sha256` is equal where all masks are."""
+    that have the float model's class, void included; `masks_sha256` is equal where all masks are. `drop_error` is the standard
+    error of the mIoU lost against the float model: how far chance alone moves it from one choice of images to another; None
+    where there is but one image."""
 
     miou: float
     boundary_miou: float
@@ -27,6 +32,7 @@ class MaskScores:
     agreement: float
     images: int
     masks_sha256: str = ""
+    drop_error: float | None = None
 
 
 def near_boundary(label: Mask, pixels: int) -> NDArray[np.bool_]:
@@ -44,15 +50,52 @@ def near_boundary(label: Mask, pixels: int) -> NDArray[np.bool_]:
 def score_masks(masks: Sequence[Mask], labels: Iterable[Mask], floats: Sequence[Mask], classes: Classes) -> MaskScores:
     """The scores of `masks` against labels and the float model's masks of the same images, H×W each."""
     everywhere, boundary = ConfusionMatrix(classes), ConfusionMatrix(classes)
-    for mask, label in zip(masks, labels, strict=True):
+    by_image, floats_by_image = list[Counts](), list[Counts]()
+    for mask, label, float_mask in zip(masks, labels, floats, strict=True):
         everywhere.collect(mask, label)
         boundary.collect(mask, np.where(near_boundary(label, BOUNDARY_PIXELS), label, np.uint8(classes.ignore_index)))
+        by_image.append(_counts(mask, label, classes))
+        floats_by_image.append(_counts(float_mask, label, classes))
     scores = everywhere.compute()
     pixels = hashlib.sha256()
     for mask in masks:
         pixels.update(repr(mask.shape).encode() + mask.tobytes())
-    near, same = boundary.compute().miou, agreement(masks, floats)
-    return MaskScores(scores.miou, near, scores.per_class_iou, same, scores.images, pixels.hexdigest())
+    return MaskScores(
+        scores.miou,
+        boundary.compute().miou,
+        scores.per_class_iou,
+        agreement(masks, floats),
+        scores.images,
+        pixels.hexdigest(),
+        drop_error(np.array(by_image), np.array(floats_by_image), classes),
+    )
+
+
+def drop_error(counts: Counts, float_counts: Counts, classes: Classes) -> float | None:
+    """The standard error of the mIoU of `float_counts` less that of `counts`, both images×labels×masks of the same images.
+
+    By the bootstrap (Efron, Annals of Statistics 7, 1979): as many images are drawn with replacement, the same ones for both
+    models, and the difference is computed anew, `RESAMPLES` times; the deviation of these differences is the error.
+    """
+    images = len(counts)
+    if images < 2:
+        return None
+    weights = np.random.default_rng(0).multinomial(images, np.full(images, 1 / images), RESAMPLES)
+    drawn, floats_drawn = (np.tensordot(weights, each, 1) for each in (counts, float_counts))
+    drops = [_miou(before, classes) - _miou(after, classes) for after, before in zip(drawn, floats_drawn, strict=True)]
+    return float(np.std(drops, ddof=1))
+
+
+def _counts(mask: Mask, label: Mask, classes: Classes) -> Counts:
+    matrix = ConfusionMatrix(classes)
+    matrix.collect(mask, label)
+    return matrix.counts
+
+
+def _miou(counts: Counts, classes: Classes) -> float:
+    matrix = ConfusionMatrix(classes)
+    matrix.counts = counts
+    return matrix.compute().miou
 
 
 def agreement(masks: Sequence[Mask], others: Sequence[Mask]) -> float:

@@ -24,8 +24,8 @@ pytest.importorskip("onnxruntime")
 
 STAND_IN = Path(__file__).parent / "stand_in_for_calibrate.py"
 FLOATS = MaskScores(0.62984, 0.45561, {"Sky": 0.92, "Pole": 0.25, "Void": None}, 1.0, 101)
-WORSE = MaskScores(0.62931, 0.45, {"Sky": 0.92, "Pole": 0.2, "Void": None}, 0.98765, 101)
-BETTER = MaskScores(0.64, 0.46, {"Sky": 0.93, "Pole": 0.26, "Void": None}, 0.99, 101)
+WORSE = MaskScores(0.62931, 0.45, {"Sky": 0.92, "Pole": 0.2, "Void": None}, 0.98765, 101, "", 0.00034)
+BETTER = MaskScores(0.64, 0.46, {"Sky": 0.93, "Pole": 0.26, "Void": None}, 0.99, 101, "", 0.003)
 FLOAT_ROW = Row("camvid", "FP32", FLOATS)
 
 
@@ -45,7 +45,7 @@ def test_a_row_has_points_lost_the_worst_class_and_what_it_cost() -> None:
     header, floats, cells = table_of(document([FLOAT_ROW, row], [], facts()))
     assert floats == ["camvid", "FP32", "0.6298", "–", "–", "0.4556", *["–"] * 7]
     assert dict(zip(header, cells, strict=True)) == {
-        **{"model": "camvid", "method": "dlv3deploy auto", "mIoU": "0.6293", "drop": "0.05", "worst class": "Pole 5.00"},
+        **{"model": "camvid", "method": "dlv3deploy auto", "mIoU": "0.6293", "drop": "0.05 ± 0.03", "worst class": "Pole 5.00"},
         **{"boundary mIoU": "0.4500", "as FP32": "98.77 %", "seconds": "12.3", "MB": "801", "INT8 MACs": "98.76 %"},
         **{"Q/DQ pairs": "57", "TensorRT-RTX": "yes", "OpenVINO": "99.50 %"},
     }
@@ -53,7 +53,7 @@ def test_a_row_has_points_lost_the_worst_class_and_what_it_cost() -> None:
 
 def test_a_gain_is_a_negative_drop() -> None:
     cells = table_of(document([FLOAT_ROW, Row("camvid", "other", BETTER, 1.0, 1)], [], facts()))[2]
-    assert cells[3:5] == ["−1.02", "Sky −1.00"]
+    assert cells[3:5] == ["−1.02 ± 0.30", "Sky −1.00"]
 
 
 def test_a_row_whose_masks_are_anothers_in_every_pixel_says_so() -> None:
@@ -68,7 +68,7 @@ def test_a_row_whose_masks_are_anothers_in_every_pixel_says_so() -> None:
 
 def test_every_model_is_compared_with_its_own_float_row() -> None:
     rows = [FLOAT_ROW, Row("camvid", "a", WORSE, 1.0, 1), Row("voc", "FP32", BETTER), Row("voc", "a", WORSE, 1.0, 1)]
-    assert [cells[3] for cells in table_of(document(rows, [], facts()))[1:]] == ["–", "0.05", "–", "1.07"]
+    assert [cells[3] for cells in table_of(document(rows, [], facts()))[1:]] == ["–", "0.05 ± 0.03", "–", "1.07 ± 0.03"]
 
 
 def test_reasons_stand_below_the_table_once_short_and_without_paths(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from quantization_scores import BOUNDARY_PIXELS, MaskScores, agreement, near_boundary, score_masks, worst_class_drop
+from quantization_scores import BOUNDARY_PIXELS, MaskScores, agreement, drop_error, near_boundary, score_masks, worst_class_drop
 
 from dlv3deploy.core.classes import Classes
 
@@ -72,6 +72,33 @@ def test_agreement_counts_pixels_of_images_of_any_size() -> None:
     ones = [np.ones((2, 3), np.uint8), np.ones((4, 5), np.uint8)]
     others = [np.ones((2, 3), np.uint8), np.zeros((4, 5), np.uint8)]
     assert agreement(ones, others) == 6 / 26
+
+
+def test_the_error_of_the_drop_is_how_far_it_moves_from_one_set_of_images_to_another() -> None:
+    """Sets of 40 images drawn from one stream: their drops scatter as each set alone foretells."""
+    random = np.random.default_rng(5)
+
+    def drawn() -> tuple[list[NDArray[np.uint8]], list[NDArray[np.uint8]], list[NDArray[np.uint8]]]:
+        labels = [random.integers(0, 3, (12, 12), np.uint8) for _ in range(40)]
+        wrong = [random.random((12, 12)) < random.uniform(0, 0.6) for _ in labels]  # by image, as real mistakes are
+        after = [np.where(w, 0, label).astype(np.uint8) for w, label in zip(wrong, labels, strict=True)]
+        return labels, after, [np.where(random.random((12, 12)) < 0.1, 1, label).astype(np.uint8) for label in labels]
+
+    errors, drops = [], []
+    for _ in range(60):
+        labels, after, floats = drawn()
+        scores = score_masks(after, labels, floats, THREE)
+        errors.append(scores.drop_error or 0)
+        drops.append(score_masks(floats, labels, floats, THREE).miou - scores.miou)
+    assert np.mean(errors) == pytest.approx(np.std(drops, ddof=1), rel=0.3)
+    assert max(errors) < 2 * min(errors)
+
+
+def test_equal_masks_lose_nothing_whichever_images_are_drawn() -> None:
+    counts = np.random.default_rng(1).integers(0, 9, (20, 3, 3))
+    assert drop_error(counts, counts, THREE) == 0
+    assert (drop_error(counts, counts[::-1], THREE) or 0) > 0
+    assert drop_error(counts[:1], counts[1:2], THREE) is None  # of one image there is no other choice
 
 
 def test_the_worst_class_is_the_one_that_loses_most_and_an_unseen_one_is_none() -> None:
