@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from dlv3deploy.core.errors import UserError
 from dlv3deploy.core.spec import ModelSpec
 from dlv3deploy.core.workspace import Workspace
-from dlv3deploy.engines.dialect import Dialect, compute_capability_of, load_dialect, network_flags
+from dlv3deploy.engines.dialect import TENSORRT_RTX, Dialect, compute_capability_of, load_dialect, network_flags
 from dlv3deploy.engines.gpu import find_gpu
 from dlv3deploy.engines.manifest import Builder, Target
+from dlv3deploy.engines.plan import Plan, read_plan
 from dlv3deploy.engines.tensorrt_engine import TensorRTEngine
 
 ANY_GPU = "any GPU that this version supports"
@@ -29,9 +30,19 @@ class TensorRTBackend:
         """Compile `model`. Raises UserError when the parser refuses the graph (node, operator, reason), when the builder fails,
         and before anything is loaded when this dialect cannot build here."""
         self._require_buildable()
+        engine.write_bytes(self._compiled(model, where, _Log()))
+
+    def plan(self, model: bytes, where: str) -> Plan:
+        """What TensorRT-RTX makes of `model`; no GPU needed. Raises UserError as `build` does, and for another dialect."""
+        if self.dialect is not TENSORRT_RTX:
+            raise UserError(f"the plan of {self.dialect.name}", "is read from an engine of it", "ask TensorRT-RTX")
+        log = _Log(detailed=True)
+        self._compiled(model, where, log)
+        return read_plan(log.details, self.builder().name)
+
+    def _compiled(self, model: bytes, where: str, log: _Log) -> memoryview:
         trt = load_dialect(self.dialect)
-        messages: list[str] = []
-        logger = _logger(trt, messages)
+        logger = _logger(trt, log)
         builder = trt.Builder(logger)
         network = builder.create_network(network_flags(trt))
         parser = trt.OnnxParser(network, logger)
@@ -39,17 +50,19 @@ class TensorRTBackend:
             see = f"see its graph: {Workspace().command('inspect', where)}"
             raise UserError(where, f"is refused by {self.dialect.name}: {_parser_errors(parser)}", see)
         config = builder.create_builder_config()
+        if log.detailed:
+            config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
         if self.capabilities:
             config.num_compute_capabilities = len(self.capabilities)
             for index, text in enumerate(self.capabilities):
                 config.set_compute_capability(compute_capability_of(trt, text), index)
         plan = builder.build_serialized_network(network, config)
         if plan is None:
-            reason = "; ".join(messages[-3:]) or "no reason given"
+            reason = "; ".join(log.errors[-3:]) or "no reason given"
             raise UserError(
                 where, f"cannot be built by {self.dialect.name}: {reason}", "try another precision or --backend onnxruntime"
             )
-        engine.write_bytes(memoryview(plan))
+        return memoryview(plan)
 
     def _require_buildable(self) -> None:
         if self.dialect.portable:
@@ -88,19 +101,31 @@ def _parser_errors(parser: Any) -> str:
     texts = []
     for index in range(min(parser.num_errors, 3)):
         error = parser.get_error(index)
-        texts.append(f"node {error.node_name() or '?'} ({error.node_operator() or '?'}): {error.desc()}")
+        reason = "; ".join(
+            line for line in error.desc().splitlines() if "catchCudaError" not in line
+        )  # it builds without a GPU
+        texts.append(f"node {error.node_name() or '?'} ({error.node_operator() or '?'}): {reason}")
     return "; ".join(texts)
 
 
-def _logger(trt: Any, messages: list[str]) -> Any:
-    """A logger that keeps errors for the message and passes warnings on."""
+@dataclass(frozen=True)
+class _Log:
+    """What a builder says: its errors, and everything in detail where that is asked for."""
 
+    detailed: bool = False
+    errors: list[str] = field(default_factory=list)
+    details: list[str] = field(default_factory=list)
+
+
+def _logger(trt: Any, log: _Log) -> Any:
     class Logger(trt.ILogger):  # type: ignore[misc]  # the module is chosen at run time
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
 
         def log(self, severity: Any, message: str) -> None:
             if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
-                messages.append(message.strip())
+                log.errors.append(message.strip())
+            if log.detailed:
+                log.details.append(message)
 
     return Logger()

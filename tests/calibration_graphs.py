@@ -10,10 +10,14 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
-from tiny_models import GraphWriter
+from tiny_models import HEIGHT, WIDTH, GraphWriter, tiny_deeplab, tiny_spec
 
+from dlv3deploy.calibration.grid import Range
 from dlv3deploy.calibration.network import Conv, Network
+from dlv3deploy.calibration.placement import place
+from dlv3deploy.calibration.quantize import quantized, shared_ranges
 from dlv3deploy.core.dilation import Window
+from dlv3deploy.core.graph import embed_spec, fix_input, simplified
 
 Map = NDArray[np.float32]
 SIZE = 13, 17
@@ -51,6 +55,17 @@ def run(model: onnx.ModelProto, image: Map, *tensors: str) -> list[Map]:
     session = onnxruntime.InferenceSession(watched.SerializeToString(), options, providers=["CPUExecutionProvider"])
     found: list[Map] = session.run(list(tensors) or [model.graph.output[0].name], {session.get_inputs()[0].name: image})
     return found
+
+
+def quantized_deeplab() -> onnx.ModelProto:
+    """A small DeepLabv3 with pairs where the recipe has them; their scales are guesses. It describes itself."""
+    model = fix_input(simplified(tiny_deeplab()), (1, 3, HEIGHT, WIDTH))
+    placement = place(model.graph)
+    ranges = shared_ranges(placement, {tensor: Range(-1, 1) for tensor in placement.tensors})
+    steps = {weight: np.asarray(0.01, np.float32) for weight in placement.weights.values()}
+    result = quantized(model, placement, ranges, steps)
+    embed_spec(result, tiny_spec())
+    return result
 
 
 def noise(count: int, size: tuple[int, int] = SIZE, seed: int = 0) -> Callable[[], list[Map]]:

@@ -23,7 +23,8 @@ from dlv3deploy.commands.options import (
 )
 from dlv3deploy.core.workspace import DEFAULT_ROOT, Workspace
 
-OF_GRAPHS = ("size", "every", "classes", "ignore_index", "mean", "std", "output")
+MOST_NAMED = 4  # tensors in one line
+OF_GRAPHS = ("size", "every", "plan", "classes", "ignore_index", "mean", "std", "output")
 
 
 def inspect(
@@ -34,6 +35,10 @@ def inspect(
     workspace: WorkspaceOption = DEFAULT_ROOT,
     size: Annotated[str | None, typer.Option(help=f"Input {SIZE} for the convolutions of an ONNX file.")] = None,
     every: Annotated[bool, typer.Option("--all", help="List every convolution, not the atrous ones alone.")] = False,
+    plan: Annotated[
+        bool,
+        typer.Option("--plan", help="Compile an ONNX file with TensorRT-RTX, which needs no GPU, and say what came of it."),
+    ] = False,
     json_output: JsonOption = False,
     classes: ClassesOption = None,
     ignore_index: IgnoreIndexOption = None,
@@ -50,7 +55,7 @@ def inspect(
     path = artefact or (place.onnx if place.onnx.exists() else place.checkpoint)
     require_file(path, f"make one with: {place.command('train', 'DATA')}, then {place.command('export')}")
     _require_graph(path, given_options(context))
-    facts = _facts(path, describe(classes, ignore_index, mean, std, output), size)
+    facts = _facts(path, describe(classes, ignore_index, mean, std, output), size, plan)
     if json_output:
         print(json.dumps(facts, ensure_ascii=False))
     else:
@@ -66,14 +71,15 @@ def _require_graph(path: Path, given: Mapping[str, str]) -> None:
         raise UserError(f"{named} with {path}", "is about the graph of an ONNX file", f"leave {named} out")
 
 
-def _facts(path: Path, description: Any, size: str | None) -> dict[str, Any]:
+def _facts(path: Path, description: Any, size: str | None, plan: bool) -> dict[str, Any]:
     from dataclasses import asdict
 
     from dlv3deploy.core.checkpoints import checkpoint_facts
     from dlv3deploy.core.errors import UserError
     from dlv3deploy.core.files import sha256_of
     from dlv3deploy.core.foreign import spec_of
-    from dlv3deploy.core.graph import convolutions, load_onnx
+    from dlv3deploy.core.graph import convolutions, fix_input, load_onnx
+    from dlv3deploy.engines.fusion import fusion_of
 
     common = {"file": str(path), "bytes": path.stat().st_size, "sha256": sha256_of(path)}
     if path.suffix == ".safetensors":
@@ -92,7 +98,9 @@ def _facts(path: Path, description: Any, size: str | None) -> dict[str, Any]:
     height, width = parse_size(size) if size else (spec.input.height, spec.input.width)
     if (height, width) != (spec.input.height, spec.input.width) and not spec.input.dynamic_size:
         raise UserError(f"--size {size}", f"the file is fixed at {spec.input.height}×{spec.input.width}", "leave it out")
-    found = convolutions(model, height, width)
+    fixed = fix_input(model, (1, 3, height, width))
+    found, fusion = convolutions(model, height, width), fusion_of(fixed)
+    kernels = {kernel.name: asdict(kernel) for kernel in fusion.convolutions}
     opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0)
     return {
         "kind": "onnx",
@@ -100,8 +108,22 @@ def _facts(path: Path, description: Any, size: str | None) -> dict[str, Any]:
         "opset": opset,
         "spec": spec.to_json(),
         "macs": sum(c.macs for c in found),
-        "convolutions": [asdict(c) | {"atrous": c.is_atrous} for c in found],
+        "is_quantized": fusion.is_quantized,
+        "quantising": fusion.quantising,
+        "plan": _compiled(fixed.SerializeToString(), str(path)) if plan else None,
+        "convolutions": [kernels.get(c.name, {}) | asdict(c) | {"atrous": c.is_atrous} for c in found],
     }
+
+
+def _compiled(model: bytes, where: str) -> dict[str, Any]:
+    """The plan of TensorRT-RTX in figures. Raises UserError when it is not installed or refuses the graph."""
+    from dlv3deploy.engines.dialect import TENSORRT_RTX
+    from dlv3deploy.engines.tensorrt_backend import TensorRTBackend
+
+    backend = TensorRTBackend(TENSORRT_RTX)
+    found, builder = backend.plan(model, where), backend.builder()
+    figures = {"convolutions": found.convolutions, "others": found.others, "bytes_moved": found.bytes_moved}
+    return {"builder": f"{builder.name} {builder.version}", **figures}
 
 
 def _print(path: Path, facts: dict[str, Any], every: bool) -> None:
@@ -114,7 +136,7 @@ def _print(path: Path, facts: dict[str, Any], every: bool) -> None:
         table.add_row(name, value)
     print_table(f"{path}: {facts['kind']}", table)
     if "convolutions" in facts:
-        _print_convolutions(facts["convolutions"], every)
+        _print_convolutions(facts["convolutions"], every, facts["is_quantized"])
 
 
 def _tuples(architecture: dict[str, Any]) -> dict[str, Any]:
@@ -147,10 +169,24 @@ def _details(facts: dict[str, Any]) -> Iterable[tuple[str, str]]:
     if "macs" in facts:
         work = f"{facts['macs'] / 1e9:.2f} G multiply-accumulates in {len(facts['convolutions'])} convolutions"
         yield "work", f"{work}, opset {facts['opset']}"
+        if facts["is_quantized"]:
+            yield "INT8", _int8(facts)
+    if plan := facts.get("plan"):
+        kernels = f"{plan['convolutions']} convolution kernels and {plan['others']} others"
+        yield plan["builder"], f"{kernels}, which move {plan['bytes_moved'] / 1e6:.1f} MB of activations"
     if "numbers" in facts:
         yield "stores", f"{facts['numbers'] / 1e6:.2f} M numbers"
     if "manifest" in facts:
         yield from _manifest(facts["manifest"])
+
+
+def _int8(facts: dict[str, Any]) -> str:
+    """What the rules that TensorRT documents let become INT8 kernels."""
+    reads, writes = (sum(c.get(key, False) for c in facts["convolutions"]) for key in ("reads_int8", "writes_int8"))
+    others: list[str] = facts["quantising"]
+    named = f": {', '.join(others)}" if 0 < len(others) <= MOST_NAMED else ""
+    convolutions = f"{reads} convolutions can read it and {writes} of them write it, by TensorRT's rules"
+    return f"{convolutions}; {len(others)} further kernels quantise{named}"
 
 
 def _manifest(manifest: dict[str, Any]) -> Iterable[tuple[str, str]]:
@@ -169,9 +205,14 @@ def _manifest(manifest: dict[str, Any]) -> Iterable[tuple[str, str]]:
         yield "latency", f"{timing['p50_ms']:.1f} ms median, {timing['p90_ms']:.1f} ms 90th percentile, {timing['runs']} runs"
 
 
-def _print_convolutions(found: list[dict[str, Any]], every: bool) -> None:
+def _print_convolutions(found: list[dict[str, Any]], every: bool, is_quantized: bool) -> None:
     from dlv3deploy.commands.tables import print_records
 
+    shown = [c for c in found if every or c["atrous"]]
+    if not shown:
+        print(f"none of its {len(found)} convolutions is atrous (--all lists every one)")
+        return
+    reasons = list(dict.fromkeys(c["reason"] for c in shown if c.get("reason"))) if is_quantized else []
     records = [
         (
             c["name"],
@@ -181,19 +222,33 @@ def _print_convolutions(found: list[dict[str, Any]], every: bool) -> None:
             f"{c['valid_tap_share']:.1%}",
             " / ".join(f"{c['valid_taps'].get(taps, 0):.1%}" for taps in (c["kernel"][0] * c["kernel"][1], 1)),
             f"{c['macs'] / 1e6:.1f} M",
+            *([_kernel(c, reasons)] if is_quantized else []),
         )
-        for c in found
-        if every or c["atrous"]
+        for c in shown
     ]
-    if not records:
-        print(f"none of its {len(found)} convolutions is atrous (--all lists every one)")
-        return
     print_records(
         "convolutions" if every else "atrous convolutions (--all lists every one)",
-        ("name", "kernel", "rate", "input", "valid taps", "all / one", "MACs"),
+        ("name", "kernel", "rate", "input", "valid taps", "all / one", "MACs", *(["reads → writes"] if is_quantized else [])),
         records,
-        ["all / one: the share of positions at which every tap is valid / only one is"],
+        [
+            "all / one: the share of positions at which every tap is valid / only one is",
+            *(
+                ["reads → writes: what one kernel can be, and what runs in it besides, by TensorRT's rules"]
+                if is_quantized
+                else []
+            ),
+            *(f"({number}) {reason}" for number, reason in enumerate(reasons, 1)),
+        ],
     )
+
+
+def _kernel(convolution: dict[str, Any], reasons: list[str]) -> str:
+    if "fused" not in convolution:
+        return "?"
+    reads, writes = ("INT8" if convolution[key] else "float" for key in ("reads_int8", "writes_int8"))
+    besides = "".join(f" + {kind}" for kind in convolution["fused"])
+    why = f" ({reasons.index(convolution['reason']) + 1})" if convolution["reason"] else ""
+    return f"{reads}{besides} → {writes}{why}"
 
 
 def _numbers(values: list[float]) -> str:
