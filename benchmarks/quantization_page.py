@@ -12,15 +12,17 @@ from markdown import markdown_table
 from measured import Limits
 from quantization_memory import MemoryRow
 from quantization_methods import FLOAT
-from quantization_rows import Row, Why
+from quantization_rows import Compiled, Row, Structure, Why
 from quantization_scores import BOUNDARY_PIXELS, RESAMPLES, MaskScores, worst_class_drop
+from tensorrt_worker import CAPABILITY
 
 NONE = "–"
 LONGEST_NOTE = 300
 HEADER = (
-    *("model", "method", "mIoU", "drop", "worst class", "boundary mIoU", "as FP32", "seconds", "MB", "INT8 MACs", "Q/DQ pairs"),
+    *("model", "method", "mIoU", "drop", "worst class", "boundary mIoU", "as FP32", "seconds", "MB", "INT8 MACs"),
     *("TensorRT-RTX", "OpenVINO"),
 )
+PLACEMENT = ("model", "placement", "Q/DQ pairs", "convolutions", "write INT8", "quantising", "TensorRT-RTX", "MB moved")
 EXPLAINED = f"""\
 - Every method had the same images in the same preprocessing. Masks: ONNX Runtime on the CPU with graph optimisation off, so
   that Q/DQ pairs round and all else runs in float32, the same for every row; then this project's exact postprocessing.
@@ -33,12 +35,17 @@ EXPLAINED = f"""\
   reading of images and writing of the model.
 - `INT8 MACs`: the share of the convolutions' multiply-accumulates that are in convolutions which read a DequantizeLinear on
   data and on weights.
-- `Q/DQ pairs`: on activations; weights not counted.
 - `TensorRT-RTX`: whether it builds the file, which needs no GPU; says nothing of speed.
 - `OpenVINO`: the share of pixels that have one class in ONNX Runtime's masks and in OpenVINO's, both of the quantised model,
   which OpenVINO turns into INT8 kernels by transformations of its own.
 - ONNX Runtime is `quantize_static` behind its `quant_pre_process`: Q/DQ, symmetric INT8, per-channel weights, percentile 99.99;
   `float biases` sets QuantizeBias to False. ModelOpt is its ONNX PTQ on the CPU; what it does not quantise stays FP32."""
+
+PLACED = f"""\
+Methods of one model whose pairs stand alike share a line. `Q/DQ pairs` are those on activations. By the rules that NVIDIA
+documents for TensorRT (`engines/fusion.py`): `write INT8` counts the convolutions that do, `quantising` the kernels besides
+them that turn floating point into INT8. `TensorRT-RTX` is what its compiler made for compute capability {CAPABILITY},
+convolution kernels + others, and `MB moved` the activations that these read and write (10⁶ bytes)."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +101,7 @@ def document(rows: Sequence[Row], memory: Sequence[MemoryRow], facts: Facts) -> 
             *notes.lines(),
             EXPLAINED,
             "",
+            *_placements(rows),
             *(_memory(memory) if memory else ()),
             "Written by `benchmarks/quantization.py`.",
             "",
@@ -120,7 +128,6 @@ def _cells(row: Row, floats: MaskScores | None, same: str | None, notes: _Notes)
         _cell(row.seconds, notes, lambda seconds: f"{seconds:.1f}"),
         _cell(row.peak_mb, notes, str),
         _cell(row.int8_share, notes, _percent),
-        _cell(row.pairs, notes, str),
         _cell(row.tensorrt, notes, lambda _built: "yes"),
         _cell(row.openvino, notes, _percent),
     )
@@ -146,6 +153,30 @@ def _cell(value: object, notes: _Notes, text: Callable[..., str]) -> str:
     if value is None:
         return NONE
     return notes.cell(value) if isinstance(value, Why) else text(value)
+
+
+def _placements(rows: Sequence[Row]) -> list[str]:
+    """Where the pairs stand and what compilers make of it: once for all methods of a model that do not differ in it."""
+    alike: dict[tuple[str, Structure | None, Compiled | Why | None], list[str]] = {}
+    for row in rows:
+        if row.structure is not None or isinstance(row.tensorrt, Compiled):
+            alike.setdefault((row.case, row.structure, row.tensorrt), []).append(row.title)
+    if not alike:
+        return []
+    cells = [
+        (case, titles[0] if len(titles) == 1 else f"{titles[0]} and {len(titles) - 1} more", *_structure(structure, compiled))
+        for (case, structure, compiled), titles in alike.items()
+    ]
+    return ["## Placement", "", PLACED, "", markdown_table(PLACEMENT, cells), ""]
+
+
+def _structure(structure: Structure | None, compiled: Compiled | Why | None) -> tuple[str, ...]:
+    placed = (
+        (structure.pairs, structure.convolutions, structure.writing_int8, structure.quantising) if structure else (NONE,) * 4
+    )
+    if not isinstance(compiled, Compiled):
+        return (*map(str, placed), compiled.short if compiled else NONE, NONE)
+    return (*map(str, placed), f"{compiled.convolutions} + {compiled.others}", f"{compiled.bytes_moved / 1e6:.1f}")
 
 
 def _points(share: float) -> str:

@@ -24,9 +24,10 @@ from quantized_graph import activation_pairs, int8_share_of_macs
 
 from dlv3deploy.core.errors import Dlv3Error
 from dlv3deploy.core.files import sha256_of
-from dlv3deploy.core.graph import load_onnx
+from dlv3deploy.core.graph import fix_input, load_onnx
 from dlv3deploy.core.images import Mask
 from dlv3deploy.core.progress import say
+from dlv3deploy.engines.fusion import fusion_of
 
 TENSORRT_RTX = "tensorrt-rtx"
 
@@ -40,6 +41,26 @@ class Why:
 
 
 @dataclass(frozen=True)
+class Structure:
+    """What a Q/DQ graph says of itself: pairs on activations; by TensorRT's rules how many of its convolutions write INT8, and
+    how many kernels besides them quantise."""
+
+    pairs: int
+    convolutions: int
+    writing_int8: int
+    quantising: int
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """The plan that TensorRT-RTX made, `bytes_moved` of activations."""
+
+    convolutions: int
+    others: int
+    bytes_moved: int
+
+
+@dataclass(frozen=True)
 class Row:
     """What is None was not measured. Shares are fractions from 0 to 1."""
 
@@ -49,8 +70,8 @@ class Row:
     seconds: float | None = None
     peak_mb: int | None = None
     int8_share: float | None = None
-    pairs: int | None = None
-    tensorrt: bool | Why | None = None
+    structure: Structure | None = None
+    tensorrt: Compiled | Why | None = None
     openvino: float | Why | None = None
 
     @property
@@ -70,8 +91,10 @@ class Bench:
     def float_row(self, case: Case) -> Row:
         """The row of the model as it is. Raises Dlv3Error when that cannot be judged, for then nothing can."""
         folder = self._folder(case, FLOAT)
-        masks, key = _masks(case, case.model, case.fingerprints["model"], folder)
-        return Row(case.name, FLOAT.title, _scores(case, folder, masks, key, masks, key))
+        sha256 = case.fingerprints["model"]
+        masks, key = _masks(case, case.model, sha256, folder)
+        scores = _scores(case, folder, masks, key, masks, key)
+        return Row(case.name, FLOAT.title, scores, tensorrt=_tensorrt(case, case.model, sha256, folder))
 
     def row(self, case: Case, method: Method) -> Row:
         """The row of a method, or why there is none; the float model's masks are taken as they lie in the workspace."""
@@ -87,7 +110,8 @@ class Bench:
         row = Row(case.name, method.title, Why("not judged"), result.seconds, result.peak_mb)
         try:
             graph = _graph(case, result, folder)
-            row = replace(row, int8_share=graph["share"], pairs=graph["pairs"], tensorrt=_tensorrt(case, result, folder))
+            row = replace(row, int8_share=graph["share"], structure=Structure(**graph["structure"]))
+            row = replace(row, tensorrt=_tensorrt(case, result.model, result.sha256, folder))
             masks, key = _masks(case, result.model, result.sha256, folder)
         except Dlv3Error as error:
             return replace(row, scores=Why("not judged", str(error)))
@@ -154,29 +178,33 @@ def _scores(case: Case, folder: Path, masks: Sequence[Mask], key: Key, floats: S
 
 
 def _graph(case: Case, result: Made, folder: Path) -> Fact:
-    key: Key = {"model": result.sha256, "source": source_hash(HERE / "quantized_graph.py", PACKAGE / "core" / "graph.py")}
+    sources = HERE / "quantized_graph.py", PACKAGE / "core" / "graph.py", PACKAGE / "engines" / "fusion.py"
+    key: Key = {"model": result.sha256, "source": source_hash(*sources)}
 
     def run() -> Fact:
         model = load_onnx(result.model)
-        return {"share": int8_share_of_macs(model, *case.size), "pairs": activation_pairs(model)}
+        fusion = fusion_of(fix_input(model, (1, 3, *case.size)))
+        structure = Structure(activation_pairs(model), len(fusion.convolutions), fusion.writing_int8, len(fusion.quantising))
+        return {"share": int8_share_of_macs(model, *case.size), "structure": asdict(structure)}
 
     return remembered(folder / "graph.json", key, run)
 
 
-def _tensorrt(case: Case, result: Made, folder: Path) -> bool | Why:
-    """Whether TensorRT-RTX builds the model, asked in a process of its own: a compiler's crash is an answer too."""
+def _tensorrt(case: Case, model: Path, sha256: str, folder: Path) -> Compiled | Why:
+    """What TensorRT-RTX makes of the model, asked in a process of its own: a compiler's crash is an answer too."""
     worker = HERE / "tensorrt_worker.py"
     found = installed(TENSORRT_RTX)
     if found is None:
         return Why("not installed")
-    key: Key = {"model": result.sha256, "version": found, "source": source_hash(worker)}
+    key: Key = {"model": sha256, "version": found, "source": source_hash(worker, PACKAGE / "engines" / "plan.py")}
 
     def run() -> Fact:
-        done = _finished([sys.executable, str(worker), str(result.model), *map(str, case.size)])
-        return {"code": done.returncode, "reason": last_words(done.stderr) if done.returncode else ""}
+        done = _finished([sys.executable, str(worker), str(model), *map(str, case.size)])
+        plan = json.loads(done.stdout) if done.returncode == tensorrt_worker.BUILT else None
+        return {"code": done.returncode, "plan": plan, "reason": last_words(done.stderr) if done.returncode else ""}
 
     fact = remembered(folder / "tensorrt.json", key, run, lambda fact: fact["code"] in tensorrt_worker.ANSWERS)
-    return True if fact["code"] == tensorrt_worker.BUILT else Why("no", fact["reason"])
+    return Compiled(**fact["plan"]) if fact["plan"] else Why("no", fact["reason"])
 
 
 def _finished(command: Sequence[str]) -> subprocess.CompletedProcess[str]:

@@ -1,14 +1,14 @@
-"""Whether TensorRT-RTX builds an ONNX file at one input size, with no GPU needed. Run by quantization.py.
+"""Whether TensorRT-RTX builds an ONNX file at one input size, and into what plan, with no GPU needed. Run by quantization.py.
 
     python benchmarks/tensorrt_worker.py MODEL HEIGHT WIDTH
 
-Exit codes: 0 built, 3 refused, others when it crashed; the reason is the last line on stderr.
+Exit codes: 0 built, the plan's figures as JSON on stdout; 3 refused, others when it crashed, the reason last on stderr.
 """
 
 from __future__ import annotations
 
+import json
 import sys
-import tempfile
 from pathlib import Path
 
 from dlv3deploy.core.errors import UserError
@@ -25,12 +25,11 @@ def main() -> int:
     path, height, width = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
     try:
         model = fix_input(load_onnx(path), (1, 3, height, width))
-        with tempfile.TemporaryDirectory() as folder:
-            backend = TensorRTBackend(TENSORRT_RTX, (CAPABILITY,))
-            backend.build(model.SerializeToString(), Path(folder) / "model.engine", path.name)
+        plan = TensorRTBackend(TENSORRT_RTX, (CAPABILITY,)).plan(model.SerializeToString(), path.name)
     except UserError as error:
         say(error.rule.replace("\n", " "))
         return REFUSED
+    print(json.dumps({"convolutions": plan.convolutions, "others": plan.others, "bytes_moved": plan.bytes_moved}))
     return BUILT
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 from datetime import date
+from itertools import dropwhile, takewhile
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from machine import Machine
 from measured import Limits
 from quantization_memory import MemoryRow
 from quantization_page import Facts, document
-from quantization_rows import Row, Why
+from quantization_rows import Compiled, Row, Structure, Why
 from quantization_scores import MaskScores
 from tiny_models import write_tiny
 
@@ -36,19 +37,42 @@ def facts(command: str = "python benchmarks/quantization.py", cases: tuple[str, 
     )
 
 
-def table_of(text: str) -> list[list[str]]:
-    return [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("| ")]
+def table_of(text: str, heading: str = "# INT8 methods") -> list[list[str]]:
+    """The first table below the heading."""
+    lines = text[text.index(heading) :].splitlines()
+    table = takewhile(lambda line: line.startswith("|"), dropwhile(lambda line: not line.startswith("| "), lines))
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table if line.startswith("| ")]
 
 
 def test_a_row_has_points_lost_the_worst_class_and_what_it_cost() -> None:
-    row = Row("camvid", "dlv3deploy auto", WORSE, 12.34, 801, 0.9876, 57, True, 0.995)
+    row = Row("camvid", "dlv3deploy auto", WORSE, 12.34, 801, 0.9876, None, Compiled(58, 59, 10**8), 0.995)
     header, floats, cells = table_of(document([FLOAT_ROW, row], [], facts()))
-    assert floats == ["camvid", "FP32", "0.6298", "–", "–", "0.4556", *["–"] * 7]
+    assert floats == ["camvid", "FP32", "0.6298", "–", "–", "0.4556", *["–"] * 6]
     assert dict(zip(header, cells, strict=True)) == {
         **{"model": "camvid", "method": "dlv3deploy auto", "mIoU": "0.6293", "drop": "0.05 ± 0.03", "worst class": "Pole 5.00"},
         **{"boundary mIoU": "0.4500", "as FP32": "98.77 %", "seconds": "12.3", "MB": "801", "INT8 MACs": "98.76 %"},
-        **{"Q/DQ pairs": "57", "TensorRT-RTX": "yes", "OpenVINO": "99.50 %"},
+        **{"TensorRT-RTX": "yes", "OpenVINO": "99.50 %"},
     }
+
+
+def test_where_pairs_stand_is_a_table_in_which_methods_that_place_alike_share_a_line() -> None:
+    ours, theirs = Structure(57, 58, 56, 2), Structure(110, 58, 58, 57)
+    plan, refused = Compiled(58, 59, 366_950_088), Why("no", "a bias")
+    rows = [
+        replace(FLOAT_ROW, tensorrt=Compiled(58, 5, 242_238_408)),
+        Row("camvid", "a", WORSE, 1.0, 1, 1.0, theirs, refused),
+        Row("camvid", "b", WORSE, 1.0, 1, 1.0, ours, plan),
+        Row("camvid", "c", WORSE, 1.0, 1, 1.0, ours, plan),
+        Row("camvid", "d", Why("failed")),
+        Row("voc", "b", WORSE, 1.0, 1, 1.0, ours, plan),
+    ]
+    text = document(rows, [], facts())
+    assert table_of(text, "## Placement")[1:] == [
+        ["camvid", "FP32", "–", "–", "–", "–", "58 + 5", "242.2"],
+        ["camvid", "a", "110", "58", "58", "57", "no", "–"],
+        ["camvid", "b and 1 more", "57", "58", "56", "2", "58 + 59", "367.0"],
+        ["voc", "b", "57", "58", "56", "2", "58 + 59", "367.0"],
+    ]
 
 
 def test_a_gain_is_a_negative_drop() -> None:
@@ -83,7 +107,7 @@ def test_reasons_stand_below_the_table_once_short_and_without_paths(tmp_path: Pa
     ]
     text = document(rows, [], facts())
     cells = table_of(text)[2:]
-    assert [row[11] for row in cells[:2]] == ["no (1)", "no (1)"]
+    assert [row[10] for row in cells[:2]] == ["no (1)", "no (1)"]
     assert [row[2] for row in cells[2:]] == ["out of memory (2)", "failed (3)", "not installed"]
     assert "\n(1) node /bb/f/Conv: refused in compiler.cpp\n" in text
     assert "\n(2) stopped after 12 s with 9001 MB\n" in text
@@ -114,7 +138,7 @@ def test_memory_has_a_table_of_its_own() -> None:
         MemoryRow("ONNX Runtime entropy", 100, 20.0, 9001, "out of memory", "", about),
     ]
     text = document([FLOAT_ROW], memory, facts())
-    assert table_of(text)[-3:] == [
+    assert table_of(text, "## Memory")[1:] == [
         ["dlv3deploy entropy", "100", "61.2", "500"],
         ["dlv3deploy entropy", "200", "failed: No such command 'calibrate'.", "40"],
         ["ONNX Runtime entropy", "100", "out of memory", "9001"],

@@ -14,7 +14,7 @@ from peer_environment import Environment, NotInstalled, Peers
 from quantization_cases import Case, Request, open_case
 from quantization_masks import UnoptimisedEngine, read_masks
 from quantization_methods import FLOAT, Method
-from quantization_rows import Bench, Row, Why
+from quantization_rows import Bench, Compiled, Row, Why
 from quantization_scores import MaskScores
 from tiny_models import write_tiny
 
@@ -86,7 +86,8 @@ def test_a_row_of_ours_has_its_scores_its_cost_and_what_its_graph_says(tmp_path:
     assert row.seconds is not None and row.seconds > 0
     assert row.peak_mb is not None and 20 < row.peak_mb < LIMITS.memory_mb
     assert row.int8_share is not None and 0.9 < row.int8_share < 1  # image pooling stays in float
-    assert row.pairs is not None and row.pairs > 3
+    assert row.structure is not None and row.structure.pairs > 3
+    assert row.structure.convolutions >= row.structure.writing_int8 > row.structure.quantising > 0
     assert row.tensorrt == Why("not installed")
     folder = tmp_path / "space" / "tiny"
     masks, floats = (read_masks(folder / name / "masks.npz") for name in (MIN_MAX.folder, FLOAT.folder))
@@ -95,6 +96,19 @@ def test_a_row_of_ours_has_its_scores_its_cost_and_what_its_graph_says(tmp_path:
     with UnoptimisedEngine((folder / MIN_MAX.folder / "int8.onnx").read_bytes(), case.spec, "int8") as engine:
         again = Segmenter(engine)(read_frame(case.judged[1].image), case.judged[1].size)
     assert np.array_equal(masks[1], again)
+
+
+@pytest.mark.slow
+def test_what_tensorrt_rtx_compiles_is_in_the_row_and_in_the_float_models(
+    case: Case, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("tensorrt_rtx")
+    monkeypatch.setattr(quantization_rows, "installed", lambda _package: "1.7.1.116")
+    floats, row = bench.float_row(case), bench.row(case, MIN_MAX)
+    assert isinstance(floats.tensorrt, Compiled) and isinstance(row.tensorrt, Compiled)
+    assert floats.tensorrt.convolutions == row.tensorrt.convolutions > 3
+    assert row.tensorrt.others > floats.tensorrt.others
+    assert row.tensorrt.bytes_moved > 3 * 4 * case.size[0] * case.size[1]
 
 
 def test_a_row_that_was_measured_is_not_measured_again(tmp_path: Path, case: Case, bench: Bench) -> None:
@@ -188,4 +202,4 @@ def test_onnx_runtimes_quantiser_takes_the_same_images_in_the_same_form(case: Ca
     row = bench.row(case, Method("ort", method))
     assert scores_of(row).agreement > 0.5
     assert row.int8_share == 1.0
-    assert row.pairs
+    assert row.structure is not None and row.structure.pairs
