@@ -1,0 +1,46 @@
+"""AdaRound (Nagel et al. 2020, section 3.3): whether each weight is rounded down or up, learned by gradient descent.
+
+Its objective here is the output's expected error Δw H Δwᵀ over all patches, where the paper takes batches of patches: the same
+quadratic that `calibration/rounding.py` solves in closed form, with nothing left to chance.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+ZETA, GAMMA = 1.1, -0.1  # how far the sigmoid is stretched (equation 23)
+BETAS = (20.0, 2.0)  # of the regulariser, from begin to end
+WARM_UP = 0.2  # share of the iterations without regulariser
+STRENGTH = 0.01  # λ of equation 21
+RATE = 0.01
+Blocks = NDArray[np.float32]
+
+
+def adaround(weight: Blocks, steps: NDArray[np.float32], covariance: Blocks, largest: int, iterations: int) -> Blocks:
+    """Values on the grid `steps` (B×R) times −largest … largest for weights B×R×K and covariances B×K×K of their patches."""
+    import torch
+
+    scale, hessian = torch.from_numpy(steps.copy())[:, :, None], torch.from_numpy(covariance)
+    aim = torch.from_numpy(weight.copy())
+    floor = torch.floor(aim / scale)
+    share = ((aim / scale - floor).clamp(0.01, 0.99) - GAMMA) / (ZETA - GAMMA)
+    up = torch.logit(share).requires_grad_()
+    optimiser = torch.optim.Adam([up], RATE)
+
+    def rounded(how: torch.Tensor) -> torch.Tensor:
+        return (floor + how).clamp(-largest, largest) * scale
+
+    for iteration in range(iterations):
+        how = (torch.sigmoid(up) * (ZETA - GAMMA) + GAMMA).clamp(0, 1)
+        delta = rounded(how) - aim
+        loss = ((delta @ hessian) * delta).sum()
+        progress = (iteration / iterations - WARM_UP) / (1 - WARM_UP)
+        if progress > 0:
+            beta = BETAS[0] + (BETAS[1] - BETAS[0]) * progress
+            loss = loss + STRENGTH * (1 - (2 * how - 1).abs() ** beta).sum()
+        optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+    found: Blocks = rounded((up.detach() >= 0).float()).numpy()
+    return found

@@ -1,0 +1,150 @@
+"""Learned rounding in closed form against AdaRound by gradient descent: same convolutions, covariances and objective.
+
+    python benchmarks/rounding.py --shared ../shared --workspace DIR
+    python benchmarks/rounding.py --shared ../shared --workspace DIR --model camvid --bits 4 --iterations 1000 --every 4
+
+Weights alone are told apart: ranges, steps and biases are made the same way for all three roundings. A run on all images writes
+benchmarks/results/rounding.md, any other DIR/rounding.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import date
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from adaround import Blocks, adaround
+from hidden_paths import without_paths
+from machine import installed, this_machine
+from markdown import markdown_table
+from numpy.typing import NDArray
+from quantization_cases import Case, built_in, open_case
+from quantization_masks import UnoptimisedEngine, masks_of
+from quantization_scores import RESAMPLES, MaskScores, score_masks
+
+from dlv3deploy.calibration import weights
+from dlv3deploy.calibration.method import parse_method
+from dlv3deploy.calibration.network import Network
+from dlv3deploy.calibration.pictures import Pictures
+from dlv3deploy.calibration.quantisation import Calibration
+from dlv3deploy.calibration.rounding import learned_rounding, output_error, round_to_nearest
+from dlv3deploy.calibration.weights import WeightGrid
+from dlv3deploy.core.errors import Dlv3Error
+from dlv3deploy.core.files import write_text
+from dlv3deploy.core.graph import load_onnx
+from dlv3deploy.core.images import Mask, list_images
+from dlv3deploy.core.progress import say
+
+TABLE = Path(__file__).parent / "results" / "rounding.md"
+HEADER = ("model", "bits", "rounding", "error", "best of all in", "seconds", "mIoU", "drop")
+METHOD = "mse+bias+rounding"
+Rounding = Callable[[Blocks, NDArray[np.float32], Blocks, int], Blocks]
+EXPLAINED = f"""\
+- `error`: the output's expected squared error that rounding makes, Δw H Δwᵀ, as a share of the output's variance w H wᵀ; the
+  geometric mean over all convolutions. `best of all in`: so many of them have the smallest error by this rounding.
+- `seconds`: of rounding alone, all convolutions together.
+- `mIoU`, `drop`: of the whole INT8 model by `{METHOD}`, the drop in points against FP32; after ± its standard error, by
+  {RESAMPLES} draws of the judged images."""
+
+
+@dataclass
+class Watched:
+    """A rounding that keeps what it cost: the relative error of every convolution, and seconds."""
+
+    rounding: Rounding
+    errors: list[float] = field(default_factory=list)
+    seconds: float = 0.0
+
+    def __call__(self, weight: Blocks, steps: NDArray[np.float32], covariance: Blocks, largest: int) -> Blocks:
+        start = time.perf_counter()
+        found = self.rounding(weight, steps, covariance, largest)
+        self.seconds += time.perf_counter() - start
+        variance = output_error(weight, np.zeros_like(weight), covariance).sum()
+        self.errors.append(float(output_error(weight, found, covariance).sum() / variance))
+        return found
+
+
+def roundings(iterations: int) -> dict[str, Rounding]:
+    def nearest(weight: Blocks, steps: NDArray[np.float32], _covariance: Blocks, largest: int) -> Blocks:
+        return round_to_nearest(weight, steps, largest)
+
+    by_gradient = partial(adaround, iterations=iterations)
+    return {"to nearest": nearest, "closed form": learned_rounding, f"AdaRound, {iterations} iterations": by_gradient}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--shared", type=Path, required=True, help="folder with the models and data of the built-in names")
+    add("--workspace", type=Path, required=True)
+    add("--model", action="append", default=[], help="a built-in name, may be repeated; default: camvid and camvid-twin")
+    add("--bits", type=int, action="append", default=[], choices=(4, 8), help="of weights; default: both")
+    add("--iterations", type=int, default=10_000, help="of AdaRound (default: the paper's %(default)s)")
+    add("--images", type=int, default=64, help="that calibrate (default: %(default)s)")
+    add("--every", type=int, default=1, help="judge every so many-th image (default: all)")
+    options = parser.parse_args()
+    try:
+        return _measure(options)
+    except Dlv3Error as error:
+        say(f"error: {error}")
+        return error.exit_code
+
+
+def _measure(options: argparse.Namespace) -> int:
+    known, rows = built_in(options.shared), list[tuple[str, ...]]()
+    page = TABLE if options.every == 1 else options.workspace / "rounding.md"
+    facts = [*this_machine(None).lines(), f"onnxruntime {installed('onnxruntime')}"]
+    facts += [f"date: {date.today().isoformat()}", f"command: `python benchmarks/rounding.py {shlex.join(sys.argv[1:])}`"]
+    for name in options.model or ("camvid", "camvid-twin"):
+        case = open_case(known[name], options.workspace / name, options.images, options.every, None)
+        with UnoptimisedEngine(case.model.read_bytes(), case.spec, name) as engine:
+            floats = masks_of(engine, case.judged)
+        facts.append(f"{name}: {case.about}")
+        for bits in options.bits or (8, 4):
+            rows += _compared(case, bits, floats, options.iterations)
+            lines = ["# Learned rounding, in closed form and by gradient descent", "", *(f"- {fact}" for fact in facts), ""]
+            lines += [markdown_table(HEADER, rows), "", EXPLAINED, "", "Written by `benchmarks/rounding.py`.", ""]
+            write_text(page, without_paths("\n".join(lines)))
+    say(f"wrote {page}")
+    return 0
+
+
+def _compared(case: Case, bits: int, floats: list[Mask], iterations: int) -> list[tuple[str, ...]]:
+    """A row for each rounding; their errors are of one model's convolutions, so that these can be compared one by one."""
+    network = Network.prepared(load_onnx(case.model), *case.size)
+    calibration = Calibration(network, Pictures(list_images(case.images), case.spec.input, "calibrating"))
+    watched: dict[str, Watched] = {}
+    scores: dict[str, MaskScores] = {}
+    float_scores = score_masks(floats, case.labels, floats, case.spec.classes)
+    for name, rounding in roundings(iterations).items():
+        say(f"{case.name}, {bits} bits: {name}")
+        watched[name] = weights.learned_rounding = Watched(rounding)
+        quantisation = calibration.quantise(parse_method(METHOD, WeightGrid(bits)))
+        with UnoptimisedEngine(quantisation.model().SerializeToString(), case.spec, name) as engine:
+            scores[name] = score_masks(masks_of(engine, case.judged), case.labels, floats, case.spec.classes)
+    errors = np.array([each.errors for each in watched.values()])  # roundings × convolutions
+    best = np.bincount(errors.argmin(axis=0), minlength=len(watched))
+    return [
+        (
+            *(case.name, str(bits), name),
+            f"{np.exp(np.log(errors[index]).mean()):.2e}",
+            f"{best[index]} of {errors.shape[1]}",
+            f"{watched[name].seconds:.1f}",
+            f"{scores[name].miou:.4f}",
+            f"{100 * (float_scores.miou - scores[name].miou):.2f} ± {100 * (scores[name].drop_error or 0):.2f}".replace(
+                "-", "−"
+            ),
+        )
+        for index, name in enumerate(watched)
+    ]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
