@@ -36,8 +36,9 @@ EXPLAINED = f"""\
 - `INT8 MACs`: the share of the convolutions' multiply-accumulates that are in convolutions which read a DequantizeLinear on
   data and on weights.
 - `TensorRT-RTX`: whether it builds the file, which needs no GPU; says nothing of speed.
-- `OpenVINO`: the share of pixels that have one class in ONNX Runtime's masks and in OpenVINO's, both of the quantised model,
-  which OpenVINO turns into INT8 kernels by transformations of its own.
+- `OpenVINO`: the share of pixels that have one class in ONNX Runtime's masks and in OpenVINO's, both of the quantised model. It
+  turns it into INT8 kernels by transformations of its own; on a processor without VNNI, where these saturate at 16 bits, it too
+  rounds at pairs and computes in float32. Sums in another order round to another step now and then, and that spreads.
 - ONNX Runtime is `quantize_static` behind its `quant_pre_process`: Q/DQ, symmetric INT8, per-channel weights, percentile 99.99;
   `float biases` sets QuantizeBias to False. ModelOpt is its ONNX PTQ on the CPU; what it does not quantise stays FP32."""
 

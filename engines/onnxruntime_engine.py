@@ -123,7 +123,7 @@ def _fusable(model: bytes) -> bytes:
     return data
 
 
-def _lacks_vnni() -> bool:
+def lacks_vnni() -> bool:
     """Whether this is an x86 processor whose products of unsigned and signed bytes saturate at 16 bits."""
     try:
         flags = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
@@ -135,7 +135,7 @@ def _lacks_vnni() -> bool:
 def _options(runtime: Any) -> onnxruntime.SessionOptions:
     options = runtime.SessionOptions()
     options.log_severity_level = 4
-    if _lacks_vnni():
+    if lacks_vnni():
         options.add_session_config_entry("session.x64quantprecision", "1")  # slower, and exact
     return options
 
