@@ -29,6 +29,7 @@ class Job:
     method: str
     per_channel: bool = True
     float_bias: bool = False
+    by_image: bool = False
 
     def write(self, path: Path) -> None:
         path.write_text(json.dumps(asdict(self)), encoding="utf-8")
@@ -55,9 +56,13 @@ class Reader:
     def rewind(self) -> None:
         self.left = self._batches()
 
+    def set_range(self, start_index: int, end_index: int) -> None:
+        """Of these images alone, the second one left out; asked for by ONNX Runtime when it collects in portions."""
+        self.left = self._batches(start_index, end_index)
+
     def __len__(self) -> int:
         return len(self.images)
 
-    def _batches(self) -> Iterator[dict[str, Batch]]:
-        for path in self.images:
+    def _batches(self, start: int = 0, end: int | None = None) -> Iterator[dict[str, Batch]]:
+        for path in self.images[start:end]:
             yield {self.input: preprocess(read_frame(path), self.spec)[0]}

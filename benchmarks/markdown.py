@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+NONE = "–"
+
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Columns as wide as their longest cell; a bar inside a cell is escaped."""
@@ -12,3 +14,12 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in cells]
     rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
     return "\n".join((lines[0], rule, *lines[1:]))
+
+
+def points(share: float) -> str:
+    """Hundredths, with a minus sign that lines up."""
+    return f"{100 * share:.2f}".replace("-", "−")
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.2f} %"

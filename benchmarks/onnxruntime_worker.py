@@ -28,6 +28,8 @@ def main() -> None:
         "WeightSymmetric": True,
         "QuantizeBias": not job.float_bias,
     }
+    if job.by_image:
+        options["CalibStridedMinMax"] = 1  # for every method, whatever its name says
     if job.method == "percentile":
         options["CalibPercentile"] = PERCENTILE
     with tempfile.TemporaryDirectory() as folder:

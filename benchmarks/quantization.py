@@ -5,8 +5,8 @@
     python benchmarks/quantization.py --workspace DIR --data DATA --calibration-images FOLDER \\
         --model NAME=FILE.onnx[,classes=camvid,mean=127.5,127.5,127.5,std=127.5,127.5,127.5] …
 
-What DIR holds already is not measured again, Ctrl-C keeps it, and a failure is tried again. A run of all methods on all images
-writes benchmarks/results/quantization.md, any other DIR/quantization.md.
+What DIR holds already is not measured again, Ctrl-C keeps it, and a failure is tried again. A run of all built-in models by all
+methods on all images writes benchmarks/results/quantization.md, any other DIR/quantization.md.
 Exit codes: 0 all that this machine can was measured, 1 some of it failed (the table says what) or something given cannot be
 read, 130 interrupted.
 """
@@ -100,8 +100,7 @@ def _measure(options: argparse.Namespace) -> int:
     methods = parse_methods(options.methods)
     size = parse_size(options.size) if options.size else None
     bench = Bench(options.workspace, peers, limits, options.openvino)
-    is_whole = options.methods == "all" and options.every == 1
-    page = options.to or (TABLE if is_whole else options.workspace / "quantization.md")
+    page = options.to or (TABLE if _is_whole(options) else options.workspace / "quantization.md")
     rows, memory, cases = list[Row](), list[MemoryRow](), list[Case]()
 
     def write() -> None:
@@ -125,6 +124,12 @@ def _measure(options: argparse.Namespace) -> int:
     failed = sum(row.failed for row in rows) + sum(row.end == "failed" for row in memory)
     say(f"wrote {page}; {len(rows) + len(memory) - failed} of {len(rows) + len(memory)} rows without a failure")
     return 1 if failed else 0
+
+
+def _is_whole(options: argparse.Namespace) -> bool:
+    """Whether nothing that a reader of the page expects is left out."""
+    plain = _options()
+    return all(getattr(options, name) == plain.get_default(name) for name in ("model", "methods", "every", "images", "size"))
 
 
 def _opened(requests: Sequence[Request], options: argparse.Namespace, size: tuple[int, int] | None) -> list[Case]:

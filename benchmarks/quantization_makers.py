@@ -62,6 +62,7 @@ def making(method: Method, case: Case, folder: Path, peers: Peers) -> Making:
         method.method,
         not method.per_tensor,
         method.float_bias,
+        method.by_image,
     )
     job.write(folder / "job.json")
     reader = HERE / "calibration_reader.py"

@@ -1,4 +1,4 @@
-"""What calibrating takes as images become more: ours streams them, ONNX Runtime's histograms keep all activations."""
+"""What calibrating takes as images become more: ours streams them, ONNX Runtime's histograms do when asked."""
 
 from __future__ import annotations
 
@@ -14,8 +14,13 @@ from quantization_methods import Method
 
 from dlv3deploy.core.progress import say
 
-OURS, PEER = Method("ours", "entropy"), Method("ort", "entropy")
-RUNS = ((OURS, 10), (OURS, 100), (OURS, 200), (PEER, 100))
+OURS, AUTO, PEER, STREAMED = (
+    Method("ours", "entropy"),
+    Method("ours", "auto"),
+    Method("ort", "entropy"),
+    Method("ort", "entropy", by_image=True),
+)
+RUNS = ((OURS, 10), (OURS, 100), (OURS, 200), (AUTO, 10), (AUTO, 100), (AUTO, 200), (PEER, 100), (STREAMED, 100))
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ class Method:
     weight_bits: int = 8
     float_bias: bool = False
     all_int8: bool = False
+    by_image: bool = False
 
     @property
     def marks(self) -> dict[str, str]:
@@ -36,6 +37,7 @@ class Method:
             "4-bit": (self.weight_bits == 4, "4-bit weights"),
             "float-bias": (self.float_bias, "float biases"),
             "all-int8": (self.all_int8, "image pooling too"),
+            "by-image": (self.by_image, "image by image"),
         }
         return {mark: title for mark, (is_set, title) in known.items() if is_set}
 
@@ -56,13 +58,16 @@ class Method:
 
 
 FLOAT = Method("float")
-# ONNX Runtime's entropy calibrator has 128 bins for 128 levels, and `quantize_static` no option for more (1.32): unless the
-# range grows from image to image its one candidate is the full range, which is min-max.
+# ONNX Runtime's histograms (1.32) keep all activations of all images, unless `CalibStridedMinMax`, documented for min-max, has
+# them collected in portions. The entropy calibrator has 128 bins for 128 levels: of all images at once its one candidate is the
+# full range, which is min-max; image by image the histogram grows with the range, and there is a choice.
 PEERS = (
     Method("ort", "min-max"),
     Method("ort", "min-max", float_bias=True),
     Method("ort", "percentile"),
     Method("ort", "entropy"),
+    Method("ort", "percentile", by_image=True),
+    Method("ort", "entropy", by_image=True),
     Method("ort", "min-max", per_tensor=True),
     Method("modelopt", "max"),
     Method("modelopt", "entropy"),
@@ -75,7 +80,9 @@ OURS = (
 )
 ALL = (*PEERS, *OURS)
 _STEP_BY_STEP = {Method("ours", method) for method in ABLATION[1:]}
-FOR_HARD_MODELS = tuple(method for method in ALL if not method.marks and method not in _STEP_BY_STEP)
+_AT_ONCE = {Method("ort", "percentile"), Method("ort", "entropy")}
+_OTHER_WEIGHTS = {method for method in ALL if method.per_tensor or method.weight_bits < 8}
+FOR_HARD_MODELS = tuple(method for method in ALL if method not in _STEP_BY_STEP | _AT_ONCE | _OTHER_WEIGHTS)
 
 
 def parse_methods(text: str) -> tuple[Method, ...]:

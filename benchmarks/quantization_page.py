@@ -8,28 +8,27 @@ from datetime import date
 
 from hidden_paths import without_paths
 from machine import Machine
-from markdown import markdown_table
+from markdown import NONE, markdown_table, percent, points
 from measured import Limits
 from quantization_memory import MemoryRow
 from quantization_methods import FLOAT
-from quantization_rows import Compiled, Row, Structure, Why
-from quantization_scores import BOUNDARY_PIXELS, RESAMPLES, MaskScores, worst_class_drop
-from tensorrt_worker import CAPABILITY
+from quantization_placement import placements
+from quantization_rows import Row, Why
+from quantization_scores import BLOCK, BOUNDARY_PIXELS, RESAMPLES, MaskScores, worst_class_drop
+from quantization_standing import beside_the_others, with_error
 
-NONE = "–"
 LONGEST_NOTE = 300
 HEADER = (
     *("model", "method", "mIoU", "drop", "worst class", "boundary mIoU", "as FP32", "seconds", "MB", "INT8 MACs"),
     *("TensorRT-RTX", "OpenVINO"),
 )
-PLACEMENT = ("model", "placement", "Q/DQ pairs", "convolutions", "write INT8", "quantising", "TensorRT-RTX", "MB moved")
 EXPLAINED = f"""\
 - Every method had the same images in the same preprocessing. Masks: ONNX Runtime on the CPU with graph optimisation off, so
   that Q/DQ pairs round and all else runs in float32, the same for every row; then this project's exact postprocessing.
 - `drop` and `worst class`: points (hundredths) of mIoU and of the IoU of the class that lost the most, against FP32. After ±
-  the drop's standard error: the judged images drawn anew with replacement, {RESAMPLES} times, the same ones for both models.
-- `boundary mIoU`: of the pixels that have another label id at most {BOUNDARY_PIXELS} rows and columns away; void is such an id,
-  and is not counted itself.
+  the drop's standard error: runs of {BLOCK} judged images drawn anew with replacement, {RESAMPLES} times, the same for both.
+- `boundary mIoU`: of the pixels that have another label id at most {BOUNDARY_PIXELS} rows and columns away; void is such an
+  id, and is not counted itself.
 - `as FP32`: the share of all pixels that have the class of the FP32 model's mask.
 - `seconds` and `MB` (10⁶ bytes, the largest resident memory): the calibration as a process of its own, with start, libraries,
   reading of images and writing of the model.
@@ -39,14 +38,11 @@ EXPLAINED = f"""\
 - `OpenVINO`: the share of pixels that have one class in ONNX Runtime's masks and in OpenVINO's, both of the quantised model. It
   turns it into INT8 kernels by transformations of its own; on a processor without VNNI, where these saturate at 16 bits, it too
   rounds at pairs and computes in float32. Sums in another order round to another step now and then, and that spreads.
+- Twins have the function of the model whose name they begin with. `camvid-twin` is a file of its own; those with a factor and a
+  seed are made by `twins.py`, which scales the very groups of channels that `equalise` knows, by chance.
 - ONNX Runtime is `quantize_static` behind its `quant_pre_process`: Q/DQ, symmetric INT8, per-channel weights, percentile 99.99;
-  `float biases` sets QuantizeBias to False. ModelOpt is its ONNX PTQ on the CPU; what it does not quantise stays FP32."""
-
-PLACED = f"""\
-Methods of one model whose pairs stand alike share a line. `Q/DQ pairs` are those on activations. By the rules that NVIDIA
-documents for TensorRT (`engines/fusion.py`): `write INT8` counts the convolutions that do, `quantising` the kernels besides
-them that turn floating point into INT8. `TensorRT-RTX` is what its compiler made for compute capability {CAPABILITY},
-convolution kernels + others, and `MB moved` the activations that these read and write (10⁶ bytes)."""
+  `float biases` sets QuantizeBias to False, `image by image` CalibStridedMinMax to 1. ModelOpt is
+  its ONNX PTQ on the CPU; what it does not quantise stays FP32."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +98,8 @@ def document(rows: Sequence[Row], memory: Sequence[MemoryRow], facts: Facts) -> 
             *notes.lines(),
             EXPLAINED,
             "",
-            *_placements(rows),
+            *beside_the_others(rows),
+            *placements(rows),
             *(_memory(memory) if memory else ()),
             "Written by `benchmarks/quantization.py`.",
             "",
@@ -128,9 +125,9 @@ def _cells(row: Row, floats: MaskScores | None, same: str | None, notes: _Notes)
         *_score_cells(row.scores, floats, is_float=row.title == FLOAT.title, notes=notes),
         _cell(row.seconds, notes, lambda seconds: f"{seconds:.1f}"),
         _cell(row.peak_mb, notes, str),
-        _cell(row.int8_share, notes, _percent),
+        _cell(row.int8_share, notes, percent),
         _cell(row.tensorrt, notes, lambda _built: "yes"),
-        _cell(row.openvino, notes, _percent),
+        _cell(row.openvino, notes, percent),
     )
 
 
@@ -140,13 +137,12 @@ def _score_cells(scores: MaskScores | Why, floats: MaskScores | None, is_float: 
     if is_float or floats is None:
         return f"{scores.miou:.4f}", NONE, NONE, f"{scores.boundary_miou:.4f}", NONE
     worst = worst_class_drop(scores, floats)
-    error = "" if scores.drop_error is None else f" ± {_points(scores.drop_error)}"
     return (
         f"{scores.miou:.4f}",
-        f"{_points(floats.miou - scores.miou)}{error}",
-        f"{worst[0]} {_points(worst[1])}" if worst else NONE,
+        with_error(floats.miou - scores.miou, scores.drop_error),
+        f"{worst[0]} {points(worst[1])}" if worst else NONE,
         f"{scores.boundary_miou:.4f}",
-        _percent(scores.agreement),
+        percent(scores.agreement),
     )
 
 
@@ -154,38 +150,6 @@ def _cell(value: object, notes: _Notes, text: Callable[..., str]) -> str:
     if value is None:
         return NONE
     return notes.cell(value) if isinstance(value, Why) else text(value)
-
-
-def _placements(rows: Sequence[Row]) -> list[str]:
-    """Where the pairs stand and what compilers make of it: once for all methods of a model that do not differ in it."""
-    alike: dict[tuple[str, Structure | None, Compiled | Why | None], list[str]] = {}
-    for row in rows:
-        if row.structure is not None or isinstance(row.tensorrt, Compiled):
-            alike.setdefault((row.case, row.structure, row.tensorrt), []).append(row.title)
-    if not alike:
-        return []
-    cells = [
-        (case, titles[0] if len(titles) == 1 else f"{titles[0]} and {len(titles) - 1} more", *_structure(structure, compiled))
-        for (case, structure, compiled), titles in alike.items()
-    ]
-    return ["## Placement", "", PLACED, "", markdown_table(PLACEMENT, cells), ""]
-
-
-def _structure(structure: Structure | None, compiled: Compiled | Why | None) -> tuple[str, ...]:
-    placed = (
-        (structure.pairs, structure.convolutions, structure.writing_int8, structure.quantising) if structure else (NONE,) * 4
-    )
-    if not isinstance(compiled, Compiled):
-        return (*map(str, placed), compiled.short if compiled else NONE, NONE)
-    return (*map(str, placed), f"{compiled.convolutions} + {compiled.others}", f"{compiled.bytes_moved / 1e6:.1f}")
-
-
-def _points(share: float) -> str:
-    return f"{100 * share:.2f}".replace("-", "−")
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.2f} %"
 
 
 def _memory(rows: Sequence[MemoryRow]) -> list[str]:

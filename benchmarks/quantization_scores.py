@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,7 @@ from dlv3deploy.core.images import Mask
 from dlv3deploy.core.metrics import ConfusionMatrix
 
 BOUNDARY_PIXELS = 5
-RESAMPLES = 1000
+RESAMPLES, BLOCK = 1000, 5
 
 Counts = NDArray[np.int64]
 
@@ -22,9 +22,8 @@ Counts = NDArray[np.int64]
 @dataclass(frozen=True)
 class MaskScores:
     """Fractions from 0 to 1. `boundary_miou` counts only pixels near label boundaries, `agreement` the pixels of all masks
-    that have the float model's class, void included; `masks_sha256` is equal where all masks are. `drop_error` is the standard
-    error of the mIoU lost against the float model: how far chance alone moves it from one choice of images to another; None
-    where there is but one image."""
+    that have the float model's class, void included; `masks_sha256` is equal where all masks are. `drops` are the mIoU lost
+    against the float model on other images that chance might have chosen, the same choices for every method."""
 
     miou: float
     boundary_miou: float
@@ -32,7 +31,16 @@ class MaskScores:
     agreement: float
     images: int
     masks_sha256: str = ""
-    drop_error: float | None = None
+    drops: list[float] = field(default_factory=list)
+
+    @property
+    def drop_error(self) -> float | None:
+        """The standard error of the mIoU lost; None where there is but one image."""
+        return float(np.std(self.drops, ddof=1)) if self.drops else None
+
+    def difference_error(self, other: MaskScores) -> float | None:
+        """The standard error of the difference of two methods' mIoU on the same images."""
+        return float(np.std(np.subtract(self.drops, other.drops), ddof=1)) if self.drops and other.drops else None
 
 
 def near_boundary(label: Mask, pixels: int) -> NDArray[np.bool_]:
@@ -67,23 +75,25 @@ def score_masks(masks: Sequence[Mask], labels: Iterable[Mask], floats: Sequence[
         agreement(masks, floats),
         scores.images,
         pixels.hexdigest(),
-        drop_error(np.array(by_image), np.array(floats_by_image), classes),
+        resampled_drops(np.array(by_image), np.array(floats_by_image), classes),
     )
 
 
-def drop_error(counts: Counts, float_counts: Counts, classes: Classes) -> float | None:
-    """The standard error of the mIoU of `float_counts` less that of `counts`, both images×labels×masks of the same images.
+def resampled_drops(counts: Counts, float_counts: Counts, classes: Classes) -> list[float]:
+    """The mIoU of `float_counts` less that of `counts`, both images×labels×masks of the same images, on images drawn anew.
 
-    By the bootstrap (Efron, Annals of Statistics 7, 1979): as many images are drawn with replacement, the same ones for both
-    models, and the difference is computed anew, `RESAMPLES` times; the deviation of these differences is the error.
+    By the bootstrap (Efron, Annals of Statistics 7, 1979) of blocks (Künsch, 17, 1989): as many images are drawn with
+    replacement, `BLOCK` at a time that follow each other, because those of a drive are much alike; `RESAMPLES` times. Empty for
+    one image, of which there is no other choice.
     """
-    images = len(counts)
+    images, random = len(counts), np.random.default_rng(0)
     if images < 2:
-        return None
-    weights = np.random.default_rng(0).multinomial(images, np.full(images, 1 / images), RESAMPLES)
-    drawn, floats_drawn = (np.tensordot(weights, each, 1) for each in (counts, float_counts))
-    drops = [_miou(before, classes) - _miou(after, classes) for after, before in zip(drawn, floats_drawn, strict=True)]
-    return float(np.std(drops, ddof=1))
+        return []
+    starts = random.integers(0, images, (RESAMPLES, -(-images // BLOCK)))
+    drawn = ((starts[:, :, None] + np.arange(BLOCK)) % images).reshape(RESAMPLES, -1)[:, :images]
+    weights = np.stack([np.bincount(each, minlength=images) for each in drawn])
+    after, before = (np.tensordot(weights, each, 1) for each in (counts, float_counts))
+    return [_miou(b, classes) - _miou(a, classes) for a, b in zip(after, before, strict=True)]
 
 
 def _counts(mask: Mask, label: Mask, classes: Classes) -> Counts:

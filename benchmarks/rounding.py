@@ -3,8 +3,8 @@
     python benchmarks/rounding.py --shared ../shared --workspace DIR
     python benchmarks/rounding.py --shared ../shared --workspace DIR --model camvid --bits 4 --iterations 1000 --every 4
 
-Weights alone are told apart: ranges, steps and biases are made the same way for all three roundings. A run on all images writes
-benchmarks/results/rounding.md, any other DIR/rounding.md.
+Weights alone are told apart: ranges, steps and biases are made the same way for all three roundings. A run of all models, bits
+and images writes benchmarks/results/rounding.md, any other DIR/rounding.md.
 """
 
 from __future__ import annotations
@@ -91,15 +91,16 @@ def main() -> int:
     add("--every", type=int, default=1, help="judge every so many-th image (default: all)")
     options = parser.parse_args()
     try:
-        return _measure(options)
+        return _measure(parser, options)
     except Dlv3Error as error:
         say(f"error: {error}")
         return error.exit_code
 
 
-def _measure(options: argparse.Namespace) -> int:
+def _measure(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
     known, rows = built_in(options.shared), list[tuple[str, ...]]()
-    page = TABLE if options.every == 1 else options.workspace / "rounding.md"
+    is_whole = all(getattr(options, name) == parser.get_default(name) for name in ("model", "bits", "images", "every"))
+    page = TABLE if is_whole else options.workspace / "rounding.md"
     facts = [*this_machine(None).lines(), f"onnxruntime {installed('onnxruntime')}"]
     facts += [f"date: {date.today().isoformat()}", f"command: `python benchmarks/rounding.py {shlex.join(sys.argv[1:])}`"]
     for name in options.model or ("camvid", "camvid-twin"):

@@ -28,8 +28,9 @@ def test_all_are_the_peers_then_every_step_added_to_the_one_before_then_auto() -
 
 
 def test_hard_models_get_the_peers_the_plain_method_and_auto() -> None:
-    of_peers = ["ort:min-max", "ort:percentile", "ort:entropy", "modelopt:max", "modelopt:entropy"]
-    assert [method.name for method in FOR_HARD_MODELS] == [*of_peers, "ours:min-max", "ours:auto"]
+    of_peers = ["ort:min-max", "ort:min-max@float-bias", "ort:percentile@by-image", "ort:entropy@by-image"]
+    of_peers += ["modelopt:max", "modelopt:entropy"]
+    assert [method.name for method in FOR_HARD_MODELS] == [*of_peers, "ours:min-max", "ours:auto", "ours:auto@all-int8"]
 
 
 def test_groups_and_names_go_together_and_a_row_comes_once() -> None:

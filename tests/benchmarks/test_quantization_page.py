@@ -25,8 +25,8 @@ pytest.importorskip("onnxruntime")
 
 STAND_IN = Path(__file__).parent / "stand_in_for_calibrate.py"
 FLOATS = MaskScores(0.62984, 0.45561, {"Sky": 0.92, "Pole": 0.25, "Void": None}, 1.0, 101)
-WORSE = MaskScores(0.62931, 0.45, {"Sky": 0.92, "Pole": 0.2, "Void": None}, 0.98765, 101, "", 0.00034)
-BETTER = MaskScores(0.64, 0.46, {"Sky": 0.93, "Pole": 0.26, "Void": None}, 0.99, 101, "", 0.003)
+WORSE = MaskScores(0.62931, 0.45, {"Sky": 0.92, "Pole": 0.2, "Void": None}, 0.98765, 101, "", [0.0001, 0.00058])
+BETTER = MaskScores(0.64, 0.46, {"Sky": 0.93, "Pole": 0.26, "Void": None}, 0.99, 101, "", [0.001, 0.00525])
 FLOAT_ROW = Row("camvid", "FP32", FLOATS)
 
 
@@ -93,6 +93,23 @@ def test_a_row_whose_masks_are_anothers_in_every_pixel_says_so() -> None:
 def test_every_model_is_compared_with_its_own_float_row() -> None:
     rows = [FLOAT_ROW, Row("camvid", "a", WORSE, 1.0, 1), Row("voc", "FP32", BETTER), Row("voc", "a", WORSE, 1.0, 1)]
     assert [cells[3] for cells in table_of(document(rows, [], facts()))[1:]] == ["–", "0.05 ± 0.03", "–", "1.07 ± 0.03"]
+
+
+def test_auto_stands_beside_the_best_of_the_others_and_what_may_be_chance() -> None:
+    better = replace(WORSE, miou=0.6295, drops=[0.0002, 0.00048])
+    rows = [
+        FLOAT_ROW,
+        Row("camvid", "ONNX Runtime min-max", WORSE, 1.0, 1),
+        Row("camvid", "ModelOpt max", better, 1.0, 1),
+        Row("camvid", "dlv3deploy min-max", BETTER, 1.0, 1),
+        Row("camvid", "dlv3deploy auto", BETTER, 1.0, 1),
+        Row("voc", "dlv3deploy auto", BETTER, 1.0, 1),
+    ]
+    text = document(rows, [], facts())
+    assert table_of(text, "## Beside")[1:] == [
+        ["camvid", "−1.02 ± 0.30", "ModelOpt max", "0.03 ± 0.02", "−1.05 ± 0.28"],
+    ]
+    assert "## Beside" not in document(rows[:3], [], facts())
 
 
 def test_reasons_stand_below_the_table_once_short_and_without_paths(tmp_path: Path) -> None:

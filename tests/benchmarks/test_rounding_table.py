@@ -50,6 +50,12 @@ def test_adaround_comes_near_the_best_of_all_choices(seed: int) -> None:
     assert best - 1e-6 <= reached < best + 0.4 * (nearest - best)
 
 
+def test_adaround_does_not_depend_on_the_size_of_what_a_layer_reads() -> None:
+    weight, steps, covariance = problem(1)
+    small, large = (rounding.adaround(weight, steps, covariance * np.float32(by), LARGEST, 400) for by in (1e-4, 1e4))
+    assert np.array_equal(small, large)
+
+
 def test_adaround_stays_on_the_grid_where_weights_are_at_its_end() -> None:
     weight = np.array([[[0.74, -0.76, 0.0]]], np.float32)
     found = rounding.adaround(weight, np.full((1, 1), STEP, np.float32), np.eye(3, dtype=np.float32)[None], LARGEST, 100)

@@ -1,0 +1,40 @@
+"""Where Q/DQ pairs stand and what compilers make of it, as a table of the quantisation page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from markdown import NONE, markdown_table
+from quantization_rows import Compiled, Row, Structure, Why
+from tensorrt_worker import CAPABILITY
+
+HEADER = ("model", "placement", "Q/DQ pairs", "convolutions", "write INT8", "quantising", "TensorRT-RTX", "MB moved")
+EXPLAINED = f"""\
+Methods of one model whose pairs stand alike share a line. `Q/DQ pairs` are those on activations. By the rules that NVIDIA
+documents for TensorRT (`engines/fusion.py`): `write INT8` counts the convolutions that do, `quantising` the kernels besides
+them that turn floating point into INT8. `TensorRT-RTX` is what its compiler made for compute capability {CAPABILITY},
+convolution kernels + others, and `MB moved` the activations that these read and write (10⁶ bytes)."""
+
+
+def placements(rows: Sequence[Row]) -> list[str]:
+    """Where the pairs stand and what compilers make of it: once for all methods of a model that do not differ in it."""
+    alike: dict[tuple[str, Structure | None, Compiled | Why | None], list[str]] = {}
+    for row in rows:
+        if row.structure is not None or isinstance(row.tensorrt, Compiled):
+            alike.setdefault((row.case, row.structure, row.tensorrt), []).append(row.title)
+    if not alike:
+        return []
+    cells = [
+        (case, titles[0] if len(titles) == 1 else f"{titles[0]} and {len(titles) - 1} more", *_structure(structure, compiled))
+        for (case, structure, compiled), titles in alike.items()
+    ]
+    return ["## Placement", "", EXPLAINED, "", markdown_table(HEADER, cells), ""]
+
+
+def _structure(structure: Structure | None, compiled: Compiled | Why | None) -> tuple[str, ...]:
+    placed = (
+        (structure.pairs, structure.convolutions, structure.writing_int8, structure.quantising) if structure else (NONE,) * 4
+    )
+    if not isinstance(compiled, Compiled):
+        return (*map(str, placed), compiled.short if compiled else NONE, NONE)
+    return (*map(str, placed), f"{compiled.convolutions} + {compiled.others}", f"{compiled.bytes_moved / 1e6:.1f}")
