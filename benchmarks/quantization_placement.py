@@ -8,12 +8,13 @@ from markdown import NONE, markdown_table
 from quantization_rows import Compiled, Row, Structure, Why
 from tensorrt_worker import CAPABILITY
 
-HEADER = ("model", "placement", "Q/DQ pairs", "convolutions", "write INT8", "quantising", "TensorRT-RTX", "MB moved")
+HEADER = ("model", "placement", "Q/DQ pairs", "convolutions", "write INT8", "further kernels", "TensorRT-RTX", "MB moved")
 EXPLAINED = f"""\
 Methods of one model whose pairs stand alike share a line. `Q/DQ pairs` are those on activations. By the rules that NVIDIA
-documents for TensorRT (`engines/fusion.py`): `write INT8` counts the convolutions that do, `quantising` the kernels besides
-them that turn floating point into INT8. `TensorRT-RTX` is what its compiler made for compute capability {CAPABILITY},
-convolution kernels + others, and `MB moved` the activations that these read and write (10⁶ bytes)."""
+documents for TensorRT (`engines/fusion.py`): `write INT8` counts the convolutions that do, `further kernels` those without a
+convolution that write INT8, from floating point or from INT8: an image that is quantised, an activation or a sum that a pair
+cuts off from its convolution. `TensorRT-RTX` is what its compiler made for compute capability {CAPABILITY}, convolution kernels
++ others, and `MB moved` the activations that these read and write (10⁶ bytes)."""
 
 
 def placements(rows: Sequence[Row]) -> list[str]:
@@ -32,9 +33,7 @@ def placements(rows: Sequence[Row]) -> list[str]:
 
 
 def _structure(structure: Structure | None, compiled: Compiled | Why | None) -> tuple[str, ...]:
-    placed = (
-        (structure.pairs, structure.convolutions, structure.writing_int8, structure.quantising) if structure else (NONE,) * 4
-    )
+    placed = (structure.pairs, structure.convolutions, structure.writing_int8, structure.others) if structure else (NONE,) * 4
     if not isinstance(compiled, Compiled):
         return (*map(str, placed), compiled.short if compiled else NONE, NONE)
     return (*map(str, placed), f"{compiled.convolutions} + {compiled.others}", f"{compiled.bytes_moved / 1e6:.1f}")

@@ -43,12 +43,12 @@ class Why:
 @dataclass(frozen=True)
 class Structure:
     """What a Q/DQ graph says of itself: pairs on activations; by TensorRT's rules how many of its convolutions write INT8, and
-    how many kernels besides them quantise."""
+    how many kernels besides them do."""
 
     pairs: int
     convolutions: int
     writing_int8: int
-    quantising: int
+    others: int
 
 
 @dataclass(frozen=True)
@@ -184,7 +184,7 @@ def _graph(case: Case, result: Made, folder: Path) -> Fact:
     def run() -> Fact:
         model = load_onnx(result.model)
         fusion = fusion_of(fix_input(model, (1, 3, *case.size)))
-        structure = Structure(activation_pairs(model), len(fusion.convolutions), fusion.writing_int8, len(fusion.quantising))
+        structure = Structure(activation_pairs(model), len(fusion.convolutions), fusion.writing_int8, len(fusion.others))
         return {"share": int8_share_of_macs(model, *case.size), "structure": asdict(structure)}
 
     return remembered(folder / "graph.json", key, run)

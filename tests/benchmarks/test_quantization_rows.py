@@ -87,7 +87,7 @@ def test_a_row_of_ours_has_its_scores_its_cost_and_what_its_graph_says(tmp_path:
     assert row.peak_mb is not None and 20 < row.peak_mb < LIMITS.memory_mb
     assert row.int8_share is not None and 0.9 < row.int8_share < 1  # image pooling stays in float
     assert row.structure is not None and row.structure.pairs > 3
-    assert row.structure.convolutions >= row.structure.writing_int8 > row.structure.quantising > 0
+    assert row.structure.convolutions >= row.structure.writing_int8 > row.structure.others > 0
     assert row.tensorrt == Why("not installed")
     folder = tmp_path / "space" / "tiny"
     masks, floats = (read_masks(folder / name / "masks.npz") for name in (MIN_MAX.folder, FLOAT.folder))

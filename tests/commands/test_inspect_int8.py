@@ -31,11 +31,11 @@ def test_every_convolution_has_what_its_kernel_reads_does_and_writes(int8: Path)
     facts = json.loads(inspect(int8, "--json").stdout)
     kernels = {c["name"]: (c["reads_int8"], c["fused"], c["writes_int8"]) for c in facts["convolutions"]}
     assert kernels["stem"] == (True, ["Relu"], True)
-    assert facts["is_quantized"] and len(facts["quantising"]) == 2 and facts["plan"] is None
+    assert facts["is_quantized"] and len(facts["further_int8_kernels"]) == 2 and facts["plan"] is None
     text = inspect(int8, "--all").stdout
     writing = sum(writes for *_, writes in kernels.values())
     assert f"{len(kernels) - 1} convolutions can read it and {writing} of them write it" in text
-    assert "2 further kernels quantise: image, " in text
+    assert "2 further kernels write INT8: image, " in text
     (stem,) = [line for line in text.splitlines() if line.startswith("│ stem ")]
     assert "INT8 + Relu → INT8" in stem
     (last,) = [line for line in text.splitlines() if "(2) " in line and "→" not in line]
@@ -69,6 +69,6 @@ def test_the_plan_is_what_tensorrt_rtx_compiles(int8: Path) -> None:
     plan = facts["plan"]
     assert plan["builder"].startswith("tensorrt-rtx 1.")
     assert plan["convolutions"] == len(facts["convolutions"])
-    assert plan["others"] >= len(facts["quantising"])
+    assert plan["others"] >= len(facts["further_int8_kernels"])
     text = inspect(int8, "--plan").stdout
     assert f"{plan['convolutions']} convolution kernels and {plan['others']} others, which move" in text
