@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 RECIPE = "recipe 6"  # the number grows when a method gives another model than before
 TRIAL_IMAGES = 20  # that `auto` tries methods on, beside 5 that it judges them on
-HELD_OUT_IMAGES = 8  # that methods are judged on
+JUDGED_IMAGES = 8  # that a finished model is compared with the float model on
 Referee = Callable[["ModelProto"], Callable[["ModelProto"], float]]  # from the float model to the mIoU that another form loses
 
 
@@ -119,7 +119,7 @@ def calibrate(
 def _quantised(network: Network, request: Request, keep: frozenset[str], method: Method) -> tuple[Quantisation, Judge]:
     given = request.spec.input
     quantisation = Calibration(network, Pictures(request.images, given, "calibrating"), keep, request.pooling).quantise(method)
-    return quantisation, Judge(network.model, Pictures(held_out(request.images), given)())
+    return quantisation, Judge(network.model, Pictures(judged(request.images), given)())
 
 
 def _report_again(request: Request, table: CalibrationTable, path: Path) -> None:
@@ -171,9 +171,12 @@ def kept(network: Network, patterns: Sequence[str]) -> frozenset[str]:
     return frozenset(found)
 
 
-def held_out(images: Sequence[Path]) -> list[Path]:
-    """Some of the images, spread evenly, to judge a finished model on."""
-    return spread(images, HELD_OUT_IMAGES)
+def judged(images: Sequence[Path]) -> list[Path]:
+    """Some of the calibration images, spread evenly, to judge a finished model on: how well it does what it was made to do.
+
+    Methods are told apart on images that none was calibrated on (`_trials`); how the model does elsewhere, labelled data say.
+    """
+    return spread(images, JUDGED_IMAGES)
 
 
 def _trials(network: Network, request: Request, keep: frozenset[str], said: Callable[[str], None]) -> list[Trial]:

@@ -101,14 +101,16 @@ def input_name(model: ModelProto) -> str:
 
 
 def _part(model: ModelProto, given: list[str], wanted: list[str]) -> bytes:
-    """What leads from some tensors to others, as a model; those that are neither its input nor its output are float."""
+    """What leads from some tensors to others, as a model; those whose type is not known are float."""
     import onnx
 
     graph = model.graph
     known = {value.name: value for value in [*graph.input, *graph.output]}
+    kinds = {value.name: value.type.tensor_type.elem_type for value in graph.value_info}
 
     def described(names: list[str]) -> list[Any]:
-        return [known.get(name) or onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in names]
+        of_kind = onnx.helper.make_tensor_value_info
+        return [known.get(name) or of_kind(name, kinds.get(name, onnx.TensorProto.FLOAT), None) for name in names]
 
     nodes = nodes_between(graph.node, given, wanted)
     read = {name for node in nodes for name in reads(node)}

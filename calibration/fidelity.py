@@ -53,8 +53,9 @@ class ScoreError:
         self.same = self.positions = 0
 
     def collect(self, wanted: NDArray[Any], found: NDArray[Any]) -> None:
-        if not np.isfinite(found).all():
-            raise CheckFailed("the INT8 model returned scores that are not finite")
+        for whose, scores in (("float", wanted), ("INT8", found)):
+            if not np.isfinite(scores).all():
+                raise CheckFailed(f"the {whose} model returned scores that are not finite")
         if wanted.dtype.kind == "f":
             self._collect_scores(wanted.astype(np.float64), found.astype(np.float64))
             return

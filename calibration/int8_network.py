@@ -52,6 +52,6 @@ class Quantisation:
         plain = self.float_network.weights
         restored = [name for conv in self.network.convs if conv.name in float_convs for name in (conv.weight, conv.bias)]
         network = self.network.with_weights({name: plain[name] for name in restored})
-        placement = place(network.model.graph, {*self.placement.kept_float, *float_convs})
+        placement = place(network.model.graph, {*self.placement.kept_float, *float_convs}, self.placement.pooling)
         ranges = {name: self.ranges[name] for name in placement.tensors}
         return replace(self, network=network, placement=placement, ranges=ranges)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from dlv3deploy.core.dilation import Window
 from dlv3deploy.core.errors import CheckFailed
-from dlv3deploy.core.graph import conv_windows, fix_input, simplified, tensor_shapes
+from dlv3deploy.core.graph import conv_windows, fix_input, give_own_names, simplified, tensor_shapes
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
@@ -57,7 +57,7 @@ class Network:
         """From any float ONNX model: simplified, of fixed size, every convolution with weights and a bias of its own."""
         shape = (1, 3, height, width)
         network = fix_input(simplified(_with_known_shapes(simplified(fix_input(model, shape)))), shape)
-        _give_own_names(network)
+        give_own_names(network)
         _give_own_weights(network)
         result = cls(network)
         for name, values in result.weights.items():
@@ -168,18 +168,6 @@ def _with_known_shapes(model: ModelProto) -> ModelProto:
     del model.graph.node[:]
     model.graph.node.extend(nodes)
     return model
-
-
-def _give_own_names(model: ModelProto) -> None:
-    """Everything here goes by the names of nodes, which ONNX leaves optional and does not ask to differ."""
-    taken: set[str] = set()
-    for node in model.graph.node:
-        wanted, number = node.name or node.op_type, 0
-        node.name = wanted
-        while node.name in taken:
-            number += 1
-            node.name = f"{wanted}_{number}"
-        taken.add(node.name)
 
 
 def _give_own_weights(model: ModelProto) -> None:

@@ -97,7 +97,8 @@ class PatchMoments:
             patches = self._add(self._patches(image, *positions))
             caused = self.weight @ self._patches(error, *positions)  # B×R×n
             self.caused += caused.sum(axis=2, dtype=np.float64)
-            self.cross += caused @ patches.transpose(0, 2, 1)
+            with _overflow_seen_later():
+                self.cross += caused @ patches.transpose(0, 2, 1)
 
     def _positions(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
         outputs = self.conv.rows.outputs, self.conv.columns.outputs
@@ -109,10 +110,11 @@ class PatchMoments:
             self.origin = patches[:, :, :1].copy()
         patches = patches - self.origin
         self.sum += patches.sum(axis=2, dtype=np.float64)
-        if len(patches) == 1:
-            self.products[0] += patches[0] @ patches[0].T
-        else:
-            self.products += patches @ patches.transpose(0, 2, 1)
+        with _overflow_seen_later():
+            if len(patches) == 1:
+                self.products[0] += patches[0] @ patches[0].T
+            else:
+                self.products += patches @ patches.transpose(0, 2, 1)
         self.count += patches.shape[2]
         return patches
 
@@ -132,8 +134,9 @@ class PatchMoments:
         if self.origin is None:
             raise ValueError(f"nothing was collected for {self.conv.name}")
         mean = self.sum / self.count
-        covariance = self.products / np.float32(self.count)
-        covariance -= (mean[:, :, None] * mean[:, None, :]).astype(np.float32)
+        with _overflow_seen_later():
+            covariance = self.products / np.float32(self.count)
+            covariance -= (mean[:, :, None] * mean[:, None, :]).astype(np.float32)
         return Patches(mean + self.origin[:, :, 0], covariance, self.count)
 
     def cross_covariance(self) -> NDArray[np.float32]:
@@ -141,7 +144,13 @@ class PatchMoments:
         if self.cross is None:
             raise ValueError(f"no pair was collected for {self.conv.name}")
         means = (self.caused / self.count)[:, :, None] * (self.sum / self.count)[:, None, :]
-        return np.asarray(self.cross / np.float32(self.count) - means, np.float32)
+        with _overflow_seen_later():
+            return np.asarray(self.cross / np.float32(self.count) - means, np.float32)
+
+
+def _overflow_seen_later() -> np.errstate:
+    """By `rounding.usable`, which takes covariances that are not finite for unknown."""
+    return np.errstate(over="ignore", invalid="ignore")
 
 
 def _places(window: Window, outputs: NDArray[np.intp]) -> NDArray[np.intp]:

@@ -86,5 +86,5 @@ def live_bytes(network: Network, stops: Sequence[Sequence[str]]) -> list[int]:
     done, found = {network.input}, list[int]()
     for wanted in stops:
         done.update(name for node in nodes_between(network.nodes, done, wanted) for name in node.output)
-        found.append(sum(FLOAT_BYTES * prod(network.shapes[name]) for name in live_tensors(network.model, done)))
+        found.append(sum(FLOAT_BYTES * prod(network.shapes.get(name, ())) for name in live_tensors(network.model, done)))
     return found

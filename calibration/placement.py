@@ -33,12 +33,14 @@ ONE_SCALE = ("Concat", *PASSES_VALUES_ON)  # for all inputs and the output
 
 @dataclass(frozen=True)
 class Placement:
-    """`reads` maps a node's name to the tensors it must read through a pair; tensors in one of `shared` have one scale."""
+    """`reads` maps a node's name to the tensors it must read through a pair; tensors in one of `shared` have one scale.
+    `pooling` says whether image pooling may be INT8."""
 
     reads: dict[str, tuple[str, ...]]
     weights: dict[str, str]  # convolution's name → its weight initializer
     shared: tuple[frozenset[str], ...]
     kept_float: tuple[str, ...]
+    pooling: bool = False
 
     @property
     def tensors(self) -> list[str]:
@@ -62,7 +64,7 @@ def place(graph: GraphProto, keep: Collection[str] = (), pooling: bool = False) 
     reads |= _sums_and_concats(graph, weights)
     reads |= _passing_on(graph, reads)
     alike = [{*node.input, node.output[0]} for node in graph.node if node.name in reads and node.op_type in ONE_SCALE]
-    return Placement(reads | _other_readers(graph, reads), weights, _merged(alike), tuple(kept))
+    return Placement(reads | _other_readers(graph, reads), weights, _merged(alike), tuple(kept), pooling)
 
 
 def _convolutions(graph: GraphProto, keep: Collection[str], pooling: bool) -> tuple[dict[str, str], list[str]]:
@@ -83,7 +85,7 @@ def _convolutions(graph: GraphProto, keep: Collection[str], pooling: bool) -> tu
 def _sums_and_concats(graph: GraphProto, convs: Collection[str]) -> dict[str, tuple[str, ...]]:
     """What they read through pairs where one of `convs` follows."""
     constants, shapes = {w.name for w in graph.initializer}, tensor_shapes(graph)
-    fused, before_int8 = _fused_with_add(graph), _before(graph, convs)
+    fused, before_int8 = _fused_with_add(graph, convs), _before(graph, convs)
     return {
         node.name: tuple(name for name in node.input if name != fused.get(node.name))
         for node in graph.node
@@ -121,19 +123,22 @@ def _before(graph: GraphProto, convs: Collection[str]) -> set[str]:
     return found
 
 
-def _fused_with_add(graph: GraphProto) -> dict[str, str]:
-    """By the name of an Add, its input that a convolution makes for it alone; of several the one with most behind it."""
+def _fused_with_add(graph: GraphProto, convs: Collection[str]) -> dict[str, str]:
+    """By the name of an Add, its input that one of `convs` makes for it alone, in the shape of the sum; of several the one with
+    most behind it."""
     depth: dict[str, int] = {}
+    shapes = tensor_shapes(graph)
     made, readers = dict[str, int](), Counter(name for node in graph.node for name in node.input)
     readers.update(output.name for output in graph.output)
     fused = {}
     for node in graph.node:
         behind = 1 + max((depth.get(name, 0) for name in node.input), default=0)
         depth.update(dict.fromkeys(node.output, behind))
-        if node.op_type == "Conv" and readers[node.output[0]] == 1:
+        if node.name in convs and readers[node.output[0]] == 1:
             made[node.output[0]] = behind
-        if node.op_type == "Add" and not made.keys().isdisjoint(node.input):
-            fused[node.name] = max((name for name in node.input if name in made), key=made.__getitem__)
+        able = [name for name in node.input if name in made and shapes.get(name) == shapes.get(node.output[0])]
+        if node.op_type == "Add" and able:
+            fused[node.name] = max(able, key=made.__getitem__)
     return fused
 
 

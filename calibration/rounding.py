@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 DAMPING = 0.01  # of the mean variance, added to the diagonal: sampled covariances are never exactly of full rank
 BLOCK = 32
+LEAST = 1e-30  # variance of patches; below that float32 loses it in products
 Blocks = NDArray[np.float32]  # B×R×K
 
 
@@ -48,11 +49,19 @@ def output_error(weight: Blocks, rounded: Blocks, covariance: Blocks) -> NDArray
     return np.asarray(((delta @ covariance) * delta).sum(axis=2))
 
 
+def usable(covariance: Blocks) -> tuple[Blocks, NDArray[np.float32]]:
+    """The covariances and their mean variance, B; both 0 for blocks whose patches are constant, or of a size (beyond 10^±15)
+    whose products float32 does not hold."""
+    variance = np.einsum("bkk->bk", covariance).mean(axis=1)
+    known = (variance > LEAST) & np.isfinite(covariance).all(axis=(1, 2))
+    return np.where(known[:, None, None], covariance, np.float32(0)), np.where(known, variance, np.float32(0))
+
+
 def _damped(covariance: Blocks) -> Blocks:
-    size = covariance.shape[1]
-    diagonal = np.einsum("bkk->bk", covariance).mean(axis=1)
-    extra = np.where(diagonal > 0, diagonal * DAMPING, 1.0)
-    return np.asarray(covariance + extra[:, None, None] * np.eye(size, dtype=np.float32), np.float32)
+    """Where nothing is known all directions count the same, and rounding to nearest is best."""
+    held, variance = usable(covariance)
+    extra = np.where(variance > 0, variance * DAMPING, 1.0)
+    return np.asarray(held + extra[:, None, None] * np.eye(covariance.shape[1], dtype=np.float32), np.float32)
 
 
 def _compensated(weight: Blocks, steps: NDArray[np.float32], hessian: Blocks, largest: int) -> Blocks:

@@ -31,6 +31,7 @@ from dlv3deploy.calibration.network import Conv, Network
 from dlv3deploy.calibration.patches import PatchMean, PatchMoments, from_blocks, positions_of, to_blocks
 from dlv3deploy.calibration.piecewise import Walk, live_bytes
 from dlv3deploy.calibration.quantize import dequantized_name
+from dlv3deploy.calibration.rounding import usable
 from dlv3deploy.calibration.weights import corrected_bias, rounded_weight
 
 RIDGE = 0.3  # of the mean variance: how far sampled cross-covariances may pull weights
@@ -136,9 +137,9 @@ def _with_level(done: Quantisation, level: Sequence[Conv], pairs: dict[str, _Pai
 
 
 def _pulled(weight: NDArray[np.float32], covariance: NDArray[np.float32], cross: NDArray[np.float32]) -> NDArray[np.float32]:
-    """w + w D (C + λI)⁻¹, blocks B×R×K; `cross` is w D."""
-    size = covariance.shape[1]
-    variance = np.einsum("bkk->bk", covariance).mean(axis=1)
-    ridge = np.where(variance > 0, variance * RIDGE, 1.0)[:, None, None] * np.eye(size)
-    pull = np.linalg.solve(covariance + ridge, cross.transpose(0, 2, 1).astype(np.float64))
+    """w + w D (C + λI)⁻¹, blocks B×R×K; `cross` is w D. Blocks of which C says nothing stay as they are."""
+    held, variance = usable(covariance)
+    ridge = np.where(variance > 0, variance * RIDGE, 1.0)[:, None, None] * np.eye(covariance.shape[1])
+    wanted = np.where(variance[:, None, None] > 0, cross, 0)
+    pull = np.linalg.solve(held + ridge, wanted.transpose(0, 2, 1).astype(np.float64))
     return np.asarray(weight + pull.transpose(0, 2, 1), np.float32)

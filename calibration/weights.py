@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from dlv3deploy.calibration.grid import QMAX, steps_of
 from dlv3deploy.calibration.network import Conv
 from dlv3deploy.calibration.patches import from_blocks, to_blocks
-from dlv3deploy.calibration.rounding import learned_rounding, round_to_nearest
+from dlv3deploy.calibration.rounding import learned_rounding, round_to_nearest, usable
 
 SHRINK = np.linspace(0.3, 1.0, 36)  # of the step that covers the largest weight; what saturates may be worth it
 Weight = NDArray[np.float32]  # out×(in/groups)×k×k
@@ -97,7 +97,8 @@ def _searched(
     blocks: NDArray[np.float32], steps: NDArray[np.float32], grid: WeightGrid, covariance: NDArray[np.float32]
 ) -> NDArray[np.float32]:
     """The steps with the smallest output error under rounding to nearest, the covariance's diagonal standing for all of it."""
-    variance = np.einsum("bkk->bk", covariance)[:, None, :]
+    held, known = usable(covariance)
+    variance = np.where(known[:, None] > 0, np.einsum("bkk->bk", held), 1)[:, None, :]
     errors = []
     for factor in SHRINK:
         rounded = round_to_nearest(blocks, _by_block(steps * np.float32(factor), blocks), grid.levels)

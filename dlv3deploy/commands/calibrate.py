@@ -119,7 +119,7 @@ def report(made: CalibrationTable, int8_path: Path) -> None:
     for trial in reversed(made.trials[:4]):
         say(f"  {trial.fidelity}: {trial.method}")
     say(f"calibrated on {made.key.images} images at {height}×{width}, {made.chosen}")
-    say(f"wrote {int8_path}; against the float model {made.fidelity}")
+    say(f"wrote {int8_path}; against the float model on some of these images {made.fidelity}")
 
 
 def _grid(weights: str, bits: int) -> WeightGrid:

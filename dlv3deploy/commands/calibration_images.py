@@ -68,7 +68,7 @@ def _left_out(chosen: Chosen) -> str:
 
 def referee_for(spec: ModelSpec, data: Path | None, pictures: list[Path]) -> Referee:
     """Measures the mIoU that a model loses: on labelled images where there are some, else against the float model's masks."""
-    from dlv3deploy.calibration.calibrate import held_out
+    from dlv3deploy.calibration.calibrate import judged
     from dlv3deploy.calibration.pictures import spread
     from dlv3deploy.core.datasets import find_root, open_dataset
     from dlv3deploy.core.progress import say
@@ -78,7 +78,7 @@ def referee_for(spec: ModelSpec, data: Path | None, pictures: list[Path]) -> Ref
     folder = find_root(data) if data else known
     if folder is None or not folder.is_dir():
         say("no labelled data: the loss is measured against the float model's own masks; --data gives labels")
-        images = held_out(pictures)
+        images = judged(pictures)
         return lambda model: unlabelled_drop(model, spec, images)
     samples = spread(open_dataset(folder, "val", spec.classes).samples, BUDGET_IMAGES)
     return lambda model: labelled_drop(model, spec, samples)

@@ -109,6 +109,8 @@ def _facts(path: Path, description: Any, size: str | None, plan: bool) -> dict[s
         "spec": spec.to_json(),
         "macs": sum(c.macs for c in found),
         "is_quantized": fusion.is_quantized,
+        "reading_int8": sum(kernel.reads_int8 for kernel in fusion.convolutions),
+        "writing_int8": fusion.writing_int8,
         "further_int8_kernels": fusion.others,
         "plan": _compiled(fixed.SerializeToString(), str(path)) if plan else None,
         "convolutions": [kernels.get(c.name, {}) | asdict(c) | {"atrous": c.is_atrous} for c in found],
@@ -182,7 +184,7 @@ def _details(facts: dict[str, Any]) -> Iterable[tuple[str, str]]:
 
 def _int8(facts: dict[str, Any]) -> str:
     """What the rules that TensorRT documents let become INT8 kernels."""
-    reads, writes = (sum(c.get(key, False) for c in facts["convolutions"]) for key in ("reads_int8", "writes_int8"))
+    reads, writes = facts["reading_int8"], facts["writing_int8"]
     others: list[str] = facts["further_int8_kernels"]
     named = f": {', '.join(others)}" if 0 < len(others) <= MOST_NAMED else ""
     convolutions = f"{reads} convolutions can read it and {writes} of them write it, by TensorRT's rules"

@@ -22,7 +22,8 @@ Shape = tuple[int | None, ...]
 
 
 def load_onnx(path: Path) -> ModelProto:
-    """The whole, valid model of a file. Raises UserError when it is missing, cut short or no ONNX."""
+    """The whole, valid model of a file, its nodes with names of their own. Raises UserError when it is missing, cut short or no
+    ONNX."""
     import onnx
     from google.protobuf.message import DecodeError
 
@@ -41,7 +42,20 @@ def load_onnx(path: Path) -> ModelProto:
     except (DecodeError, ValueError, OSError, onnx.checker.ValidationError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(str(path), f"is no whole ONNX file ({reason})", by_exporting(path)) from error
+    give_own_names(model)
     return model
+
+
+def give_own_names(model: ModelProto) -> None:
+    """Everything goes by the names of nodes, which ONNX leaves optional and does not ask to differ."""
+    taken: set[str] = set()
+    for node in model.graph.node:
+        wanted, number = node.name or node.op_type, 0
+        node.name = wanted
+        while node.name in taken:
+            number += 1
+            node.name = f"{wanted}_{number}"
+        taken.add(node.name)
 
 
 def save_onnx(path: Path, model: ModelProto) -> None:

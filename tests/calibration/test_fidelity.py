@@ -100,8 +100,10 @@ def test_masks_are_right_or_wrong_by_position_whatever_the_class(kind: type, sha
 def test_scores_that_are_not_finite_are_no_result(bad: float) -> None:
     found = scores()
     found[1, 2, 3, 4] = bad
-    with pytest.raises(CheckFailed, match="not finite"):
+    with pytest.raises(CheckFailed, match="INT8 model returned scores that are not finite"):
         compared((scores(), found))
+    with pytest.raises(CheckFailed, match="float model returned scores that are not finite"):
+        compared((found, scores()))
 
 
 @pytest.mark.parametrize(

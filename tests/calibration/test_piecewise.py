@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from calibration_graphs import noise
+from calibration_graphs import Graph, noise
+from onnx import helper
 from tiny_models import HEIGHT, WIDTH, tiny_deeplab
 
 from dlv3deploy.calibration.collect import Runner
@@ -43,6 +44,23 @@ def test_every_piece_gives_what_one_run_gives(network: Network, stops: list[list
             for image, found in zip(IMAGES(), walk.run(network.model, wanted), strict=True):
                 for name, values in whole(image).items():
                     np.testing.assert_allclose(found[name], values, rtol=1e-4, atol=1e-5)
+
+
+def test_a_tensor_of_whole_numbers_is_handed_from_piece_to_piece(tmp_path: Path) -> None:
+    """MaxPool's positions, which MaxUnpool reads behind a convolution, as SegNet has it."""
+    graph = Graph(size=(8, 8))
+    settings = {"kernel_shape": [2, 2], "strides": [2, 2]}
+    graph.nodes.append(helper.make_node("MaxPool", ["image"], ["small", "places"], name="pool", **settings))
+    inner = graph.relu(graph.conv("small", "inner", (3, 3, 3, 3)))
+    large = graph.node("MaxUnpool", [inner, "places"], "large", **settings)
+    network = graph.network(graph.conv(large, "last", (2, 3, 3, 3)))
+    walk = Walk(tmp_path / "walk", network.model)
+    image = noise(1, graph.size)()[0]
+    walk.put(image)
+    for wanted in (["small"], ["large"], [network.output]):
+        (found,) = walk.run(network.model, wanted)
+        with Runner(network.model, wanted) as whole:
+            np.testing.assert_allclose(found[wanted[0]], whole(image)[wanted[0]], rtol=1e-5)
 
 
 def test_what_lies_behind_is_not_run_again(network: Network, stops: list[list[str]], tmp_path: Path) -> None:

@@ -195,6 +195,14 @@ def test_convolutions_given_back_to_floating_point_have_their_own_weights_and_bi
     assert np.isfinite(run(mixed.model(), noise(1)()[0])[0]).all()
 
 
+def test_image_pooling_that_became_int8_stays_so_when_others_go_back() -> None:
+    network = Network.prepared(tiny_deeplab(), HEIGHT, WIDTH)
+    found = Calibration(network, noise(2, (HEIGHT, WIDTH)), pooling=True).quantise(Method())
+    assert "pooled" in found.placement.weights
+    assert found.keeping([]).placement == found.placement
+    assert found.keeping(["stem"]).placement.kept_float == ("stem",)
+
+
 def test_the_float_network_of_an_equalised_one_computes_what_was_given() -> None:
     graph, output = stacked(["ASPP"])
     network = graph.network(output)

@@ -8,7 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from calibration_blocks import stacked
-from calibration_graphs import noise, run
+from calibration_graphs import Graph, noise, run
+from onnx import numpy_helper
 from tiny_models import HEIGHT, WIDTH, tiny_deeplab
 
 from dlv3deploy.calibration import sequential as module
@@ -68,6 +69,43 @@ def test_black_pictures_are_no_obstacle() -> None:
     black = np.full((1, 3, *graph.size), -2.1, np.float32)
     model = Calibration(network, lambda: [black] * 3).quantise(SEQUENTIAL).model()
     assert np.isfinite(run(model, noise(1)()[0])[0]).all()
+
+
+@pytest.mark.parametrize("size", [1e-25, 1e-22, 1e-19, 1e16, 1e18])
+@pytest.mark.parametrize("method", [ROUNDED, SEQUENTIAL], ids=str)
+def test_activations_whose_products_float32_does_not_hold_are_no_obstacle(size: float, method: Method) -> None:
+    """A branch that training gave up, or one that a batch norm will scale down: rounding to nearest is left."""
+    graph = Graph()
+    inner = graph.conv(graph.relu(graph.conv("image", "stem", (4, 3, 3, 3))), "inner", (4, 4, 3, 3))
+    graph.weights = [
+        numpy_helper.from_array(numpy_helper.to_array(w) * np.float32(size if w.name.startswith("stem") else 1), w.name)
+        for w in graph.weights
+    ]
+    network, images = graph.network(graph.relu(inner)), noise(4)
+    found = Calibration(network, images).quantise(method)
+    for name, values in found.network.weights.items():
+        assert np.isfinite(values).all(), name
+    wanted, scores = (run(model, images()[0])[0] for model in (network.model, found.model()))
+    assert np.abs(scores - wanted).max() < 0.1 * np.abs(wanted).max()
+
+
+@pytest.mark.parametrize("ridge", [0.0, 0.3])
+def test_weights_are_pulled_to_the_least_squares_solution(ridge: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against NumPy on explicit patches: min over w* of |w·(x − mean) − w*·(x̂ − mean)|² + λ|w* − w|²."""
+    monkeypatch.setattr(module, "RIDGE", ridge)
+    random = np.random.default_rng(3)
+    wanted = random.standard_normal((500, 6)) @ random.standard_normal((6, 6))
+    found = 0.8 * wanted + 0.3 * random.standard_normal((500, 6)) + 2.0
+    weight = random.standard_normal((1, 4, 6))
+    x, read = wanted - wanted.mean(0), found - found.mean(0)
+    covariance, cross = read.T @ read / 500, weight @ ((x - read).T @ read / 500)
+    pulled = module._pulled(weight.astype(np.float32), covariance[None].astype(np.float32), cross.astype(np.float32))
+    strength = ridge * np.diag(covariance).mean()
+    rows = np.vstack([read / np.sqrt(500), np.sqrt(strength) * np.eye(6)])
+    aims = np.vstack([x @ weight[0].T / np.sqrt(500), np.sqrt(strength) * weight[0].T])
+    solution = np.linalg.lstsq(rows, aims, rcond=None)[0].T
+    np.testing.assert_allclose(pulled[0], solution, rtol=1e-3, atol=1e-4)
+    assert np.abs(solution - weight[0]).max() > 0.05
 
 
 def test_large_maps_are_left_to_be_rounded_alone_when_the_disk_is_small(monkeypatch) -> None:

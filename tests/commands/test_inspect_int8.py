@@ -43,6 +43,23 @@ def test_every_convolution_has_what_its_kernel_reads_does_and_writes(int8: Path)
     assert sum("INT8 → float (2)" in line for line in text.splitlines()) == 1
 
 
+@pytest.mark.parametrize("name", ["", "conv"])
+def test_a_tool_that_gives_nodes_no_names_of_their_own_leaves_nothing_uncounted(int8: Path, name: str) -> None:
+    import onnx
+
+    whole = json.loads(inspect(int8, "--json").stdout)
+    model = onnx.load(str(int8))
+    for node in model.graph.node:
+        node.name = name
+    int8.write_bytes(model.SerializeToString())
+    facts = json.loads(inspect(int8, "--json").stdout)
+    keys = ("reads_int8", "writes_int8", "fused")
+    assert [[c[key] for key in keys] for c in facts["convolutions"]] == [
+        [c[key] for key in keys] for c in whole["convolutions"]
+    ]
+    assert facts["reading_int8"] == whole["reading_int8"] == len(facts["convolutions"]) - 1
+
+
 def test_a_float_file_has_no_word_on_int8(work: Path) -> None:
     text = inspect(work / "model.onnx", "--all").stdout
     assert "INT8" not in text and "reads →" not in text
