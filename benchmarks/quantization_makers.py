@@ -5,12 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import date
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
 
 from calibration_reader import Job
 from fact_cache import Fact, Key, remembered, source_hash
+from machine import this_machine
 from measured import Limits, last_words, run_measured
 from peer_environment import MODELOPT, Peers, with_our_package
 from quantization_cases import Case
@@ -37,7 +39,7 @@ class Making:
 
 @dataclass(frozen=True)
 class Made:
-    """A Q/DQ model and what it took; `end` is how its process ended, and without a model `reason` says more."""
+    """A Q/DQ model, what it took and on which day; `end` is how its process ended, and without a model `reason` says more."""
 
     model: Path
     sha256: str
@@ -45,6 +47,7 @@ class Made:
     seconds: float
     peak_mb: int
     reason: str = ""
+    day: str = ""
 
 
 def making(method: Method, case: Case, folder: Path, peers: Peers) -> Making:
@@ -125,10 +128,18 @@ def made(method: Method, case: Case, folder: Path, peers: Peers, limits: Limits)
             "seconds": outcome.seconds,
             "peak_mb": outcome.peak_mb,
             "limits": [limits.seconds, limits.memory_mb],
+            "day": date.today().isoformat(),
+            "machine": _machine(),
         }
 
     fact = remembered(folder / "made.json", key, run, lambda found: _still_holds(found, plan.to, limits))
-    return Made(plan.to, fact["sha256"], fact["end"], fact["seconds"], fact["peak_mb"], fact["reason"])
+    return Made(plan.to, fact["sha256"], fact["end"], fact["seconds"], fact["peak_mb"], fact["reason"], fact["day"])
+
+
+def _machine() -> str:
+    """What seconds depend on."""
+    found = this_machine(None)
+    return f"{found.cpu}, {found.cores} cores"
 
 
 def _reason(end: str, stderr: str) -> str:
@@ -137,6 +148,8 @@ def _reason(end: str, stderr: str) -> str:
 
 def _still_holds(fact: Fact, model: Path, limits: Limits) -> bool:
     end: str = fact["end"]
+    if fact.get("machine") != _machine():
+        return False
     if end == "done":
         return model.is_file() and sha256_of(model) == fact["sha256"]
     seconds, memory_mb = fact["limits"]

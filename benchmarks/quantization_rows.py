@@ -73,6 +73,7 @@ class Row:
     structure: Structure | None = None
     tensorrt: Compiled | Why | None = None
     openvino: float | Why | None = None
+    day: str = ""
 
     @property
     def failed(self) -> bool:
@@ -107,7 +108,7 @@ class Bench:
         if result.end != "done":
             limit = f"stopped after {result.seconds:.0f} s with {result.peak_mb} MB"
             return Row(case.name, method.title, Why(result.end, result.reason or limit))
-        row = Row(case.name, method.title, Why("not judged"), result.seconds, result.peak_mb)
+        row = Row(case.name, method.title, Why("not judged"), result.seconds, result.peak_mb, day=result.day)
         try:
             graph = _graph(case, result, folder)
             row = replace(row, int8_share=graph["share"], structure=Structure(**graph["structure"]))

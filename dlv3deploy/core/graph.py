@@ -226,7 +226,7 @@ def tensor_shapes(graph: GraphProto) -> dict[str, tuple[int, ...]]:
     shapes = {}
     for value in (*graph.input, *graph.value_info, *graph.output):
         port = _port(value)
-        if None not in port.shape:
+        if value.type.tensor_type.HasField("shape") and None not in port.shape:
             shapes[port.name] = tuple(d for d in port.shape if d is not None)
     return shapes
 

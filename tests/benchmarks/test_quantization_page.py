@@ -147,6 +147,11 @@ def test_the_head_says_machine_versions_date_command_and_images_and_no_path(tmp_
     assert "Memory of a calibration" not in text
 
 
+def test_figures_of_other_days_have_their_days() -> None:
+    rows = [FLOAT_ROW, *(Row("camvid", day, WORSE, 1.0, 1, day=day) for day in ("2026-01-31", "2026-01-29"))]
+    assert "\n- date: 2026-01-31; measured from 2026-01-29 to 2026-01-31\n" in document(rows, [], facts())
+
+
 def test_memory_has_a_table_of_its_own() -> None:
     about = "voc at 513×513"
     memory = [

@@ -117,6 +117,15 @@ def test_a_row_that_was_measured_is_not_measured_again(tmp_path: Path, case: Cas
     assert runs(tmp_path, MIN_MAX) == ["min-max None None"]
 
 
+def test_a_row_of_another_machine_is_measured_again(
+    tmp_path: Path, case: Case, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.row(case, MIN_MAX)
+    monkeypatch.setattr(quantization_makers, "_machine", lambda: "another one")
+    assert bench.row(case, MIN_MAX).day
+    assert len(runs(tmp_path, MIN_MAX)) == 2
+
+
 def test_a_row_is_measured_again_when_its_model_is_another(tmp_path: Path, case: Case, bench: Bench, scenes: Path) -> None:
     first = bench.row(case, MIN_MAX)
     other = Request("tiny", write_tiny(tmp_path / "other.onnx", seed=3), scenes, scenes / "train" / "images")

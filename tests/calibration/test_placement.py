@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
+from onnx import TensorProto, helper
 from tiny_models import HEIGHT, WIDTH, GraphWriter, tiny_deeplab
 
 from dlv3deploy.calibration.placement import Placement, place
@@ -60,6 +61,17 @@ def test_an_add_of_what_others_read_too_has_pairs_on_both_inputs() -> None:
     stem = writer.conv("image", "stem", (4, 3, 3, 3))
     again = writer.relu(writer.conv(writer.relu(stem), "again", (4, 4, 3, 3)))
     assert two_paths(writer, stem, again).reads["total"] == ("stem", "again.relu")
+
+
+def test_a_convolution_whose_result_leaves_the_graph_too_is_not_fused_with_a_sum() -> None:
+    writer = GraphWriter()
+    stem = writer.relu(writer.conv("image", "stem", (4, 3, 3, 3)))
+    branch = writer.conv(stem, "branch", (4, 4, 3, 3))
+    total = writer.relu(writer.node("Add", [stem, branch], "total"))
+    model = writer.model(writer.conv(total, "last", (2, 4, 1, 1)), 17)
+    assert place(model.graph).reads["total"] == ("stem.relu",)
+    model.graph.output.append(helper.make_tensor_value_info("branch", TensorProto.FLOAT, None))
+    assert place(model.graph).reads["total"] == ("stem.relu", "branch")
 
 
 def test_sums_that_no_convolution_follows_stay_in_floating_point() -> None:
