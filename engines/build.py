@@ -14,8 +14,7 @@ from dlv3deploy.core.spec import ModelSpec
 from dlv3deploy.core.workspace import manifest_path
 from dlv3deploy.engines import onnxruntime_engine, tensorrt_backend
 from dlv3deploy.engines.backend import Backend
-from dlv3deploy.engines.dialect import DIALECTS, TENSORRT, TENSORRT_RTX, load_dialect
-from dlv3deploy.engines.gpu import find_gpu
+from dlv3deploy.engines.dialect import DIALECTS, TENSORRT, TENSORRT_RTX
 from dlv3deploy.engines.manifest import Calibration, Manifest, Timing, relative_source
 from dlv3deploy.engines.precision import to_float16
 from dlv3deploy.engines.timing import measure_latency
@@ -43,14 +42,13 @@ class EngineRequest:
 
 
 def default_backend() -> str:
-    """TensorRT, then TensorRT-RTX, where a GPU and their bindings are; otherwise ONNX Runtime."""
-    if find_gpu() is not None:
-        for dialect in (TENSORRT, TENSORRT_RTX):
-            try:
-                load_dialect(dialect)
-            except UserError:
-                continue
-            return dialect.name
+    """TensorRT, then TensorRT-RTX, where their bindings are and a GPU that they run on; otherwise ONNX Runtime."""
+    for dialect in (TENSORRT, TENSORRT_RTX):
+        try:
+            if tensorrt_backend.TensorRTBackend(dialect).runs_here():
+                return dialect.name
+        except UserError:
+            continue
     return onnxruntime_engine.NAME
 
 

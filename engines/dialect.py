@@ -50,6 +50,16 @@ def network_flags(module: Any) -> int:
     return 1 << int(flags.STRONGLY_TYPED)
 
 
+def runs_on(dialect: Dialect, module: Any, capability: str) -> bool:
+    """Whether its engines run on a GPU of this compute capability ("8.9"). Those of a portable dialect do on what it builds
+    for, and on what is newer than all of that; TensorRT-RTX 1.7 has no 8.7 (Orin), 9.0 (H100) and 10.0."""
+    if not dialect.portable:
+        return True
+    known = [int(name.removeprefix("SM")) for name in module.ComputeCapability.__members__ if name.startswith("SM")]
+    wanted = int(capability.replace(".", ""))
+    return wanted in known or wanted > max(known)
+
+
 def compute_capability_of(module: Any, text: str) -> Any:
     """The enumerator for a capability written "8.6", "86" or "sm_86". Raises UserError listing those that exist."""
     digits = text.lower().removeprefix("sm_").removeprefix("sm").replace(".", "")

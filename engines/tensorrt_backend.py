@@ -10,7 +10,7 @@ from typing import Any
 from dlv3deploy.core.errors import UserError
 from dlv3deploy.core.spec import ModelSpec
 from dlv3deploy.core.workspace import Workspace
-from dlv3deploy.engines.dialect import TENSORRT_RTX, Dialect, compute_capability_of, load_dialect, network_flags
+from dlv3deploy.engines.dialect import TENSORRT_RTX, Dialect, compute_capability_of, load_dialect, network_flags, runs_on
 from dlv3deploy.engines.gpu import find_gpu
 from dlv3deploy.engines.manifest import Builder, Target
 from dlv3deploy.engines.plan import Plan, read_plan
@@ -84,7 +84,8 @@ class TensorRTBackend:
         return typed
 
     def runs_here(self) -> bool:
-        return find_gpu() is not None
+        gpu = find_gpu()
+        return gpu is not None and runs_on(self.dialect, load_dialect(self.dialect), gpu.compute_capability)
 
     def builder(self) -> Builder:
         return Builder(self.dialect.name, load_dialect(self.dialect).__version__, {"strongly_typed": True})

@@ -11,7 +11,7 @@ from dlv3deploy.core.engine import Batch, ClosingEngine, Outputs, check_batch
 from dlv3deploy.core.errors import CheckFailed, UserError
 from dlv3deploy.core.spec import ModelSpec
 from dlv3deploy.engines.cuda import DeviceBuffer, Stream
-from dlv3deploy.engines.dialect import Dialect, load_dialect
+from dlv3deploy.engines.dialect import Dialect, load_dialect, runs_on
 from dlv3deploy.engines.gpu import find_gpu
 
 
@@ -23,6 +23,10 @@ class TensorRTEngine(ClosingEngine):
         if gpu is None:  # creating a Runtime without a driver can crash the process
             raise UserError(str(path), "runs on an NVIDIA GPU, and this machine has none", "use --backend onnxruntime")
         trt = load_dialect(dialect)
+        if not runs_on(dialect, trt, gpu.compute_capability):
+            here = f"compute capability {gpu.compute_capability}, this {gpu.name}'s"
+            rule = f"{dialect.name} {trt.__version__} does not run on {here}"
+            raise UserError(str(path), rule, "use --backend tensorrt or onnxruntime")
         self.spec, self.name = spec, f"{dialect.name} {trt.__version__}, {gpu.name}"
         runtime = trt.Runtime(trt.Logger(trt.Logger.ERROR))
         engine = runtime.deserialize_cuda_engine(path.read_bytes())

@@ -110,7 +110,7 @@ def _candidate(path: Path, workspace: Workspace) -> _Candidate | None:
         say(f"passed over: {error}")
         return None
     if not backend_for(manifest).runs_here():
-        say(f"passed over: {path} needs a GPU")
+        say(f"passed over: {path} needs a GPU that {manifest.builder.name} runs on")
         return None
     return _Candidate(path, manifest.timing.p50_ms if manifest.timing else float("inf"))
 

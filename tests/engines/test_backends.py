@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,15 @@ from conformance import EngineConformance
 from tiny_models import tiny_spec, write_tiny
 
 from dlv3deploy.core.engine import Engine
+from dlv3deploy.core.errors import UserError
 from dlv3deploy.core.spec import Architecture, InputSpec, OutputSpec
+from dlv3deploy.engines import build as building
+from dlv3deploy.engines import tensorrt_backend, tensorrt_engine
 from dlv3deploy.engines.build import EngineRequest, build
+from dlv3deploy.engines.dialect import TENSORRT_RTX
+from dlv3deploy.engines.gpu import Gpu
 from dlv3deploy.engines.open import open_engine
+from dlv3deploy.engines.tensorrt_backend import TensorRTBackend
 
 
 class TestOnnxRuntimeOnAnOnnxFile(EngineConformance):
@@ -51,7 +58,37 @@ class TestTensorRTRtxOnAnEngine(EngineConformance):
     @pytest.fixture
     def engine(self, tmp_path: Path) -> Iterator[Engine]:
         pytest.importorskip("tensorrt_rtx")
+        if not TensorRTBackend(TENSORRT_RTX).runs_here():
+            pytest.skip("TensorRT-RTX does not run on this GPU")
         source = write_tiny(tmp_path / "model.onnx")
         build(EngineRequest(source, source, tiny_spec(), "fp16", "tensorrt-rtx"), tmp_path / "model.engine")
         with open_engine(tmp_path / "model.engine") as opened:
             yield opened
+
+
+@pytest.mark.parametrize(
+    ("capability", "runs"),
+    [
+        ("7.5", True),
+        ("8.6", True),
+        ("8.9", True),
+        ("12.0", True),
+        ("12.5", True),
+        ("8.7", False),
+        ("9.0", False),
+        ("10.0", False),
+    ],
+)
+def test_tensorrt_rtx_is_taken_for_gpus_that_it_runs_on_alone(
+    capability: str, runs: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The GPU is played: which ones TensorRT-RTX runs on, its own bindings say."""
+    pytest.importorskip("tensorrt_rtx")
+    for module in (tensorrt_backend, tensorrt_engine):
+        monkeypatch.setattr(module, "find_gpu", lambda: Gpu("Some GPU", capability, "13.0"))
+    assert TensorRTBackend(TENSORRT_RTX).runs_here() == runs
+    if not runs:
+        with pytest.raises(UserError, match=f"does not run on compute capability {capability}, this Some GPU's"):
+            TensorRTBackend(TENSORRT_RTX).open(tmp_path / "model.engine", tiny_spec())
+    if not find_spec("tensorrt"):
+        assert building.default_backend() == ("tensorrt-rtx" if runs else "onnxruntime")
