@@ -3,7 +3,8 @@
 Cheap methods first, all of them from the same few statistics: every observer, on the network as it is and equalised. The best
 of them goes on with layers rounded one after another, which nearly always wins; where it does not, bias correction and learned
 rounding are each kept only when they help. Equalisation through ReLU6, which adds operations to the graph, is tried only where
-one step covers a weight tensor.
+weights are coarse: fewer bits than 8, or one step for a whole tensor. Of weights with fewer bits, rounding to nearest leaves so
+little that nothing tells one network from another; there all methods learn their rounding from the first on.
 """
 
 from __future__ import annotations
@@ -60,14 +61,16 @@ def choose_method(
     run([replace(plain.method, bias=True, rounding=True, sequential=True)])
     if best() is plain:
         steps = (True, True), (True, False), (False, True)
-        run([replace(plain.method, bias=bias, rounding=rounding) for bias, rounding in steps])  # in one pass over the images
+        parts = [replace(plain.method, bias=bias, rounding=rounding) for bias, rounding in steps]  # in one pass over the images
+        run([method for method in parts if method != plain.method])
     return sorted(trials, key=lambda trial: trial.fidelity.divergence)
 
 
 def _cheap(grid: WeightGrid) -> Iterator[Method]:
-    plain = Method(grid=grid)
+    has_few_bits = grid.bits < 8
+    plain = Method(grid=grid, bias=has_few_bits, rounding=has_few_bits)
     networks = [plain, replace(plain, equalise=True)]
-    if grid.per_tensor:
+    if grid.is_coarse:
         networks.append(replace(plain, equalise=True, clips=True))
     for network in networks:
         for observer in THRESHOLDS:

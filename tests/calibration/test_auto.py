@@ -50,14 +50,25 @@ def test_the_twin_is_judged_as_well_as_the_original() -> None:
     assert found[1] == pytest.approx(found[0], abs=1.5)
 
 
-def test_clips_are_passed_where_one_step_covers_a_weight_tensor_and_only_there() -> None:
+def test_clips_are_passed_where_weights_are_coarse_and_only_there() -> None:
     graph, output = stacked(["linear bottlenecks"])
     calibration, judge = parts(graph.network(output))
-    tried = {
-        grid: [t.method.clips for t in choose_method(calibration, judge, grid)] for grid in (PER_CHANNEL, WeightGrid(8, True))
-    }
+    grids = PER_CHANNEL, WeightGrid(8, per_tensor=True), WeightGrid(4)
+    tried = {grid: [t.method.clips for t in choose_method(calibration, judge, grid)] for grid in grids}
     assert not any(tried[PER_CHANNEL])
-    assert any(tried[WeightGrid(8, True)])
+    assert any(tried[WeightGrid(8, per_tensor=True)])
+    assert any(tried[WeightGrid(4)])
+
+
+def test_with_few_bits_a_twin_does_as_well_as_the_original() -> None:
+    """Rounded to nearest both are ruins, of which one may score better by chance: all trials learn their rounding."""
+    network = Network.prepared(tiny_deeplab(), HEIGHT, WIDTH)
+    best = []
+    for each in (network, broken_twin(network)):
+        trials = choose_method(*parts(each), WeightGrid(4))
+        assert all(trial.method.bias or trial.method.rounding for trial in trials)
+        best.append(trials[0].fidelity.snr_db)
+    assert best[1] > best[0] - 1.5
 
 
 class Scripted:
@@ -75,6 +86,13 @@ class Scripted:
 
     def __call__(self, method: Method) -> Fidelity:
         return Fidelity(0.0, 1.0, -self.worth(method))
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_no_method_is_tried_twice(bits: int) -> None:
+    script = Scripted(lambda m: -m.sequential)
+    choose_method(script, script, WeightGrid(bits))
+    assert len(set(script.tried)) == len(script.tried)
 
 
 def test_the_best_comes_first_and_every_step_is_kept_only_when_it_helps() -> None:
