@@ -85,7 +85,7 @@ def _convolutions(graph: GraphProto, keep: Collection[str], pooling: bool) -> tu
 def _sums_and_concats(graph: GraphProto, convs: Collection[str]) -> dict[str, tuple[str, ...]]:
     """What they read through pairs where one of `convs` follows."""
     constants, shapes = {w.name for w in graph.initializer}, tensor_shapes(graph)
-    fused, before_int8 = _fused_with_add(graph, convs), _before(graph, convs)
+    fused, before_int8 = _fused_with_add(graph), _before(graph, convs)
     return {
         node.name: tuple(name for name in node.input if name != fused.get(node.name))
         for node in graph.node
@@ -123,9 +123,9 @@ def _before(graph: GraphProto, convs: Collection[str]) -> set[str]:
     return found
 
 
-def _fused_with_add(graph: GraphProto, convs: Collection[str]) -> dict[str, str]:
-    """By the name of an Add, its input that one of `convs` makes for it alone, in the shape of the sum; of several the one with
-    most behind it."""
+def _fused_with_add(graph: GraphProto) -> dict[str, str]:
+    """By the name of an Add, its input that a convolution makes for it alone, in the shape of the sum; of several the one with
+    most behind it. Whether that convolution is INT8 does not matter: kept in floating point it still does the sum itself."""
     depth: dict[str, int] = {}
     shapes = tensor_shapes(graph)
     made, readers = dict[str, int](), Counter(name for node in graph.node for name in node.input)
@@ -134,7 +134,7 @@ def _fused_with_add(graph: GraphProto, convs: Collection[str]) -> dict[str, str]
     for node in graph.node:
         behind = 1 + max((depth.get(name, 0) for name in node.input), default=0)
         depth.update(dict.fromkeys(node.output, behind))
-        if node.name in convs and readers[node.output[0]] == 1:
+        if node.op_type == "Conv" and readers[node.output[0]] == 1:
             made[node.output[0]] = behind
         able = [name for name in node.input if name in made and shapes.get(name) == shapes.get(node.output[0])]
         if node.op_type == "Add" and able:

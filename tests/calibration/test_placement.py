@@ -47,7 +47,7 @@ def test_of_two_convolutions_before_an_add_the_one_with_more_behind_it_is_fused(
     assert two_paths(writer, *inputs).reads["total"] == ("shortcut",)
 
 
-def test_only_a_convolution_that_is_int8_and_makes_the_whole_sum_is_fused_with_it() -> None:
+def test_only_a_convolution_that_makes_the_whole_sum_is_fused_with_it() -> None:
     """A pooled vector that is added to a map: its convolution comes later, stays in floating point, and cannot do the sum."""
     writer = GraphWriter()
     stem = writer.relu(writer.conv("image", "stem", (4, 3, 3, 3)))
