@@ -47,7 +47,7 @@ def adaround(weight: Blocks, steps: NDArray[np.float32], covariance: Blocks, lar
             beta = BETAS[0] + (BETAS[1] - BETAS[0]) * progress
             loss = loss + STRENGTH * (1 - (2 * how - 1).abs() ** beta).sum()
         optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()  # type: ignore[no-untyped-call]  # torch has no types for it
         optimiser.step()
     found: Blocks = rounded((up.detach() >= 0).float()).numpy()
     return found
