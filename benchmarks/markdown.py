@@ -23,3 +23,8 @@ def points(share: float) -> str:
 
 def percent(share: float) -> str:
     return f"{100 * share:.2f} %"
+
+
+def with_error(share: float, error: float | None) -> str:
+    """In points, with its standard error where there is one."""
+    return f"{points(share)} ± {NONE if error is None else points(error)}"

@@ -8,14 +8,14 @@ from datetime import date
 
 from hidden_paths import without_paths
 from machine import Machine
-from markdown import NONE, markdown_table, percent, points
+from markdown import NONE, markdown_table, percent, points, with_error
 from measured import Limits
 from quantization_memory import MemoryRow
 from quantization_methods import FLOAT
 from quantization_placement import placements
 from quantization_rows import Row, Why
 from quantization_scores import BLOCK, BOUNDARY_PIXELS, RESAMPLES, MaskScores, worst_class_drop
-from quantization_standing import beside_the_others, with_error
+from quantization_standing import beside_the_others
 
 LONGEST_NOTE = 300
 HEADER = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from markdown import NONE, markdown_table, points
+from markdown import markdown_table, with_error
 from quantization_methods import FLOAT, PEERS, Method
 from quantization_rows import Row
 from quantization_scores import MaskScores
@@ -36,7 +36,3 @@ def _line(rows: Sequence[Row]) -> tuple[str, ...] | None:
         with_error(floats.miou - best.miou, best.drop_error),
         with_error(best.miou - auto.miou, auto.difference_error(best)),
     )
-
-
-def with_error(share: float, error: float | None) -> str:
-    return f"{points(share)} ± {NONE if error is None else points(error)}"

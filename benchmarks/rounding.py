@@ -23,9 +23,9 @@ import numpy as np
 from adaround import Blocks, adaround
 from hidden_paths import without_paths
 from machine import installed, this_machine
-from markdown import markdown_table
+from markdown import markdown_table, with_error
 from numpy.typing import NDArray
-from quantization_cases import Case, built_in, open_case
+from quantization_cases import Case, built_in, open_case, parse_request
 from quantization_masks import UnoptimisedEngine, masks_of
 from quantization_scores import RESAMPLES, MaskScores, score_masks
 
@@ -67,7 +67,8 @@ class Watched:
         found = self.rounding(weight, steps, covariance, largest)
         self.seconds += time.perf_counter() - start
         variance = output_error(weight, np.zeros_like(weight), covariance).sum()
-        self.errors.append(float(output_error(weight, found, covariance).sum() / variance))
+        if variance > 0:  # a convolution that reads constants has no error to compare
+            self.errors.append(float(output_error(weight, found, covariance).sum() / variance))
         return found
 
 
@@ -104,7 +105,7 @@ def _measure(parser: argparse.ArgumentParser, options: argparse.Namespace) -> in
     facts = [*this_machine(None).lines(), f"onnxruntime {installed('onnxruntime')}"]
     facts += [f"date: {date.today().isoformat()}", f"command: `python benchmarks/rounding.py {shlex.join(sys.argv[1:])}`"]
     for name in options.model or ("camvid", "camvid-twin"):
-        case = open_case(known[name], options.workspace / name, options.images, options.every, None)
+        case = open_case(parse_request(name, known, None, None), options.workspace / name, options.images, options.every, None)
         with UnoptimisedEngine(case.model.read_bytes(), case.spec, name) as engine:
             floats = masks_of(engine, case.judged)
         facts.append(f"{name}: {case.about}")
@@ -139,9 +140,7 @@ def _compared(case: Case, bits: int, floats: list[Mask], iterations: int) -> lis
             f"{best[index]} of {errors.shape[1]}",
             f"{watched[name].seconds:.1f}",
             f"{scores[name].miou:.4f}",
-            f"{100 * (float_scores.miou - scores[name].miou):.2f} ± {100 * (scores[name].drop_error or 0):.2f}".replace(
-                "-", "−"
-            ),
+            with_error(float_scores.miou - scores[name].miou, scores[name].drop_error),
         )
         for index, name in enumerate(watched)
     ]

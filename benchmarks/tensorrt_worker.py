@@ -29,7 +29,7 @@ def main() -> int:
     except UserError as error:
         say(error.rule.replace("\n", " "))
         return REFUSED
-    print(json.dumps({"convolutions": plan.convolutions, "others": plan.others, "bytes_moved": plan.bytes_moved}))
+    print(json.dumps(plan.figures()))
     return BUILT
 
 

@@ -68,9 +68,8 @@ def fusion_of(model: ModelProto) -> Fusion:
     """What can fuse in a graph whose shapes are inferred (see `core.graph.fix_input`)."""
     graph = _Graph(model)
     convolutions = [position for position, node in enumerate(graph.nodes) if node.op_type == "Conv"]
-    kernels = [
-        graph.kernel_at(position) for position in reversed(convolutions)
-    ]  # of two in front of an Add the later can do it
+    # Backwards, for of two convolutions in front of an Add the later one can do it.
+    kernels = [graph.kernel_at(position) for position in reversed(convolutions)]
     is_quantized = any(node.op_type == QUANTIZE for node in graph.nodes)
     return Fusion(tuple(reversed(kernels)), tuple(graph.written_by_others()), is_quantized)
 

@@ -75,6 +75,10 @@ class Plan:
         """Activations read and written by all kernels, each time that one does; weights not counted."""
         return sum(tensor.bytes for kernel in self.kernels for tensor in (*kernel.inputs, *kernel.outputs))
 
+    def figures(self) -> dict[str, int]:
+        """What tells one plan from another at a glance."""
+        return {"convolutions": self.convolutions, "others": self.others, "bytes_moved": self.bytes_moved}
+
 
 def read_plan(messages: Iterable[str], builder: str) -> Plan:
     """The plan in what `builder` logged. Raises CheckFailed when there is none, or none of the form above."""

@@ -124,8 +124,7 @@ def _compiled(model: bytes, where: str) -> dict[str, Any]:
 
     backend = TensorRTBackend(TENSORRT_RTX)
     found, builder = backend.plan(model, where), backend.builder()
-    figures = {"convolutions": found.convolutions, "others": found.others, "bytes_moved": found.bytes_moved}
-    return {"builder": f"{builder.name} {builder.version}", **figures}
+    return {"builder": f"{builder.name} {builder.version}", **found.figures()}
 
 
 def _print(path: Path, facts: dict[str, Any], every: bool) -> None:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import quantization_makers
 import quantization_rows
 from measured import Limits
+from numpy.typing import NDArray
+from onnx import GraphProto, TensorProto, numpy_helper
 from peer_environment import Environment, NotInstalled, Peers
 from quantization_cases import Case, Request, open_case
 from quantization_masks import UnoptimisedEngine, read_masks
@@ -203,6 +207,32 @@ def test_a_method_that_changes_the_model_it_reads_stops_the_run_and_the_users_fi
         bench.row(case, Method("ours", "spoils"))
     assert sha256_of(tmp_path / "tiny.onnx") == before
     assert not (tmp_path / "space" / "tiny" / "ours-spoils" / "made.json").exists()
+
+
+@pytest.mark.slow
+def test_what_is_asked_of_onnx_runtime_is_in_its_graph(tmp_path: Path, case: Case, bench: Bench) -> None:
+    """Which biases have pairs, how many scales weights have, and ranges that portions of the images change."""
+
+    def graph_of(method: Method) -> GraphProto:
+        scores_of(bench.row(case, method))
+        return onnx.load(str(tmp_path / "space" / "tiny" / method.folder / "int8.onnx")).graph
+
+    def scales(graph: GraphProto) -> dict[str, NDArray[Any]]:
+        values = {w.name: numpy_helper.to_array(w) for w in graph.initializer}
+        return {n.input[0]: values[n.input[1]] for n in graph.node if n.op_type == "DequantizeLinear"}
+
+    plain, float_bias, per_tensor, entropy, by_image = (
+        graph_of(method)
+        for method in (
+            *(Method("ort", "min-max"), Method("ort", "min-max", float_bias=True), Method("ort", "min-max", per_tensor=True)),
+            *(Method("ort", "entropy"), Method("ort", "entropy", by_image=True)),
+        )
+    )
+    int32 = [sum(w.data_type == TensorProto.INT32 for w in graph.initializer) for graph in (plain, float_bias)]
+    assert int32[0] > int32[1]
+    assert max(scale.size for scale in scales(plain).values()) > 1
+    assert max(scale.size for scale in scales(per_tensor).values()) == 1
+    assert any(not np.array_equal(scale, scales(by_image)[name]) for name, scale in scales(entropy).items())
 
 
 @pytest.mark.slow

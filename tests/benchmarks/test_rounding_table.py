@@ -64,7 +64,7 @@ def test_adaround_stays_on_the_grid_where_weights_are_at_its_end() -> None:
 
 @pytest.mark.slow
 def test_the_script_compares_all_three_on_the_same_convolutions(
-    tmp_path: Path, scenes: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, scenes: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     request = Request("tiny", write_tiny(tmp_path / "tiny.onnx"), scenes, scenes / "train" / "images")
     monkeypatch.setattr(rounding, "built_in", lambda _shared: {"tiny": request})
@@ -80,3 +80,6 @@ def test_the_script_compares_all_three_on_the_same_convolutions(
     counts = [row[4].split(" of ") for row in rows]
     assert sum(int(count) for count, _ in counts) == int(counts[0][1]) > 3
     assert str(tmp_path) not in text
+    monkeypatch.setattr(sys, "argv", ["rounding.py", *options[:4], "--model", "huge"])
+    assert rounding.main() == 1
+    assert "--model huge: is no built-in model" in capsys.readouterr().err

@@ -188,7 +188,11 @@ def test_batch_norm_is_part_of_the_kernel() -> None:
     assert fusion.others == ("image",)
 
 
-@pytest.mark.parametrize("kind", [k for k in ELEMENT_BY_ELEMENT if k not in ("BatchNormalization", "Clip", "Gelu", "Mish")])
+# Two have tests of their own, two are younger than the opset of these graphs.
+ELSEWHERE = ("BatchNormalization", "Clip", "Gelu", "Mish")
+
+
+@pytest.mark.parametrize("kind", [kind for kind in ELEMENT_BY_ELEMENT if kind not in ELSEWHERE])
 def test_every_operation_by_element_can_follow_in_the_kernel_once(kind: str) -> None:
     graph = QuantizedGraph()
     first, two = graph.int8_conv(graph.pair("image"), "first"), ("Add", "Div", "Max", "Min", "Mul", "PRelu", "Sub")
