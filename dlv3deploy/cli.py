@@ -6,29 +6,41 @@ import functools
 import os
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
+from typer.main import get_command
 
 from dlv3deploy import __version__
-from dlv3deploy.commands.build_engine import build_engine
-from dlv3deploy.commands.calibrate import calibrate
-from dlv3deploy.commands.demo import demo
-from dlv3deploy.commands.doctor import doctor
-from dlv3deploy.commands.evaluate import evaluate
-from dlv3deploy.commands.export import export
-from dlv3deploy.commands.import_weights import import_weights
-from dlv3deploy.commands.inspect import inspect
-from dlv3deploy.commands.paper import paper
-from dlv3deploy.commands.run import run
-from dlv3deploy.commands.train import train
 from dlv3deploy.core.errors import Dlv3Error
 
-COMMANDS = (train, import_weights, export, calibrate, build_engine, run, evaluate, inspect, doctor, paper, demo)
+COMMANDS = (
+    *("train", "import-weights", "export", "calibrate", "build-engine", "run"),
+    *("evaluate", "inspect", "doctor", "paper", "demo"),
+)
 INTERRUPTED = 130
+
+
+class Commands(TyperGroup):
+    """The commands, each imported when it is asked for: help on one does not wait for the others."""
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002  # as Typer calls it
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002  # as Typer calls it
+        if cmd_name not in COMMANDS:
+            return None
+        name = cmd_name.replace("-", "_")
+        alone = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
+        alone.command(cmd_name)(_one_line_errors(getattr(import_module(f"dlv3deploy.commands.{name}"), name)))
+        return get_command(alone)
+
 
 app = typer.Typer(
     name="dlv3deploy",
+    cls=Commands,
     help="DeepLabv3 from training to a camera on an edge GPU, every step checked against the one before it.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -130,10 +142,6 @@ def _nobody_reads_on() -> bool:
 def _exit(message: str, code: int) -> typer.Exit:
     print(message, file=sys.stderr)
     return typer.Exit(code)
-
-
-for _command in COMMANDS:
-    app.command()(_one_line_errors(_command))
 
 
 def main() -> None:

@@ -10,11 +10,13 @@ from pathlib import Path
 import pytest
 from typer.main import get_command
 
+from dlv3deploy.cli import COMMANDS as NAMES
 from dlv3deploy.cli import app
 
 ROOT = Path(__file__).parents[2]
 PAGES = [*sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]), ROOT / "benchmarks" / "README.md"]
-COMMANDS = get_command(app).commands  # type: ignore[attr-defined]  # a group has them
+PROGRAM = get_command(app)
+COMMANDS = {name: PROGRAM.get_command(None, name) for name in NAMES}  # type: ignore[attr-defined]  # a group has them
 OF_OTHERS = {
     "--extra-index-url",
     "--nnodes",
