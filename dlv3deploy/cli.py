@@ -26,10 +26,10 @@ INTERRUPTED = 130
 class Commands(TyperGroup):
     """The commands, each imported when it is asked for: help on one does not wait for the others."""
 
-    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002  # as Typer calls it
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002 (as Typer calls it)
         return list(COMMANDS)
 
-    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002  # as Typer calls it
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002 (as Typer calls it)
         if cmd_name not in COMMANDS:
             return None
         name = cmd_name.replace("-", "_")

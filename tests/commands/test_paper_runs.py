@@ -10,9 +10,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import command_line
 import pytest
 import tiny_datasets as tiny
-from typer.main import get_command
 from typer.testing import CliRunner, Result
 
 pytest.importorskip("torch")
@@ -120,8 +120,7 @@ def test_the_masks_of_the_test_set_are_made_by_the_recipes_inference_in_its_work
     assert command[:3] == ["dlv3deploy", "run", "last.safetensors"] and command[-2:] == ["--workspace", "my work"]
     given = dict(pairwise(command))
     assert given["--scales"] == "0.5,0.75,1,1.25,1.5,1.75" and "--flip" in command
-    known = {text for p in get_command(app).commands["run"].params for text in p.opts}  # type: ignore[attr-defined]  # a group has them
-    assert {word for word in command if word.startswith("--")} < known
+    assert {word for word in command if word.startswith("--")} < command_line.options("run")
 
 
 def test_a_row_that_was_run_has_its_figure_beside_the_papers(voc: Path, tmp_path: Path) -> None:

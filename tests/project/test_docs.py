@@ -7,16 +7,13 @@ import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
+import command_line
 import pytest
-from typer.main import get_command
 
-from dlv3deploy.cli import COMMANDS as NAMES
-from dlv3deploy.cli import app
+from dlv3deploy.cli import COMMANDS
 
 ROOT = Path(__file__).parents[2]
 PAGES = [*sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]), ROOT / "benchmarks" / "README.md"]
-PROGRAM = get_command(app)
-COMMANDS = {name: PROGRAM.get_command(None, name) for name in NAMES}  # type: ignore[attr-defined]  # a group has them
 OF_OTHERS = {
     "--extra-index-url",
     "--nnodes",
@@ -26,10 +23,6 @@ OF_OTHERS = {
     "--calib",
     "--help",
 }  # pip's, torchrun's, trtexec's, all commands'
-
-
-def options_of(name: str) -> set[str]:
-    return {text for p in COMMANDS[name].params for text in (*p.opts, *p.secondary_opts)}
 
 
 def typed_commands(text: str) -> Iterator[list[str]]:
@@ -48,13 +41,13 @@ def test_every_command_that_a_page_shows_exists_with_its_options(page: Path) -> 
     for name, *words in typed_commands(page.read_text(encoding="utf-8")):
         assert name in COMMANDS, name
         given = {word.partition("=")[0] for word in words if word.startswith("--")}
-        assert given <= options_of(name), (name, words)
+        assert given <= command_line.options(name), (name, words)
 
 
 @pytest.mark.parametrize("page", PAGES[:-1], ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_option_that_a_page_names_exists(page: Path) -> None:
     """Of all pages but the last, whose scripts have options of their own."""
-    known = set().union(*map(options_of, COMMANDS)) | OF_OTHERS
+    known = set().union(*map(command_line.options, COMMANDS)) | OF_OTHERS
     assert set(re.findall(r"(?<![\w-])--[a-z][\w-]+", page.read_text(encoding="utf-8"))) <= known
 
 

@@ -7,11 +7,10 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import command_line
 import pytest
-from typer.main import get_command
 
 import dlv3deploy
-from dlv3deploy.cli import COMMANDS, app
 from dlv3deploy.video.mask_folder import MADE_BY
 
 PACKAGE = Path(dlv3deploy.__file__).parent
@@ -30,9 +29,7 @@ def texts_of(module: Path) -> Iterator[ast.Constant]:
 
 
 def commands_with_a_workspace() -> list[str]:
-    program = get_command(app)
-    commands = {name: program.get_command(None, name) for name in COMMANDS}  # type: ignore[attr-defined]  # a group has them
-    taking = {name for name, command in commands.items() if any("--workspace" in p.opts for p in command.params)}
+    taking = {name for name, command in command_line.commands().items() if any("--workspace" in p.opts for p in command.params)}
     return sorted(taking - {"demo", "doctor"})  # which read no workspace
 
 

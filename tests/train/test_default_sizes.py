@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import command_line
 import numpy as np
 import pytest
 from PIL import Image
-from typer.main import get_command
 
-from dlv3deploy.cli import app
 from dlv3deploy.commands.options import parse_size
 from dlv3deploy.commands.train_input import crop_for, natural_input
 from dlv3deploy.core.classes import VOC
@@ -54,7 +53,7 @@ def test_the_default_crop_is_the_input_but_no_larger_than_the_papers(output_stri
 
 
 def test_every_option_that_takes_a_size_says_that_one_number_is_a_square() -> None:
-    commands = get_command(app).commands.values()  # type: ignore[attr-defined]  # a group has them
+    commands = command_line.commands().values()
     options = [p for command in commands for p in command.params if p.name in ("size", "crop")]
     assert len(options) > 5 and all("65 is 65x65" in str(option.help) for option in options)
     assert parse_size("65") == (65, 65)
