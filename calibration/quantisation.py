@@ -29,7 +29,7 @@ from dlv3deploy.calibration.quantize import shared_ranges
 from dlv3deploy.calibration.sequential import route, sequentially_rounded
 from dlv3deploy.calibration.thresholds import THRESHOLDS
 from dlv3deploy.calibration.valid_taps import reads_per_position
-from dlv3deploy.calibration.weights import corrected_bias, rounded_weight
+from dlv3deploy.calibration.weights import RoundedWeight, WeightGrid, corrected_bias, rounded_weight
 
 
 @dataclass
@@ -106,13 +106,11 @@ class Statistics:
         changed: dict[str, NDArray[Any]] = {}
         steps: dict[str, NDArray[np.float32]] = {}
         for conv in self.convs:
-            weight, moments = self.network.weights[conv.weight], read.get(conv.name)
-            learned = moments.patches if moments and method.rounding else None
-            covariance = learned.compute().covariance if learned else None
-            rounded = rounded_weight(weight, conv, method.grid, covariance)
+            weight, seen = self.network.weights[conv.weight], read.get(conv.name)
+            rounded = seen.learned(method.grid) if seen and method.rounding else rounded_weight(weight, conv, method.grid)
             changed[conv.weight], steps[conv.weight] = rounded.values, rounded.steps
-            if moments and method.bias:
-                means = moments.mean.compute(), moments.mean_on_grid.compute()
+            if seen and method.bias:
+                means = seen.mean.compute(), seen.mean_on_grid.compute()
                 changed[conv.bias] = corrected_bias(self.network.weights[conv.bias], weight, rounded.values, conv, *means)
         network = self.network.with_weights(changed)
         result = Quantisation(network, self.network, self.placement, ranges, steps, method, self.histograms(method.valid_taps))
@@ -133,12 +131,16 @@ class Statistics:
 
 
 class _Read:
-    """Shows the input of one convolution, as it is and on its grid, to observers of its patches."""
+    """Shows the input of one convolution, as it is and on its grid, to observers of its patches.
+
+    Weights that were learned from them are kept too: what a method makes of the bias does not change them.
+    """
 
     def __init__(self, conv: Conv, network: Network, step: float, positions: int) -> None:
-        self.step = step
+        self.conv, self.weight, self.step = conv, network.weights[conv.weight], step
         self.mean, self.mean_on_grid = PatchMean(conv), PatchMean(conv)
-        self.patches = PatchMoments(conv, network.weights[conv.weight], positions) if positions else None
+        self.patches = PatchMoments(conv, self.weight, positions) if positions else None
+        self._learned: dict[WeightGrid, RoundedWeight] = {}
 
     def collect(self, values: NDArray[Any]) -> None:
         held = on_grid(values, self.step)
@@ -146,6 +148,12 @@ class _Read:
         self.mean_on_grid.collect(held)
         if self.patches:
             self.patches.collect(held)
+
+    def learned(self, grid: WeightGrid) -> RoundedWeight:
+        assert self.patches is not None  # collected for rounding
+        if grid not in self._learned:
+            self._learned[grid] = rounded_weight(self.weight, self.conv, grid, self.patches.compute().covariance)
+        return self._learned[grid]
 
 
 @dataclass(frozen=True)

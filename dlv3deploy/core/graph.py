@@ -59,7 +59,10 @@ def give_own_names(model: ModelProto) -> None:
 
 
 def save_onnx(path: Path, model: ModelProto) -> None:
-    """Write the model; the old file stays until the new one is whole."""
+    """Write the model, which has to be valid; the old file stays until the new one is whole."""
+    import onnx
+
+    onnx.checker.check_model(model)
     write_bytes(path, model.SerializeToString())
 
 

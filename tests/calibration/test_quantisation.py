@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tracemalloc
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,11 +15,12 @@ from hypothesis import strategies as st
 from onnx import numpy_helper
 from tiny_models import HEIGHT, WIDTH, tiny_deeplab
 
+from dlv3deploy.calibration import quantisation
 from dlv3deploy.calibration.grid import Range
 from dlv3deploy.calibration.method import Method, parse_method
-from dlv3deploy.calibration.network import Network
+from dlv3deploy.calibration.network import Conv, Network
 from dlv3deploy.calibration.quantisation import Calibration
-from dlv3deploy.calibration.weights import PER_CHANNEL, WeightGrid
+from dlv3deploy.calibration.weights import PER_CHANNEL, RoundedWeight, WeightGrid, rounded_weight
 from dlv3deploy.core.errors import CheckFailed, UserError
 
 pytest.importorskip("onnxruntime")
@@ -149,6 +151,23 @@ def test_images_are_gone_through_once_for_each_thing_to_know(deeplab: Network) -
     # Histograms; nothing; nothing; weighted ones; channel ranges and histograms; nothing;
     # means; covariances too; and nothing for what is made of these.
     assert passes == [1, 0, 0, 1, 2, 0, 1, 1, 0, 0]
+
+
+def test_weights_are_learned_once_for_methods_that_differ_in_their_biases(
+    deeplab: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learned: list[str] = []
+
+    def counting(weight: Any, conv: Conv, grid: WeightGrid, covariance: Any = None) -> RoundedWeight:
+        learned.extend([conv.name] if covariance is not None else [])
+        return rounded_weight(weight, conv, grid, covariance)
+
+    monkeypatch.setattr(quantisation, "rounded_weight", counting)
+    calibration = Calibration(deeplab, noise(2, (HEIGHT, WIDTH)))
+    both, alone = (calibration.quantise(parse_method(text, PER_CHANNEL)) for text in ("mse+bias+rounding", "mse+rounding"))
+    assert sorted(learned) == sorted(both.placement.weights)
+    fresh = Calibration(deeplab, noise(2, (HEIGHT, WIDTH))).quantise(parse_method("mse+rounding", PER_CHANNEL))
+    assert alone.model() == fresh.model() and alone.model() != both.model()
 
 
 def peak_memory(network: Network, count: int) -> int:

@@ -126,17 +126,19 @@ def test_inspect_cuts_nothing(long_names: Path, width: int | None) -> None:
         assert any(f"{convolution['macs'] / 1e6:.1f} M" in line and shape in line for line in lines)
 
 
-@pytest.mark.parametrize("width", [80, 120, None])
-def test_the_networks_are_readable(width: int | None) -> None:
+@pytest.fixture(scope="module")
+def networks() -> list[str]:
     pytest.importorskip("torch")
+    return [row["name"] for row in json.loads("".join(lines_at(None, "paper", "networks", "--json")))["networks"]]
+
+
+@pytest.mark.parametrize("width", [80, 120, None])
+def test_the_networks_are_readable(networks: list[str], width: int | None) -> None:
     lines = lines_at(width, "paper", "networks")
     assert lines[0] == "published networks and ours"
     assert max(map(len, lines)) <= (width or 120) and not any("…" in line for line in lines)
-    facts = json.loads("".join(lines_at(width, "paper", "networks", "--json")))
     names = [line.split("│")[1].strip() for line in lines if line.startswith("│")]
-    assert [name for name in names if name in {row["name"] for row in facts["networks"]}] == [
-        row["name"] for row in facts["networks"]
-    ]
+    assert [name for name in names if name in networks] == networks
 
 
 @pytest.mark.parametrize("number", range(1, 8))

@@ -57,23 +57,24 @@ def test_int8_of_the_camvid_model_loses_less_than_a_point(shared: Path, tmp_path
     described = ("--classes", "camvid", *NORMALISED)
     images = data / "train" / "images"
     dlv3deploy(
-        "build-engine", model, "--int8", "--images", images, "--calibration-images", 48, "--workspace", tmp_path, *described
+        "build-engine", model, "--int8", "--images", images, "--calibration-images", 16, "--workspace", tmp_path, *described
     )
     scored = miou(tmp_path / f"{model.stem}.int8.cpu.engine", "--data", data, "--limit", 51)
     plain = miou(model, "--data", data, "--limit", 51, *described)
     assert scored > plain - 0.01
 
 
-@pytest.mark.parametrize("precision", ["--fp32", "--fp16", "--int8"])
 @pytest.mark.parametrize(
-    ("name", "classes", "images"),
-    [("deeplabv3_mnv2_voc_513", "voc", "voc/images"), ("deeplabv3_mnv2_camvid", "camvid", "camvid/train/images")],
+    ("classes", "name", "precision"),
+    [
+        *(("voc", "deeplabv3_mnv2_voc_513", precision) for precision in ("--fp32", "--fp16")),
+        *(("camvid", "deeplabv3_mnv2_camvid", precision) for precision in ("--fp32", "--fp16", "--int8")),
+    ],
 )
-def test_tensorrt_rtx_builds_both_models_in_every_precision(
-    shared: Path, tmp_path: Path, precision: str, name: str, classes: str, images: str
-) -> None:
+def test_tensorrt_rtx_builds_both_models(shared: Path, tmp_path: Path, classes: str, name: str, precision: str) -> None:
     pytest.importorskip("tensorrt_rtx")
-    given = ("--images", shared / "data" / images, "--calibration-images", 4) if precision == "--int8" else ()
+    images = shared / "data" / "camvid" / "train" / "images"
+    given = ("--images", images, "--calibration-images", 4) if precision == "--int8" else ()
     options = ("--backend", "tensorrt-rtx", precision, "--workspace", tmp_path, "--classes", classes, *NORMALISED)
     dlv3deploy("build-engine", shared / "models" / f"{name}.onnx", *given, *options)
     facts = json.loads(dlv3deploy("inspect", tmp_path / f"{name}.{precision[2:]}.tensorrt-rtx.engine", "--json").stdout)

@@ -99,7 +99,7 @@ def test_with_batch_norm_training_each_process_has_statistics_of_its_own(
     assert f"best validation mIoU {spec.training.miou:.4f}" in said
 
 
-LONGER = (*SMALL, "--steps", "200", "--validate-every", "20", "--ema", "0.9")
+LONGER = (*SMALL, "--steps", "100", "--validate-every", "10", "--ema", "0.9")
 
 
 @pytest.fixture(scope="module")
@@ -148,7 +148,7 @@ def test_ctrl_c_in_one_process_stops_both_behind_the_same_step(
     os.kill(child, signal.SIGINT)
     _, said = process.communicate(timeout=120)
     step = torch.load(root / "train" / "state.pt")["progress"]["step"]
-    assert said.count(f"stopped at step {step} of 200; go on") == 1
+    assert said.count(f"stopped at step {step} of 100; go on") == 1
     assert_goes_on_like(longer, few_scenes, root)
 
 
