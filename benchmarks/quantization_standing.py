@@ -12,8 +12,8 @@ from quantization_scores import MaskScores
 AUTO = Method("ours", "auto")
 HEADER = ("model", "auto loses", "best of the others", "it loses", "auto less the other")
 EXPLAINED = """\
-Points of mIoU, after ± standard errors as above. The others are ONNX Runtime and ModelOpt with all their methods, so that the
-best of them is chosen with the labels at hand; `auto` sees none."""
+Points of mIoU, after ± standard errors as above. The others are ONNX Runtime and ModelOpt by all methods above; the best of
+them is chosen with the labels at hand, of which `auto` sees none."""
 
 
 def beside_the_others(rows: Sequence[Row]) -> list[str]:
