@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,8 +27,8 @@ from dlv3deploy.calibration.weights import PER_CHANNEL, WeightGrid
 from dlv3deploy.core.errors import CheckFailed, UserError
 from dlv3deploy.core.files import sha256_of
 from dlv3deploy.core.graph import embed_spec, embedded_spec, load_onnx, save_onnx
-from dlv3deploy.core.spec import ModelSpec
-from dlv3deploy.core.workspace import Workspace
+from dlv3deploy.core.spec import InputSpec, ModelSpec
+from dlv3deploy.core.workspace import Workspace, report_page, report_path
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -57,7 +57,6 @@ class Request:
 
     def key(self) -> CalibrationKey:
         given = self.spec.input
-        how = f"{given.colour_order} {given.resize}, mean {given.mean}, std {given.std}"
         words = [
             self.method,
             RECIPE,
@@ -69,7 +68,14 @@ class Request:
         words += ["image pooling in INT8"] if self.pooling else []
         words += [] if self.miou_budget is None else [f"mIoU budget {self.miou_budget:g}"]
         size = given.height, given.width
-        return CalibrationKey(sha256_of(self.onnx), images_hash(self.images), len(self.images), size, how, ", ".join(words))
+        return CalibrationKey(
+            sha256_of(self.onnx),
+            images_hash(self.images),
+            len(self.images),
+            size,
+            _how_pixels_are_read(given),
+            ", ".join(words),
+        )
 
 
 def calibrate(
@@ -142,9 +148,11 @@ def _mixture(
     if budget is None or referee is None:
         return ALL_INT8
     drop_of = referee(quantisation.float_network.model)
-    if drop_of(quantisation.model()) <= budget:
+    drop = drop_of(quantisation.model())
+    said(f"INT8 loses {drop:.4f} mIoU, {'within' if drop <= budget else 'over'} the budget of {budget:g}")
+    if drop <= budget:
         return ALL_INT8
-    said("over the mIoU budget: looking for the convolutions that cost most")
+    said("looking for the convolutions that cost most")
     found = search_mixture(quantisation, sensitivities(quantisation, judge), budget, drop_of)
     if not found.within:
         best = min(point.drop for point in found.points)
@@ -152,6 +160,8 @@ def _mixture(
             f"--budget-miou {budget:g} cannot be met: the best mixture loses {best:.4f}; "
             "give more calibration images or another --method, or fine-tune with `train --quantize`"
         )
+    drop = next(point.drop for point in found.points if point.kept == len(found.keep))
+    said(f"with {len(found.keep)} convolution{'s' * (len(found.keep) > 1)} in floating point it loses {drop:.4f}")
     return found
 
 
@@ -198,12 +208,18 @@ def _write(request: Request, result: ModelProto, table: CalibrationTable, int8_p
     embed_spec(result, request.spec.made_from(**parents))
     save_onnx(int8_path, result)
     table.write(table_path)
+    for outdated in (report_path(table_path), report_page(table_path)):  # on the calibration that was there
+        outdated.unlink(missing_ok=True)
+
+
+def _how_pixels_are_read(given: InputSpec) -> str:
+    return f"{given.colour_order} {given.resize}, mean {given.mean}, std {given.std}"
 
 
 def made_earlier(onnx: Path, spec: ModelSpec, int8_path: Path, table_path: Path) -> CalibrationTable | None:
     """The table of a calibration of this very file that is still whole, by whatever method; None when there is none.
 
-    Raises UserError when it was made at another input size.
+    Raises UserError when it was made at another input size or for pixels in another scale.
     """
     try:
         table = CalibrationTable.read(table_path)
@@ -220,7 +236,25 @@ def made_earlier(onnx: Path, spec: ModelSpec, int8_path: Path, table_path: Path)
             f"ranges of atrous convolutions do not hold at another size, and the engine's is {size[0]}×{size[1]}",
             f"calibrate at it: {command}, or give --images",
         )
+    if found.preprocessing != (asked := _how_pixels_are_read(spec.input)):
+        raise UserError(
+            f"{table_path}, made for {found.preprocessing}",
+            f"ranges hold for the pixels that they were found with, and this asks for {asked}",
+            "leave out --mean and --std, which the calibrated file knows, or calibrate again with these",
+        )
     return table
+
+
+def described_earlier(model: ModelProto, onnx: Path, int8_path: Path) -> ModelSpec | None:
+    """What was said of `model`, read from `onnx`, when it was calibrated; None where it describes itself, was not calibrated or
+    has changed since."""
+    if not int8_path.is_file() or embedded_spec(model, str(onnx)) is not None:
+        return None
+    try:
+        spec = embedded_spec(load_onnx(int8_path), str(int8_path))
+    except UserError:
+        return None
+    return replace(spec, parents={}) if spec is not None and spec.parents.get("onnx") == sha256_of(onnx) else None
 
 
 def _done_before(key: CalibrationKey, int8_path: Path, table_path: Path) -> CalibrationTable | None:

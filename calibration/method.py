@@ -48,9 +48,13 @@ def parse_method(text: str, grid: WeightGrid) -> Method:
     """From `observer+step+step`. Raises UserError that names what exists."""
     observer, *steps = (part.strip() for part in text.split("+"))
     choices = f"an observer ({', '.join(THRESHOLDS)}) and steps joined by + ({', '.join(STEPS)}), or {AUTO}"
+    if observer in STEPS or (observer in THRESHOLDS and any(step in THRESHOLDS for step in steps)):
+        raise UserError(f"--method {text}", "a method is one observer and then steps", f"give {choices}")
     unknown = [name for name in (observer,) if name not in THRESHOLDS] + [name for name in steps if name not in STEPS]
     if unknown:
         raise UserError(f"--method {text}: {unknown[0] or 'nothing'}", "is unknown", f"give {choices}")
+    if repeated := next((step for step in steps if steps.count(step) > 1), None):
+        raise UserError(f"--method {text}", f"{repeated} is there twice", "write every step once")
     chosen: dict[str, Any] = {step.replace("-", "_"): True for step in steps}
     method = Method(observer, grid=grid, **chosen)
     if method.sequential and not (method.bias and method.rounding):

@@ -59,7 +59,9 @@ def place(graph: GraphProto, keep: Collection[str] = (), pooling: bool = False) 
     if not weights and keep:
         raise UserError("this ONNX file", "has no convolution left to quantise", "keep fewer of them in floating point")
     if not weights:
-        raise UserError("this ONNX file", "has no convolution with constant weights to quantise", "check the model")
+        raise UserError(
+            "this ONNX file", "has no convolution with constant weights to quantise", "export it with its weights in it"
+        )
     reads: dict[str, tuple[str, ...]] = {node.name: (node.input[0],) for node in graph.node if node.name in weights}
     reads |= _sums_and_concats(graph, weights)
     reads |= _passing_on(graph, reads)

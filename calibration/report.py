@@ -85,7 +85,7 @@ def layer_report(quantisation: Quantisation, judge: Judge, images: int) -> Calib
         fidelity,
         layers,
         tuple(tensors.values()),
-        tuple(sorted(costly, key=lambda layer: -layer.gain_db)),
+        tuple(sorted(costly, key=lambda layer: (-max(0.0, layer.gain_db), -layer.noise_share))),
         together,
         tuple(overall),
     )

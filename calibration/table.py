@@ -14,6 +14,8 @@ from dlv3deploy.core.errors import UserError
 from dlv3deploy.core.files import read_json, write_json
 from dlv3deploy.core.workspace import Workspace
 
+FEWEST_TO_SPLIT = 3  # images, of which every fifth from the third one on judges the others
+
 
 @dataclass(frozen=True)
 class CalibrationKey:
@@ -56,6 +58,13 @@ class CalibrationTable:
     fidelity: Fidelity
     trials: tuple[TriedMethod, ...] = ()
     mixtures: tuple[Point, ...] = ()
+
+    @property
+    def elsewhere(self) -> Fidelity | None:
+        """What auto's chosen method came to on images that it was not calibrated on, with the ranges of its trial; None where
+        there was no trial, or where its images had to judge it too."""
+        has_others = bool(self.trials) and self.key.images >= FEWEST_TO_SPLIT
+        return self.trials[0].fidelity if has_others else None
 
     def write(self, path: Path) -> None:
         ranges = {name: [r.low, r.high] for name, r in self.ranges.items()}

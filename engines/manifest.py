@@ -134,6 +134,9 @@ def check_fresh(engine: Path, manifest: Manifest, builder: Builder, target: Targ
         say(f"{engine}: {source} is gone, so whether the engine still fits it is not checked")
     else:
         require(f"sha256 of {source.name}", manifest.onnx_sha256[:12], sha256_of(source)[:12])
+    table = Workspace(engine.parent).calibration(source)
+    if manifest.calibration is not None and table.is_file():
+        require(f"sha256 of {table.name}", manifest.calibration.table_sha256[:12], sha256_of(table)[:12])
     require("builder", manifest.builder.name, builder.name)
     require(f"{builder.name} version", manifest.builder.version, builder.version)
     for name, found, here in (

@@ -23,6 +23,8 @@ from dlv3deploy.commands.options import (
 from dlv3deploy.core.workspace import DEFAULT_ROOT, Workspace
 
 if TYPE_CHECKING:
+    from onnx import ModelProto
+
     from dlv3deploy.engines.build import EngineRequest, Precision
     from dlv3deploy.engines.manifest import Manifest
 
@@ -55,6 +57,7 @@ def build_engine(
     output: OutputOption = None,
 ) -> None:
     """Build an engine, with a manifest that says what it was made from and for."""
+    from dlv3deploy.calibration.calibrate import described_earlier
     from dlv3deploy.commands.models import check_export_is_current, sized
     from dlv3deploy.core.errors import UserError
     from dlv3deploy.core.foreign import spec_of
@@ -75,10 +78,14 @@ def build_engine(
         raise UserError(str(to), "is no engine's name", "end it in .engine")
     _require_onnx_name(source, place)
     graph = load_onnx(source)
+    _require_float(graph, source)
     if model is None:
         check_export_is_current(place)
-    spec = sized(spec_of(graph, describe(classes, ignore_index, mean, std, output), str(source)), size)
-    precision = _precision(wanted, chosen)
+    precision, description = _precision(wanted, chosen), describe(classes, ignore_index, mean, std, output)
+    known = None
+    if precision == "int8" and images is None and calibration_images is None and description.is_empty:
+        known = described_earlier(graph, source, place.int8_onnx(source))
+    spec = sized(known or spec_of(graph, description, str(source)), size)
     given = {
         "--backend": chosen,
         "--images": images,
@@ -119,6 +126,17 @@ def _require_onnx_name(source: Path, place: Workspace) -> None:
         )
     if source.suffix == ".engine":
         raise UserError(str(source), "is an engine already", "give the ONNX file that it was built from")
+
+
+def _require_float(graph: ModelProto, source: Path) -> None:
+    from dlv3deploy.core.errors import UserError
+
+    if any(node.op_type == "QuantizeLinear" for node in graph.graph.node):
+        raise UserError(
+            str(source),
+            "is quantised already, and engines are built from the floating-point file",
+            "give that one with --int8, which takes the INT8 file that `calibrate` put into the workspace",
+        )
 
 
 def _precision(wanted: list[Precision], backend: str) -> Precision:

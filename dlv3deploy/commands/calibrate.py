@@ -57,7 +57,9 @@ def calibrate(
     time_budget: Annotated[float | None, typer.Option(help="Seconds after which auto tries no further method.", min=0)] = None,
     budget_miou: Annotated[
         float | None,
-        typer.Option(help="mIoU that INT8 may lose, 0.01 for one point; costly convolutions stay in floating point.", min=0),
+        typer.Option(
+            help="mIoU that INT8 may lose, 0.01 for one point; costly convolutions stay in floating point.", min=0, max=1
+        ),
     ] = None,
     data: Annotated[
         Path | None,
@@ -91,6 +93,7 @@ def calibrate(
     from dlv3deploy.core.graph import load_onnx
     from dlv3deploy.core.progress import say
 
+    _check_options(method, time_budget, budget_miou, data, to)
     place = Workspace(workspace)
     source, grid = model or place.onnx, _grid(weights, weight_bits)
     graph = load_onnx(source)
@@ -108,7 +111,8 @@ def calibrate(
     found = write_page(source, made, table_path) if with_report else None
     if json_output:
         print_facts(int8_path, made, found)
-    say(f"next: {place.command('build-engine', '--int8', *([] if model is None else [source]))}")
+    if to is None:
+        say(f"next: {place.command('build-engine', '--int8', *([] if model is None else [source]))}")
 
 
 def report(made: CalibrationTable, int8_path: Path) -> None:
@@ -118,8 +122,25 @@ def report(made: CalibrationTable, int8_path: Path) -> None:
     height, width = made.key.resolution
     for trial in reversed(made.trials[:4]):
         say(f"  {trial.fidelity}: {trial.method}")
-    say(f"calibrated on {made.key.images} images at {height}×{width}, {made.chosen}")
-    say(f"wrote {int8_path}; against the float model on some of these images {made.fidelity}")
+    say(f"calibrated on {made.key.images} image{'s' * (made.key.images > 1)} at {height}×{width}, {made.chosen}")
+    kept = f"{len(made.kept_float)} convolution{'s' * (len(made.kept_float) != 1)} in floating point"
+    say(f"wrote {int8_path}, {kept}; against the float model:")
+    say(f"  {made.fidelity}, on some of these images")
+    if made.elsewhere is not None:
+        say(f"  {made.elsewhere}, on images that the method was tried on without having seen them")
+
+
+def _check_options(
+    method: str, time_budget: float | None, budget_miou: float | None, data: Path | None, to: Path | None
+) -> None:
+    from dlv3deploy.core.errors import UserError
+
+    if time_budget is not None and method != "auto":
+        raise UserError(f"--time-budget with --method {method}", "auto alone has methods to try", "leave one of them out")
+    if data is not None and budget_miou is None:
+        raise UserError(f"--data {data}", "labels say whether a budget is met, and none is given", "add --budget-miou 0.01")
+    if to is not None and to.suffix != ".onnx" and not to.is_dir():
+        raise UserError(f"--to {to}", "is no name of an ONNX file", "end it in .onnx")
 
 
 def _grid(weights: str, bits: int) -> WeightGrid:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from dlv3deploy.core.spec import ModelSpec
 
 CALIBRATION_IMAGES = 100
+SIZED_IMAGES = 5
 BUDGET_IMAGES = 100  # labelled ones, at equal distances
 REMEDY = "give --images FOLDER with pictures such as the camera will see"
 
@@ -34,7 +35,22 @@ def calibration_pictures(
         say(f"calibration images: {len(chosen.images)} chosen; left out {left_out}")
     if len(chosen.images) == 1:
         say("one calibration image: its ranges are all that INT8 will know; give a hundred that differ")
+    _say_if_small(list(chosen.images), spec)
     return list(chosen.images)
+
+
+def _say_if_small(images: list[Path], spec: ModelSpec) -> None:
+    """Of a few of them: enlarged pictures are smooth, and show the network other values than a camera will."""
+    from dlv3deploy.calibration.pictures import spread
+    from dlv3deploy.core.images import read_frame
+    from dlv3deploy.core.progress import say
+
+    height, width = spec.input.height, spec.input.width
+    sizes = [read_frame(path).shape[:2] for path in spread(images, SIZED_IMAGES)]
+    small = [(h, w) for h, w in sizes if 2 * h <= height and 2 * w <= width]
+    if len(small) * 2 > len(sizes):
+        found = f"{small[0][0]}×{small[0][1]}"
+        say(f"calibration images such as {found} are much smaller than the network's {height}×{width}; {REMEDY}")
 
 
 def _candidates(spec: ModelSpec, source: Path, folder: Path | None) -> list[Path]:

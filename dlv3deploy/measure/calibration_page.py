@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 
 from dlv3deploy.calibration.advice import gain
+from dlv3deploy.calibration.fidelity import Fidelity
 from dlv3deploy.calibration.layer_facts import LayerFacts
 from dlv3deploy.calibration.report import CalibrationReport
 from dlv3deploy.calibration.table import CalibrationTable
@@ -33,9 +34,14 @@ class CalibrationPage:
     report: CalibrationReport
 
     @property
+    def fidelity(self) -> Fidelity:
+        """On images that the method had not seen, where some were kept from it."""
+        return self.table.elsewhere or self.table.fidelity
+
+    @property
     def verdict(self) -> tuple[str, str]:
         """A word for the style sheet and a sentence."""
-        agreement = self.table.fidelity.agreement
+        agreement = self.fidelity.agreement
         return next((kind, text) for least, kind, text in VERDICTS if agreement >= least)
 
     @property

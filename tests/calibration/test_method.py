@@ -40,8 +40,7 @@ def test_the_weights_grid_goes_with_the_method() -> None:
         ("mse+magic", "magic"),
         ("MSE", "MSE"),
         ("mse+valid_taps", "valid_taps"),
-        ("equalise", "equalise"),
-        ("mse+entropy", "entropy"),
+        ("magic+mse", "magic"),
         ("auto+bias", "auto"),
         ("", "nothing"),
         ("mse+", "nothing"),
@@ -53,6 +52,17 @@ def test_what_is_unknown_is_named_with_all_that_exists(text: str, named: str) ->
         parse_method(text, PER_CHANNEL)
     assert f"{named}: is unknown" in str(refused.value)
     assert all(name in str(refused.value) for name in (*THRESHOLDS, *STEPS, "auto"))
+
+
+@pytest.mark.parametrize("text", ["equalise", "mse+entropy", "bias+mse", "mse+mse"])
+def test_a_method_is_one_observer_and_then_steps(text: str) -> None:
+    with pytest.raises(UserError, match="one observer and then steps"):
+        parse_method(text, PER_CHANNEL)
+
+
+def test_a_step_is_written_once() -> None:
+    with pytest.raises(UserError, match="bias is there twice"):
+        parse_method("mse+bias+rounding+bias", PER_CHANNEL)
 
 
 def test_clips_without_equalise_says_what_to_write() -> None:

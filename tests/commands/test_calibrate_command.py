@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -259,7 +260,59 @@ def test_the_float_model_is_not_written_over(older: Path, images: Path, tmp_path
 def test_two_results_of_one_name(older: Path, images: Path, tmp_path: Path) -> None:
     both = tmp_path / "both.onnx"
     assert "two results" in refused(older, "--images", images, "--to", both, "--table", both)
-    assert "two results" in refused(older, "--images", images, "--to", tmp_path / "int8.cache")
+    assert "two results" in refused(
+        older, "--images", images, "--to", tmp_path / "int8.onnx", "--table", tmp_path / "int8.cache"
+    )
+
+
+def test_a_name_that_no_onnx_file_has(older: Path, images: Path, tmp_path: Path) -> None:
+    assert "end it in .onnx" in refused(older, "--images", images, "--to", tmp_path / "int8.txt")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--method", "mse", "--time-budget", 5), "auto alone has methods to try"),
+        (("--data", "camvid"), "add --budget-miou"),
+        (("--method", "mse+mse"), "one observer and then steps"),
+        (("--method", "mse+bias+bias"), "bias is there twice"),
+    ],
+)
+def test_options_that_mean_nothing_together(older: Path, images: Path, options: tuple[object, ...], said: str) -> None:
+    assert said in refused(older, "--images", images, *options)
+
+
+def test_a_budget_of_more_than_all_is_bad_usage(older: Path, images: Path) -> None:
+    done = calibrate(older, "--images", images, "--budget-miou", 5)
+    assert done.exit_code == 2 and "less than or equal to 1" in " ".join(done.stderr.split())
+
+
+def test_a_new_calibration_takes_the_report_on_the_old_one_away(work: Path, images: Path) -> None:
+    words = ["calibrate", "--workspace", work, "--images", images, "--method"]
+    assert CliRunner().invoke(app, [str(word) for word in (*words, "min-max")]).exit_code == 0
+    reports = {"calibration.html", "calibration.report.json"}
+    assert reports <= set(tree(work))
+    assert calibrate(work, "--images", images, "--method", "min-max").exit_code == 0
+    assert reports <= set(tree(work))  # of this very calibration
+    assert calibrate(work, "--images", images, "--method", "mse").exit_code == 0
+    assert not reports & set(tree(work))
+
+
+def test_pictures_much_smaller_than_the_input_are_said_to_be(work: Path, images: Path, tmp_path: Path) -> None:
+    random = np.random.default_rng(1)
+    tiny = pictures(tmp_path / "tiny", *random.integers(0, 255, (6, 20, 30, 3), dtype=np.uint8))
+    assert "much smaller" in calibrate(work, "--images", tiny, "--method", "mse").stderr
+    assert "much smaller" not in calibrate(work, "--images", images, "--method", "mse").stderr
+
+
+def test_auto_says_what_its_method_did_on_images_that_it_had_not_seen(work: Path, images: Path) -> None:
+    done = calibrate(work, "--images", images, "--time-budget", 0)
+    trial = json.loads((work / "calibration.json").read_text())["trials"][0]["fidelity"]
+    assert (
+        f"{trial['agreement']:.2%} of positions agree, on images that the method was tried on without having seen"
+        in done.stderr
+    )
+    assert "without having seen" not in calibrate(work, "--images", images, "--method", "mse").stderr
 
 
 def test_a_folder_where_a_file_is_to_go(older: Path, images: Path, tmp_path: Path) -> None:

@@ -140,7 +140,16 @@ def test_verdict_figures_trials_and_advice_are_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("agreement", "word"), [(1.0, "good"), (0.98, "fair"), (0.95, "poor"), (0.2, "bad"), (0.0, "bad")])
 def test_the_verdict_follows_the_agreement(agreement: float, word: str) -> None:
     whole = page()
-    assert replace(whole, table=replace(whole.table, fidelity=Fidelity(1.0, agreement, 0.01))).verdict[0] == word
+    table = replace(whole.table, fidelity=Fidelity(1.0, agreement, 0.01), trials=())
+    assert replace(whole, table=table).verdict[0] == word
+
+
+def test_the_verdict_is_by_images_that_the_method_had_not_seen_where_there_are_some() -> None:
+    whole = page()
+    trial = replace(whole.table.trials[0], fidelity=Fidelity(1.0, 0.2, 0.5))
+    table = replace(whole.table, fidelity=Fidelity(30.0, 1.0, 0.0), trials=(trial,))
+    assert replace(whole, table=table).verdict[0] == "bad"
+    assert replace(whole, table=replace(table, key=replace(table.key, images=2))).verdict[0] == "good"
 
 
 def test_no_text_becomes_markup(tmp_path: Path) -> None:

@@ -1,0 +1,97 @@
+"""`build-engine --int8` from what `calibrate` left behind: for whom it was made, and whether it still is that."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny_models import tiny_deeplab, write_tiny
+from typer.testing import CliRunner, Result
+
+from dlv3deploy.cli import app
+from dlv3deploy.engines.manifest import Manifest
+
+pytest.importorskip("onnxruntime")
+cv2 = pytest.importorskip("cv2")
+
+GREY = (127.5, 127.5, 127.5)
+DESCRIBED = ("--mean", "127.5,127.5,127.5", "--std", "127.5,127.5,127.5")
+
+
+def dlv3deploy(*words: object) -> Result:
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
+def succeed(*words: object) -> Result:
+    done = dlv3deploy(*words)
+    assert done.exit_code == 0, done.stderr
+    return done
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    (folder := tmp_path / "pictures").mkdir()
+    random = np.random.default_rng(0)
+    for number in range(6):
+        cv2.imwrite(str(folder / f"{number}.png"), random.integers(0, 255, (64, 96, 3), dtype=np.uint8))
+    return folder
+
+
+@pytest.fixture
+def foreign(tmp_path: Path, images: Path) -> tuple[Path, Path]:
+    """An ONNX file that does not describe itself, and a workspace with its calibration in another scale of pixels."""
+    (tmp_path / "other.onnx").write_bytes(tiny_deeplab().SerializeToString())
+    work = tmp_path / "artifacts"
+    options = ("--images", images, "--method", "min-max", "--no-report")
+    done = succeed("calibrate", tmp_path / "other.onnx", "--workspace", work, *options, *DESCRIBED)
+    assert f"next: dlv3deploy build-engine --int8 {tmp_path}/other.onnx --workspace {work}" in done.stderr
+    return tmp_path / "other.onnx", work
+
+
+def build(model: Path, work: Path, *options: object) -> Result:
+    return dlv3deploy("build-engine", "--int8", model, "--workspace", work, "--backend", "onnxruntime", *options)
+
+
+def test_what_was_said_of_a_foreign_model_need_not_be_said_again(foreign: tuple[Path, Path]) -> None:
+    done = build(*foreign)
+    assert done.exit_code == 0 and "assumed" not in done.stderr, done.stderr
+    spec = Manifest.read(foreign[1] / "other.int8.cpu.engine").spec
+    assert spec.input.mean == spec.input.std == GREY
+
+
+def test_another_scale_of_pixels_than_the_calibrations_is_refused(foreign: tuple[Path, Path]) -> None:
+    done = build(*foreign, "--mean", "0,0,0", "--std", "255,255,255")
+    assert done.exit_code == 1 and "leave out --mean and --std" in done.stderr
+    assert "(127.5, 127.5, 127.5)" in done.stderr and "(255.0, 255.0, 255.0)" in done.stderr
+    assert not list(foreign[1].glob("*.engine"))
+    assert build(*foreign, *DESCRIBED).exit_code == 0
+
+
+def test_a_changed_file_is_described_anew(foreign: tuple[Path, Path], images: Path) -> None:
+    foreign[0].write_bytes(tiny_deeplab(seed=1).SerializeToString())
+    done = build(*foreign, "--images", images)
+    assert done.exit_code == 0 and "ImageNet's mean and std" in done.stderr, done.stderr
+
+
+@pytest.mark.parametrize("precision", [(), ("--int8",), ("--fp32",)])
+def test_a_quantised_file_is_no_source_of_an_engine(foreign: tuple[Path, Path], precision: tuple[str, ...]) -> None:
+    done = dlv3deploy("build-engine", foreign[1] / "other.int8.onnx", "--workspace", foreign[1], *precision)
+    assert done.exit_code == 1 and "engines are built from the floating-point file" in done.stderr
+
+
+def test_an_engine_of_an_older_calibration_is_refused(tmp_path: Path, images: Path) -> None:
+    (work := tmp_path / "artifacts").mkdir()
+    write_tiny(work / "model.onnx")
+    again = ("calibrate", "--workspace", work, "--images", images, "--no-report", "--method")
+    succeed(*again, "min-max")
+    assert build(work / "model.onnx", work).exit_code == 0
+    engine, image = work / "model.int8.cpu.engine", images / "0.png"
+    run = ("run", engine, "--source", image, "--sink", tmp_path / "masks/", "--json")
+    assert json.loads(succeed(*run).stdout)["frames"] == 1
+    succeed(*again, "min-max")  # the same, which changes nothing
+    succeed(*run)
+    succeed(*again, "mse")
+    done = dlv3deploy(*run)
+    assert done.exit_code == 3 and "sha256 of calibration.json" in done.stderr and "build-engine" in done.stderr
