@@ -104,7 +104,7 @@ def test_a_name_is_written_so_that_the_shell_and_the_pattern_read_it_back() -> N
 
 
 def test_a_layer_that_only_amplifies_is_explained() -> None:
-    assert "40 dB in front of it are 25 dB behind it" in advise(grid(input_snr_db=25.0), TENSOR, Method(), 2.0).cause
+    assert "40 dB below the input, is 25 dB below the output" in advise(grid(input_snr_db=25.0), TENSOR, Method(), 2.0).cause
     assert "as good as 8 bits allow" in advise(LAYER, TENSOR, Method(), 2.0).cause
 
 
