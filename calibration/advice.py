@@ -114,8 +114,8 @@ def name_of(method: Method) -> str:
 def _amplified(layer: LayerFacts, tensor: TensorFacts) -> str:
     if layer.grid is not None and layer.grid.input_snr_db < tensor.snr_db - CLEARLY_DB:
         return (
-            f"its output is a small difference of large inputs: the error of its input's grid, {tensor.snr_db:.0f} dB below the "
-            f"input, is {layer.grid.input_snr_db:.0f} dB below the output"
+            f"its output is a small difference of large inputs: the error of its input's grid, {tensor.snr_db:.0f} dB below "
+            f"the input, is {layer.grid.input_snr_db:.0f} dB below the output"
         )
     return "its grids are as good as 8 bits allow, and the layers behind it pass its error on"
 

@@ -18,9 +18,9 @@ from dlv3deploy.calibration.network import Network
 from dlv3deploy.calibration.pictures import Pictures, images_hash, spread
 from dlv3deploy.calibration.quantisation import Calibration
 from dlv3deploy.calibration.report import layer_report
-from dlv3deploy.calibration.report_file import read_report, write_report
+from dlv3deploy.calibration.report_file import read_report, remove_report, write_report
 from dlv3deploy.calibration.sensitivity import sensitivities
-from dlv3deploy.calibration.table import CalibrationKey, CalibrationTable, TriedMethod
+from dlv3deploy.calibration.table import FEWEST_TO_SPLIT, CalibrationKey, CalibrationTable, TriedMethod
 from dlv3deploy.calibration.targets import check_targets
 from dlv3deploy.calibration.trt_cache import header_version
 from dlv3deploy.calibration.weights import PER_CHANNEL, WeightGrid
@@ -28,7 +28,7 @@ from dlv3deploy.core.errors import CheckFailed, UserError
 from dlv3deploy.core.files import sha256_of
 from dlv3deploy.core.graph import embed_spec, embedded_spec, load_onnx, save_onnx
 from dlv3deploy.core.spec import InputSpec, ModelSpec
-from dlv3deploy.core.workspace import Workspace, report_page, report_path
+from dlv3deploy.core.workspace import Workspace
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -115,8 +115,8 @@ def calibrate(
     result, float_convs = quantisation.model(), quantisation.placement.kept_float
     tried = tuple(TriedMethod(str(trial.method), trial.fidelity, trial.seconds) for trial in trials)
     table = CalibrationTable(key, quantisation.ranges, float_convs, str(method), judge(result), tried, mixture.points)
-    write_implicit(quantisation, *implicit, request.trt_version)
     _write(request, result, table, int8_path, table_path)
+    write_implicit(quantisation, *implicit, request.trt_version)
     if report_path is not None:
         write_report(report_path, layer_report(quantisation, judge, table.key.images), key.digest())
     return table
@@ -161,7 +161,7 @@ def _mixture(
             "give more calibration images or another --method, or fine-tune with `train --quantize`"
         )
     drop = next(point.drop for point in found.points if point.kept == len(found.keep))
-    said(f"with {len(found.keep)} convolution{'s' * (len(found.keep) > 1)} in floating point it loses {drop:.4f}")
+    said(f"with {len(found.keep)} more convolution{'s' * (len(found.keep) > 1)} in floating point it loses {drop:.4f}")
     return found
 
 
@@ -190,12 +190,13 @@ def judged(images: Sequence[Path]) -> list[Path]:
 
 
 def _trials(network: Network, request: Request, keep: frozenset[str], said: Callable[[str], None]) -> list[Trial]:
-    """Every fifth image judges what is calibrated on the others; with fewer than five all do both, and that is said."""
+    """Every fifth image judges what is calibrated on the others; with fewer than three all do both, and that is said."""
     few = spread(request.images, TRIAL_IMAGES * 5 // 4)
     judges = few[2::5]
     shown = [path for path in few if path not in judges]
     if not judges:
-        said(f"{len(few)} image{'s' * (len(few) > 1)}: methods are judged on what they were calibrated on; give five or more")
+        some = f"{len(few)} image{'s' * (len(few) > 1)}"
+        said(f"{some}: methods are judged on what they were calibrated on; give {FEWEST_TO_SPLIT} or more")
         judges = shown = few
     given = request.spec.input
     calibration = Calibration(network, Pictures(shown, given, "trying methods"), keep, request.pooling)
@@ -208,8 +209,7 @@ def _write(request: Request, result: ModelProto, table: CalibrationTable, int8_p
     embed_spec(result, request.spec.made_from(**parents))
     save_onnx(int8_path, result)
     table.write(table_path)
-    for outdated in (report_path(table_path), report_page(table_path)):  # on the calibration that was there
-        outdated.unlink(missing_ok=True)
+    remove_report(table_path)  # on the calibration that was there
 
 
 def _how_pixels_are_read(given: InputSpec) -> str:
@@ -240,7 +240,7 @@ def made_earlier(onnx: Path, spec: ModelSpec, int8_path: Path, table_path: Path)
         raise UserError(
             f"{table_path}, made for {found.preprocessing}",
             f"ranges hold for the pixels that they were found with, and this asks for {asked}",
-            "leave out --mean and --std, which the calibrated file knows, or calibrate again with these",
+            "leave the model's description out, which the calibrated file has, or say all of it as it was: --mean, --std",
         )
     return table
 
@@ -254,7 +254,8 @@ def described_earlier(model: ModelProto, onnx: Path, int8_path: Path) -> ModelSp
         spec = embedded_spec(load_onnx(int8_path), str(int8_path))
     except UserError:
         return None
-    return replace(spec, parents={}) if spec is not None and spec.parents.get("onnx") == sha256_of(onnx) else None
+    is_of_this = spec is not None and spec.parents.get("onnx") == sha256_of(onnx)
+    return replace(spec, parents={}, training=None) if spec is not None and is_of_this else None
 
 
 def _done_before(key: CalibrationKey, int8_path: Path, table_path: Path) -> CalibrationTable | None:

@@ -12,6 +12,7 @@ from dlv3deploy.calibration.fidelity import Fidelity
 from dlv3deploy.calibration.grid import QMAX, Range
 from dlv3deploy.calibration.implicit import tensor_scales
 from dlv3deploy.calibration.network import Network
+from dlv3deploy.calibration.report_file import remove_report
 from dlv3deploy.calibration.table import CalibrationTable
 from dlv3deploy.calibration.trt_cache import rewrite_cache
 from dlv3deploy.core.files import replacing, sha256_of
@@ -53,15 +54,17 @@ def put_in_place(
         ranges=tuned_ranges(table.ranges, tuning.activation_steps),
         chosen=f"{table.chosen}, fine-tuned {tuning.steps} steps",
         fidelity=tuning.fidelity,
+        trials=(),
     )
     parents = {"calibrated": sha256_of(int8_path), "calibration": key.digest()}
     embed_spec(tuning.model, replace(spec, training=tuning.training).made_from(**parents))
     for path in (int8_path, table_path):
         with replacing(path.with_suffix(f".previous{path.suffix}")) as partial:
             shutil.copyfile(path, partial)
-    _rewrite_implicit(tuning.model, made.ranges, int8_path)
     save_onnx(int8_path, tuning.model)
     made.write(table_path)
+    remove_report(table_path)
+    _rewrite_implicit(tuning.model, made.ranges, int8_path)
     return made
 
 

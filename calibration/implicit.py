@@ -17,7 +17,7 @@ from typing import Protocol
 from dlv3deploy.calibration.grid import Range
 from dlv3deploy.calibration.network import Network
 from dlv3deploy.calibration.trt_cache import Calibrator, write_cache
-from dlv3deploy.core.files import write_bytes
+from dlv3deploy.core.graph import save_onnx
 
 JETPACK_6 = "10.3.0"  # whose TensorRT is the newest on Jetson Orin that still takes a cache
 CALIBRATOR: Calibrator = "EntropyCalibration2"  # the class that trtexec and DLA ask for, whatever the ranges come from
@@ -38,7 +38,7 @@ def write_implicit(quantisation: Ranged, onnx_path: Path, cache_path: Path, trt_
     """Write the graph without Q/DQ pairs and the cache that TensorRT `trt_version` reads for it. Raises UserError for a version
     that has no implicit INT8."""
     write_cache(cache_path, tensor_scales(quantisation), CALIBRATOR, trt_version)
-    write_bytes(onnx_path, quantisation.network.model.SerializeToString())
+    save_onnx(onnx_path, quantisation.network.model)
 
 
 def tensor_scales(quantisation: Ranged) -> dict[str, float]:

@@ -12,6 +12,7 @@ from dlv3deploy.calibration.report import CalibrationReport, CostlyLayer
 from dlv3deploy.calibration.tensor_facts import TensorFacts
 from dlv3deploy.core.errors import UserError
 from dlv3deploy.core.files import read_json, write_json
+from dlv3deploy.core.workspace import report_page, report_path
 
 
 def write_report(path: Path, report: CalibrationReport, calibration: str) -> None:
@@ -26,6 +27,19 @@ def read_report(path: Path, calibration: str) -> CalibrationReport | None:
         return _report(data) if data.pop("calibration") == calibration else None
     except (UserError, KeyError, TypeError, ValueError, AttributeError):
         return None
+
+
+def remove_report(table_path: Path) -> None:
+    """Remove the report beside a calibration table, and its page. A file that is no report stays, and so does the page
+    beside it."""
+    path = report_path(table_path)
+    try:
+        _report({name: value for name, value in dict(read_json(path)).items() if name != "calibration"})
+    except (UserError, KeyError, TypeError, ValueError, AttributeError):
+        return
+    path.unlink()
+    if (page := report_page(table_path)).is_file():
+        page.unlink()
 
 
 def _report(data: dict[str, Any]) -> CalibrationReport:

@@ -61,10 +61,15 @@ class CalibrationTable:
 
     @property
     def elsewhere(self) -> Fidelity | None:
-        """What auto's chosen method came to on images that it was not calibrated on, with the ranges of its trial; None where
-        there was no trial, or where its images had to judge it too."""
-        has_others = bool(self.trials) and self.key.images >= FEWEST_TO_SPLIT
-        return self.trials[0].fidelity if has_others else None
+        """What auto's chosen method came to in its trial, on images that it was not calibrated on; None where there was none,
+        where its images had to judge it too, or where a budget kept convolutions in floating point afterwards."""
+        tells = bool(self.trials) and self.were_apart and not self.mixtures
+        return self.trials[0].fidelity if tells else None
+
+    @property
+    def were_apart(self) -> bool:
+        """Whether methods were judged on other images than those that they were calibrated on."""
+        return self.key.images >= FEWEST_TO_SPLIT
 
     def write(self, path: Path) -> None:
         ranges = {name: [r.low, r.high] for name, r in self.ranges.items()}

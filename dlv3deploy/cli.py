@@ -29,6 +29,11 @@ class Commands(TyperGroup):
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002 (as Typer calls it)
         return list(COMMANDS)
 
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if not (args and args[0] in COMMANDS):
+            self.commands = {name: self.get_command(ctx, name) for name in COMMANDS}  # to suggest some of them
+        return super().resolve_command(ctx, args)
+
     def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002 (as Typer calls it)
         if cmd_name not in COMMANDS:
             return None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -14,6 +16,7 @@ from dlv3deploy.core.spec import ModelSpec
 from dlv3deploy.core.workspace import Workspace, by_building, manifest_path
 
 MANIFEST_FORMAT = 1
+DECIDING = ("onnx_sha256", "images_sha256", "resolution", "preprocessing", "chosen", "kept_float", "ranges")
 OWN_ONNX = "model.onnx"  # the workspace's own, which `build-engine` takes without being told
 
 
@@ -42,7 +45,8 @@ class Calibration:
     method: str
     images: int
     images_sha256: str
-    table_sha256: str
+    table: str  # path relative to the engine's folder, or absolute when it lies elsewhere
+    table_sha256: str  # of what decides the engine in it: `table_digest`
     resolution: tuple[int, int]
 
 
@@ -99,7 +103,7 @@ class Manifest:
                 spec=ModelSpec.from_text(data.pop("spec"), str(path)),
                 builder=Builder(**data.pop("builder")),
                 target=Target(**data.pop("target")),
-                calibration=calibration,
+                calibration=calibration or None,
                 timing=_timing(timing) if timing else None,
                 rewrites=tuple(map(str, data.pop("rewrites"))),
                 layer_precision=dict(data.pop("layer_precision")),
@@ -134,9 +138,8 @@ def check_fresh(engine: Path, manifest: Manifest, builder: Builder, target: Targ
         say(f"{engine}: {source} is gone, so whether the engine still fits it is not checked")
     else:
         require(f"sha256 of {source.name}", manifest.onnx_sha256[:12], sha256_of(source)[:12])
-    table = Workspace(engine.parent).calibration(source)
-    if manifest.calibration is not None and table.is_file():
-        require(f"sha256 of {table.name}", manifest.calibration.table_sha256[:12], sha256_of(table)[:12])
+    if manifest.calibration is not None and (table := engine.parent / manifest.calibration.table).is_file():
+        require(f"calibration in {table.name}", manifest.calibration.table_sha256[:12], table_digest(table)[:12])
     require("builder", manifest.builder.name, builder.name)
     require(f"{builder.name} version", manifest.builder.version, builder.version)
     for name, found, here in (
@@ -148,7 +151,18 @@ def check_fresh(engine: Path, manifest: Manifest, builder: Builder, target: Targ
             require(name, found, here)
 
 
+def table_digest(table: Path) -> str:
+    """sha256 of what decides the INT8 model in a calibration table, and not how long methods took or which cache is beside it;
+    "damaged" where it cannot be read."""
+    try:
+        facts: dict[str, Any] = dict(read_json(table))
+    except (UserError, TypeError, ValueError):
+        return "damaged"
+    return hashlib.sha256(json.dumps([facts.get(name) for name in DECIDING]).encode()).hexdigest()
+
+
 def relative_source(onnx: Path, engine: Path) -> str:
-    """How the manifest names the ONNX file: relative when it lies beside the engine, so that a workspace can be moved."""
+    """How the manifest names a file that the engine was made from: relative when it lies beside the engine, so that a workspace
+    can be moved."""
     here, there = onnx.resolve(), engine.parent.resolve()
     return here.name if here.parent == there else str(here)

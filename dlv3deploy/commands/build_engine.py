@@ -25,6 +25,7 @@ from dlv3deploy.core.workspace import DEFAULT_ROOT, Workspace
 if TYPE_CHECKING:
     from onnx import ModelProto
 
+    from dlv3deploy.core.spec import ModelSpec, Triple
     from dlv3deploy.engines.build import EngineRequest, Precision
     from dlv3deploy.engines.manifest import Manifest
 
@@ -86,6 +87,8 @@ def build_engine(
     if precision == "int8" and images is None and calibration_images is None and description.is_empty:
         known = described_earlier(graph, source, place.int8_onnx(source))
     spec = sized(known or spec_of(graph, description, str(source)), size)
+    if known is not None:
+        say(f"{source} as {place.int8_onnx(source)} describes it: {_pixels(known)}")
     given = {
         "--backend": chosen,
         "--images": images,
@@ -94,15 +97,15 @@ def build_engine(
         "--to": to,
         "--classes": classes,
         "--ignore-index": ignore_index,
-        "--mean": mean,
-        "--std": std,
+        "--mean": mean if known is None else _numbers(known.input.mean),
+        "--std": std if known is None else _numbers(known.input.std),
         "--output": output,
     }
     command = _command(place, model, precision, given, target or [])
     request = EngineRequest(source, source, spec, precision, chosen, tuple(target or ()), command=command)
     engine = to or place.engine(source, request.precision, target_label(chosen, request.capabilities))
     if request.precision == "int8":
-        request = _calibrated(request, place, images, calibration_images)
+        request = _calibrated(request, place, engine, images, calibration_images)
     manifest = build(request, engine)
     made = f"{manifest.builder.name} {manifest.builder.version}, {manifest.target.device}"
     say(f"wrote {engine} ({engine.stat().st_size / 1e6:.1f} MB, {made})")
@@ -128,6 +131,15 @@ def _require_onnx_name(source: Path, place: Workspace) -> None:
         raise UserError(str(source), "is an engine already", "give the ONNX file that it was built from")
 
 
+def _numbers(values: Triple) -> str:
+    return ",".join(f"{value:g}" for value in values)
+
+
+def _pixels(spec: ModelSpec) -> str:
+    given, classes = spec.input, spec.classes
+    return f"{given.height}×{given.width}, mean {_numbers(given.mean)}, std {_numbers(given.std)}, {len(classes)} classes"
+
+
 def _require_float(graph: ModelProto, source: Path) -> None:
     from dlv3deploy.core.errors import UserError
 
@@ -135,7 +147,7 @@ def _require_float(graph: ModelProto, source: Path) -> None:
         raise UserError(
             str(source),
             "is quantised already, and engines are built from the floating-point file",
-            "give that one with --int8, which takes the INT8 file that `calibrate` put into the workspace",
+            "give that one with --int8, which takes what `calibrate` made of it; `evaluate` and `run` take this one",
         )
 
 
@@ -145,14 +157,15 @@ def _precision(wanted: list[Precision], backend: str) -> Precision:
     return wanted[0] if wanted else default_precision(backend)
 
 
-def _calibrated(request: EngineRequest, place: Workspace, folder: Path | None, count: int | None) -> EngineRequest:
+def _calibrated(
+    request: EngineRequest, place: Workspace, engine: Path, folder: Path | None, count: int | None
+) -> EngineRequest:
     """The request with the Q/DQ model in place of the float one: what `calibrate` left here, unless images are given."""
     from dlv3deploy.calibration.calibrate import Request, calibrate, made_earlier
     from dlv3deploy.commands.calibrate import report
     from dlv3deploy.commands.calibration_images import CALIBRATION_IMAGES, calibration_pictures
-    from dlv3deploy.core.files import sha256_of
     from dlv3deploy.core.progress import say
-    from dlv3deploy.engines.manifest import Calibration
+    from dlv3deploy.engines.manifest import Calibration, relative_source, table_digest
 
     source, spec = request.source, request.spec
     int8_onnx, table_path = place.int8_onnx(source), place.calibration(source)
@@ -164,7 +177,8 @@ def _calibrated(request: EngineRequest, place: Workspace, folder: Path | None, c
         report(table, int8_onnx)
     else:
         say(f"using {int8_onnx}: {table.key.images} images, {table.chosen}")
-    facts = Calibration(table.chosen, table.key.images, table.key.images_sha256, sha256_of(table_path), table.key.resolution)
+    key, beside = table.key, relative_source(table_path, engine)
+    facts = Calibration(table.chosen, key.images, key.images_sha256, beside, table_digest(table_path), key.resolution)
     return replace(request, onnx=int8_onnx, calibration=facts)
 
 

@@ -38,6 +38,7 @@ def print_facts(int8_path: Path, made: CalibrationTable, report: CalibrationRepo
         "images": made.key.images,
         "size": [height, width],
         "fidelity": asdict(made.fidelity),
+        "elsewhere": None if made.elsewhere is None else asdict(made.elsewhere),
         "kept_float": list(made.kept_float),
         "trials": trials,
         "costly": None if report is None else [asdict(layer) for layer in report.costly],

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dlv3deploy.core.dilation import ValidTaps, Window
-from dlv3deploy.core.errors import UserError
+from dlv3deploy.core.errors import CheckFailed, UserError
 from dlv3deploy.core.files import require_file, write_bytes
 from dlv3deploy.core.spec import SPEC_KEY, ModelSpec
 from dlv3deploy.core.workspace import by_exporting
@@ -59,10 +59,13 @@ def give_own_names(model: ModelProto) -> None:
 
 
 def save_onnx(path: Path, model: ModelProto) -> None:
-    """Write the model, which has to be valid; the old file stays until the new one is whole."""
+    """Write the model; the old file stays until the new one is whole. Raises CheckFailed when it is no valid ONNX."""
     import onnx
 
-    onnx.checker.check_model(model)
+    try:
+        onnx.checker.check_model(model)
+    except onnx.checker.ValidationError as error:
+        raise CheckFailed(f"{path}: the graph made for it is not valid, nothing was written ({str(error).strip()})") from error
     write_bytes(path, model.SerializeToString())
 
 

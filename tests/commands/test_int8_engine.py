@@ -57,13 +57,15 @@ def build(model: Path, work: Path, *options: object) -> Result:
 def test_what_was_said_of_a_foreign_model_need_not_be_said_again(foreign: tuple[Path, Path]) -> None:
     done = build(*foreign)
     assert done.exit_code == 0 and "assumed" not in done.stderr, done.stderr
+    assert "describes it: 64×96, mean 127.5,127.5,127.5" in done.stderr
     spec = Manifest.read(foreign[1] / "other.int8.cpu.engine").spec
     assert spec.input.mean == spec.input.std == GREY
+    assert "--mean 127.5,127.5,127.5" in Manifest.read(foreign[1] / "other.int8.cpu.engine").command
 
 
 def test_another_scale_of_pixels_than_the_calibrations_is_refused(foreign: tuple[Path, Path]) -> None:
     done = build(*foreign, "--mean", "0,0,0", "--std", "255,255,255")
-    assert done.exit_code == 1 and "leave out --mean and --std" in done.stderr
+    assert done.exit_code == 1 and "leave the model's description out" in done.stderr
     assert "(127.5, 127.5, 127.5)" in done.stderr and "(255.0, 255.0, 255.0)" in done.stderr
     assert not list(foreign[1].glob("*.engine"))
     assert build(*foreign, *DESCRIBED).exit_code == 0
@@ -90,8 +92,14 @@ def test_an_engine_of_an_older_calibration_is_refused(tmp_path: Path, images: Pa
     engine, image = work / "model.int8.cpu.engine", images / "0.png"
     run = ("run", engine, "--source", image, "--sink", tmp_path / "masks/", "--json")
     assert json.loads(succeed(*run).stdout)["frames"] == 1
-    succeed(*again, "min-max")  # the same, which changes nothing
-    succeed(*run)
+    elsewhere = tmp_path / "elsewhere.engine"
+    assert build(work / "model.onnx", work, "--to", elsewhere).exit_code == 0
+    for model in (engine, elsewhere):
+        succeed(*again, "min-max")
+        succeed("run", model, *run[2:])
+        succeed(*again, "min-max", "--trt-version", "8.6.1")  # another cache, and the same model
+        succeed("run", model, *run[2:])
     succeed(*again, "mse")
     done = dlv3deploy(*run)
-    assert done.exit_code == 3 and "sha256 of calibration.json" in done.stderr and "build-engine" in done.stderr
+    assert done.exit_code == 3 and "calibration in calibration.json" in done.stderr and "build-engine" in done.stderr
+    assert dlv3deploy("run", elsewhere, *run[2:]).exit_code == 3

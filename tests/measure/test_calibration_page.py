@@ -147,9 +147,10 @@ def test_the_verdict_follows_the_agreement(agreement: float, word: str) -> None:
 def test_the_verdict_is_by_images_that_the_method_had_not_seen_where_there_are_some() -> None:
     whole = page()
     trial = replace(whole.table.trials[0], fidelity=Fidelity(1.0, 0.2, 0.5))
-    table = replace(whole.table, fidelity=Fidelity(30.0, 1.0, 0.0), trials=(trial,))
+    table = replace(whole.table, fidelity=Fidelity(30.0, 1.0, 0.0), trials=(trial,), mixtures=())
     assert replace(whole, table=table).verdict[0] == "bad"
     assert replace(whole, table=replace(table, key=replace(table.key, images=2))).verdict[0] == "good"
+    assert replace(whole, table=replace(table, mixtures=whole.table.mixtures)).verdict[0] == "good"  # of another model then
 
 
 def test_no_text_becomes_markup(tmp_path: Path) -> None:

@@ -73,6 +73,14 @@ def test_train_imports_with_torch() -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_help_on_a_command_imports_no_other_command() -> None:
+    program = "import sys\nfrom dlv3deploy.cli import app\n"
+    program += "try: app(['run', '--help'])\nexcept SystemExit: pass\nprint(*sys.modules)"
+    loaded = {name for name in python("-c", program).stdout.split() if name.startswith("dlv3deploy.commands.")}
+    modules = {"dlv3deploy.commands." + name.replace("-", "_") for name in COMMANDS}
+    assert loaded & modules == {"dlv3deploy.commands.run"}
+
+
 @pytest.mark.parametrize("command", ["", *COMMANDS])
 def test_help_takes_little_more_than_typers_own(command: str) -> None:
     """In CPU time, against the smallest program of two commands on this machine: processors and Typer's own weight differ.
@@ -96,9 +104,9 @@ def cpu_seconds(*arguments: str) -> float:
 
 
 def test_a_command_that_does_not_exist_is_bad_usage() -> None:
-    done = python("-m", "dlv3deploy", "frobnicate")
+    done = python("-m", "dlv3deploy", "evalute")
     assert done.returncode == 2
-    assert "frobnicate" in done.stderr
+    assert "evalute" in done.stderr and "Did you mean 'evaluate'?" in " ".join(done.stderr.split())
     assert "Traceback" not in done.stderr
 
 
