@@ -121,13 +121,14 @@ def _measure(parser: argparse.ArgumentParser, options: argparse.Namespace) -> in
 def _compared(case: Case, bits: int, floats: list[Mask], iterations: int) -> list[tuple[str, ...]]:
     """A row for each rounding; their errors are of one model's convolutions, so that these can be compared one by one."""
     network = Network.prepared(load_onnx(case.model), *case.size)
-    calibration = Calibration(network, Pictures(list_images(case.images), case.spec.input, "calibrating"))
+    pictures = Pictures(list_images(case.images), case.spec.input, "calibrating")
     watched: dict[str, Watched] = {}
     scores: dict[str, MaskScores] = {}
     float_scores = score_masks(floats, case.labels, floats, case.spec.classes)
     for name, rounding in roundings(iterations).items():
         say(f"{case.name}, {bits} bits: {name}")
         watched[name] = weights.learned_rounding = Watched(rounding)
+        calibration = Calibration(network, pictures)  # which keeps what it learned, so each rounding has one of its own
         quantisation = calibration.quantise(parse_method(METHOD, WeightGrid(bits)))
         with UnoptimisedEngine(quantisation.model().SerializeToString(), case.spec, name) as engine:
             scores[name] = score_masks(masks_of(engine, case.judged), case.labels, floats, case.spec.classes)

@@ -39,7 +39,18 @@ def test_a_report_and_its_page_lie_beside_the_table_and_are_made_once(folder: Pa
     assert f"which layers cost most, and what to do: {page.relative_to(folder)}" in done.stderr
     facts = json.loads(done.stdout)
     assert done.stdout.count("\n") == 1
-    assert set(facts) == {"model", "method", "images", "size", "fidelity", "kept_float", "trials", "costly", "advice"}
+    assert set(facts) == {
+        "model",
+        "method",
+        "images",
+        "size",
+        "fidelity",
+        "elsewhere",
+        "kept_float",
+        "trials",
+        "costly",
+        "advice",
+    }
     assert (facts["model"], facts["method"]) == ("artifacts/model.int8.onnx", "min-max")
     assert 0 < facts["fidelity"]["agreement"] <= 1
     assert [layer["name"] for layer in facts["costly"]] == [layer["name"] for layer in json.loads(report.read_text())["costly"]]
