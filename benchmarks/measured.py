@@ -7,6 +7,7 @@ file, run as a script with the standard library alone, starts the command, watch
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import signal
@@ -108,7 +109,7 @@ def _watch(seconds: float, memory_mb: int, command: Sequence[str]) -> dict[str, 
         "end": end or ("failed" if code else "done"),
         "code": code,
         "seconds": now - started,
-        "peak_mb": round(usage.ru_maxrss * MAXRSS_UNIT / MB),
+        "peak_mb": math.ceil(usage.ru_maxrss * MAXRSS_UNIT / MB),
         "interrupted": bool(interrupts),
     }
 
