@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from command_line import run as dlv3deploy
+from command_line import succeed
 from tiny_models import CLASSES, GraphWriter, tiny_spec, write_tiny
-from typer.testing import CliRunner, Result
 
-from dlv3deploy.cli import app
 from dlv3deploy.commands.models import open_model
 from dlv3deploy.core.engine import Batch, Outputs
 from dlv3deploy.core.foreign import Description
@@ -25,16 +25,6 @@ from dlv3deploy.engines.onnxruntime_engine import OnnxRuntimeEngine
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("cv2")
-
-
-def dlv3deploy(*arguments: object) -> Result:
-    return CliRunner().invoke(app, [str(a) for a in arguments])
-
-
-def succeed(*arguments: object) -> Result:
-    done = dlv3deploy(*arguments)
-    assert done.exit_code == 0, done.stderr
-    return done
 
 
 def refused(*arguments: object) -> str:
