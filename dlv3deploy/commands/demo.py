@@ -28,7 +28,7 @@ def demo(
     workspace: Annotated[Path, typer.Option("--workspace", "-w", help="Folder for everything that the demo makes.")] = Path(
         "artifacts/demo"
     ),
-    steps: Annotated[int, typer.Option(help="Training steps; 240 take two to four minutes on two cores.", min=20)] = 240,
+    steps: Annotated[int, typer.Option(help="Training steps; 240 take 1.5 to 4 minutes on two cores.", min=20)] = 240,
     seed: Annotated[int, typer.Option(help="Another seed draws other streets.", min=0)] = 0,
 ) -> None:
     """Generate road scenes, train, export, build FP32 and INT8 engines, label a video, evaluate, and write a page."""
