@@ -26,7 +26,7 @@ from dlv3deploy.calibration.trt_cache import header_version
 from dlv3deploy.calibration.weights import PER_CHANNEL, WeightGrid
 from dlv3deploy.core.errors import CheckFailed, UserError
 from dlv3deploy.core.files import sha256_of
-from dlv3deploy.core.graph import embed_spec, embedded_spec, load_onnx, save_onnx
+from dlv3deploy.core.graph import embed_spec, embedded_spec, graph_sha256, load_onnx, save_onnx
 from dlv3deploy.core.spec import InputSpec, ModelSpec
 from dlv3deploy.core.workspace import Workspace
 
@@ -114,7 +114,9 @@ def calibrate(
         quantisation = quantisation.keeping(mixture.keep)
     result, float_convs = quantisation.model(), quantisation.placement.kept_float
     tried = tuple(TriedMethod(str(trial.method), trial.fidelity, trial.seconds) for trial in trials)
-    table = CalibrationTable(key, quantisation.ranges, float_convs, str(method), judge(result), tried, mixture.points)
+    table = CalibrationTable(
+        key, quantisation.ranges, float_convs, str(method), judge(result), graph_sha256(result), tried, mixture.points
+    )
     _write(request, result, table, int8_path, table_path)
     write_implicit(quantisation, *implicit, request.trt_version)
     if report_path is not None:
@@ -192,7 +194,7 @@ def judged(images: Sequence[Path]) -> list[Path]:
 def _trials(network: Network, request: Request, keep: frozenset[str], said: Callable[[str], None]) -> list[Trial]:
     """Every fifth image judges what is calibrated on the others; with fewer than three all do both, and that is said."""
     few = spread(request.images, TRIAL_IMAGES * 5 // 4)
-    judges = few[2::5]
+    judges = few[FEWEST_TO_SPLIT - 1 :: 5]
     shown = [path for path in few if path not in judges]
     if not judges:
         some = f"{len(few)} image{'s' * (len(few) > 1)}"
@@ -240,7 +242,7 @@ def made_earlier(onnx: Path, spec: ModelSpec, int8_path: Path, table_path: Path)
         raise UserError(
             f"{table_path}, made for {found.preprocessing}",
             f"ranges hold for the pixels that they were found with, and this asks for {asked}",
-            "leave the model's description out, which the calibrated file has, or say all of it as it was: --mean, --std",
+            "leave --mean and --std out, which the calibrated file knows, or calibrate again with these",
         )
     return table
 

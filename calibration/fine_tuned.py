@@ -16,7 +16,7 @@ from dlv3deploy.calibration.report_file import remove_report
 from dlv3deploy.calibration.table import CalibrationTable
 from dlv3deploy.calibration.trt_cache import rewrite_cache
 from dlv3deploy.core.files import replacing, sha256_of
-from dlv3deploy.core.graph import embed_spec, load_onnx, save_onnx
+from dlv3deploy.core.graph import embed_spec, graph_sha256, load_onnx, save_onnx
 from dlv3deploy.core.spec import ModelSpec, TrainingFacts
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ def put_in_place(
         ranges=tuned_ranges(table.ranges, tuning.activation_steps),
         chosen=f"{table.chosen}, fine-tuned {tuning.steps} steps",
         fidelity=tuning.fidelity,
+        model_sha256=graph_sha256(tuning.model),
         trials=(),
     )
     parents = {"calibrated": sha256_of(int8_path), "calibration": key.digest()}

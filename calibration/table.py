@@ -48,14 +48,15 @@ class TriedMethod:
 
 @dataclass(frozen=True)
 class CalibrationTable:
-    """`chosen` is the method that made the model, `fidelity` how near it comes to the float model; `trials` are auto's,
-    `mixtures` those that a budget made it measure."""
+    """`chosen` is the method that made the model, `fidelity` how near it comes to the float model, `model_sha256` that of its
+    graph; `trials` are auto's, `mixtures` those that a budget made it measure."""
 
     key: CalibrationKey
     ranges: dict[str, Range]
     kept_float: tuple[str, ...]
     chosen: str
     fidelity: Fidelity
+    model_sha256: str
     trials: tuple[TriedMethod, ...] = ()
     mixtures: tuple[Point, ...] = ()
 
@@ -75,7 +76,7 @@ class CalibrationTable:
         ranges = {name: [r.low, r.high] for name, r in self.ranges.items()}
         facts = {"chosen": self.chosen, "fidelity": asdict(self.fidelity), "kept_float": list(self.kept_float)}
         found = {"trials": [asdict(trial) for trial in self.trials], "mixtures": [asdict(point) for point in self.mixtures]}
-        write_json(path, {**asdict(self.key), **facts, **found, "ranges": ranges})
+        write_json(path, {**asdict(self.key), "model_sha256": self.model_sha256, **facts, **found, "ranges": ranges})
 
     @classmethod
     def read(cls, path: Path) -> CalibrationTable:
@@ -95,7 +96,7 @@ class CalibrationTable:
             trials = tuple(TriedMethod(t["method"], _fidelity(t["fidelity"]), float(t["seconds"])) for t in data["trials"])
             points = tuple(Point(int(p["kept"]), float(p["int8_share"]), float(p["drop"])) for p in data["mixtures"])
             kept, chosen, fidelity = tuple(data["kept_float"]), str(data["chosen"]), _fidelity(data["fidelity"])
-            return cls(key, ranges, kept, chosen, fidelity, trials, points)
+            return cls(key, ranges, kept, chosen, fidelity, str(data["model_sha256"]), trials, points)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             remedy = f"make it again: {Workspace(path.parent).command('calibrate')}"
             raise UserError(str(path), f"is no calibration table ({error})", remedy) from error

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -16,7 +14,6 @@ from dlv3deploy.core.spec import ModelSpec
 from dlv3deploy.core.workspace import Workspace, by_building, manifest_path
 
 MANIFEST_FORMAT = 1
-DECIDING = ("onnx_sha256", "images_sha256", "resolution", "preprocessing", "chosen", "kept_float", "ranges")
 OWN_ONNX = "model.onnx"  # the workspace's own, which `build-engine` takes without being told
 
 
@@ -46,7 +43,7 @@ class Calibration:
     images: int
     images_sha256: str
     table: str  # path relative to the engine's folder, or absolute when it lies elsewhere
-    table_sha256: str  # of what decides the engine in it: `table_digest`
+    model_sha256: str  # of the INT8 graph, as the table has it
     resolution: tuple[int, int]
 
 
@@ -139,7 +136,7 @@ def check_fresh(engine: Path, manifest: Manifest, builder: Builder, target: Targ
     else:
         require(f"sha256 of {source.name}", manifest.onnx_sha256[:12], sha256_of(source)[:12])
     if manifest.calibration is not None and (table := engine.parent / manifest.calibration.table).is_file():
-        require(f"calibration in {table.name}", manifest.calibration.table_sha256[:12], table_digest(table)[:12])
+        require(f"model_sha256 in {table.name}", manifest.calibration.model_sha256[:12], _calibrated_model(table)[:12])
     require("builder", manifest.builder.name, builder.name)
     require(f"{builder.name} version", manifest.builder.version, builder.version)
     for name, found, here in (
@@ -151,14 +148,12 @@ def check_fresh(engine: Path, manifest: Manifest, builder: Builder, target: Targ
             require(name, found, here)
 
 
-def table_digest(table: Path) -> str:
-    """sha256 of what decides the INT8 model in a calibration table, and not how long methods took or which cache is beside it;
-    "damaged" where it cannot be read."""
+def _calibrated_model(table: Path) -> str:
+    """sha256 of the INT8 graph that a calibration table belongs to."""
     try:
-        facts: dict[str, Any] = dict(read_json(table))
-    except (UserError, TypeError, ValueError):
-        return "damaged"
-    return hashlib.sha256(json.dumps([facts.get(name) for name in DECIDING]).encode()).hexdigest()
+        return str(dict(read_json(table))["model_sha256"])
+    except (UserError, KeyError, TypeError, ValueError):
+        return "none"
 
 
 def relative_source(onnx: Path, engine: Path) -> str:

@@ -18,6 +18,7 @@ from dlv3deploy.commands.options import (
     StdOption,
     WorkspaceOption,
     describe,
+    numbers,
     parse_choice,
 )
 from dlv3deploy.core.workspace import DEFAULT_ROOT, Workspace
@@ -25,7 +26,6 @@ from dlv3deploy.core.workspace import DEFAULT_ROOT, Workspace
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-    from dlv3deploy.core.spec import ModelSpec, Triple
     from dlv3deploy.engines.build import EngineRequest, Precision
     from dlv3deploy.engines.manifest import Manifest
 
@@ -83,12 +83,14 @@ def build_engine(
     if model is None:
         check_export_is_current(place)
     precision, description = _precision(wanted, chosen), describe(classes, ignore_index, mean, std, output)
-    known = None
-    if precision == "int8" and images is None and calibration_images is None and description.is_empty:
-        known = described_earlier(graph, source, place.int8_onnx(source))
-    spec = sized(known or spec_of(graph, description, str(source)), size)
+    takes_earlier = precision == "int8" and images is None and calibration_images is None
+    known = described_earlier(graph, source, place.int8_onnx(source)) if takes_earlier else None
     if known is not None:
-        say(f"{source} as {place.int8_onnx(source)} describes it: {_pixels(known)}")
+        say(f"what the options do not say of {source} is as in {place.int8_onnx(source)}")
+        description = description.completed_by(known)
+        size = size or f"{known.input.height}x{known.input.width}"
+        mean, std = mean or numbers(known.input.mean), std or numbers(known.input.std)
+    spec = sized(spec_of(graph, description, str(source)), size)
     given = {
         "--backend": chosen,
         "--images": images,
@@ -97,8 +99,8 @@ def build_engine(
         "--to": to,
         "--classes": classes,
         "--ignore-index": ignore_index,
-        "--mean": mean if known is None else _numbers(known.input.mean),
-        "--std": std if known is None else _numbers(known.input.std),
+        "--mean": mean,
+        "--std": std,
         "--output": output,
     }
     command = _command(place, model, precision, given, target or [])
@@ -131,15 +133,6 @@ def _require_onnx_name(source: Path, place: Workspace) -> None:
         raise UserError(str(source), "is an engine already", "give the ONNX file that it was built from")
 
 
-def _numbers(values: Triple) -> str:
-    return ",".join(f"{value:g}" for value in values)
-
-
-def _pixels(spec: ModelSpec) -> str:
-    given, classes = spec.input, spec.classes
-    return f"{given.height}×{given.width}, mean {_numbers(given.mean)}, std {_numbers(given.std)}, {len(classes)} classes"
-
-
 def _require_float(graph: ModelProto, source: Path) -> None:
     from dlv3deploy.core.errors import UserError
 
@@ -165,7 +158,7 @@ def _calibrated(
     from dlv3deploy.commands.calibrate import report
     from dlv3deploy.commands.calibration_images import CALIBRATION_IMAGES, calibration_pictures
     from dlv3deploy.core.progress import say
-    from dlv3deploy.engines.manifest import Calibration, relative_source, table_digest
+    from dlv3deploy.engines.manifest import Calibration, relative_source
 
     source, spec = request.source, request.spec
     int8_onnx, table_path = place.int8_onnx(source), place.calibration(source)
@@ -178,7 +171,7 @@ def _calibrated(
     else:
         say(f"using {int8_onnx}: {table.key.images} images, {table.chosen}")
     key, beside = table.key, relative_source(table_path, engine)
-    facts = Calibration(table.chosen, key.images, key.images_sha256, beside, table_digest(table_path), key.resolution)
+    facts = Calibration(table.chosen, key.images, key.images_sha256, beside, table.model_sha256, key.resolution)
     return replace(request, onnx=int8_onnx, calibration=facts)
 
 

@@ -97,6 +97,11 @@ def parse_pair(text: str, option: str) -> tuple[float, float]:
     return low, high
 
 
+def numbers(values: Iterable[float]) -> str:
+    """As options take them, `127.5,127.5,127.5`."""
+    return ",".join(f"{value:g}" for value in values)
+
+
 def parse_triple(text: str | None, option: str) -> Triple | None:
     from dlv3deploy.core.errors import UserError
     from dlv3deploy.core.spec import triple
@@ -108,7 +113,7 @@ def parse_triple(text: str | None, option: str) -> Triple | None:
     except ValueError:
         raise UserError(f"{option} {text!r}", "is not three numbers", "write it as 123.7,116.3,103.5 (0 to 255)") from None
     if any(0 < abs(value) < 1 for value in values):
-        in_pixels = ",".join(f"{255 * value:g}" for value in values)
+        in_pixels = numbers(255 * value for value in values)
         raise UserError(f"{option} {text}", "is in units of 0 to 1, pixels are 0 to 255 here", f"write {option} {in_pixels}")
     return values
 

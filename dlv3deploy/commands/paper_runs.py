@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dlv3deploy.commands.options import numbers
 from dlv3deploy.core.paper.recipe import Inference, Recipe, Stage, training_name
 from dlv3deploy.core.workspace import Workspace
 
@@ -114,8 +115,7 @@ def run_recipe(recipe: Recipe, place: Workspace, sources: Sources, machine: Mach
 
 def masks_command(checkpoint: Path, inference: Inference, place: Workspace) -> str:
     """What makes masks of a folder of pictures as `inference` says, at the output stride that the checkpoint was trained at."""
-    scales = ",".join(f"{scale:g}" for scale in inference.scales)
-    strategy = ("--scales", scales, *(("--flip",) if inference.flip else ()))
+    strategy = ("--scales", numbers(inference.scales), *(("--flip",) if inference.flip else ()))
     return place.command("run", checkpoint, "--source", "TEST_IMAGES", "--sink", "MASKS/", *strategy)
 
 

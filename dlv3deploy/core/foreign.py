@@ -31,6 +31,17 @@ class Description:
     def is_empty(self) -> bool:
         return self == Description()
 
+    def completed_by(self, spec: ModelSpec) -> Description:
+        """With what `spec` says where the options are silent."""
+        given = spec.input
+        return Description(
+            self.classes or spec.classes,
+            self.ignore_index,
+            self.mean or given.mean,
+            self.std or given.std,
+            self.output or spec.output.kind,
+        )
+
 
 def spec_of(model: ModelProto, description: Description, where: str) -> ModelSpec:
     """The spec in the file, or one made from `description` and the graph's shapes; what was assumed is said on stderr.

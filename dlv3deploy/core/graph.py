@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -67,6 +68,11 @@ def save_onnx(path: Path, model: ModelProto) -> None:
     except onnx.checker.ValidationError as error:
         raise CheckFailed(f"{path}: the graph made for it is not valid, nothing was written ({str(error).strip()})") from error
     write_bytes(path, model.SerializeToString())
+
+
+def graph_sha256(model: ModelProto) -> str:
+    """Of what the model computes, whatever is told about it beside the graph."""
+    return hashlib.sha256(model.graph.SerializeToString(deterministic=True)).hexdigest()
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ TABLE = CalibrationTable(
     ("pooled",),
     "mse+equalise",
     Fidelity(31.25, 0.995, 0.001),
+    "c" * 64,
     (TriedMethod("min-max", Fidelity(20.5, 0.9, 0.25), 1.5),),
     (Point(1, 0.75, 0.0125),),
 )

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from command_line import run as dlv3deploy
+from command_line import succeed
 from tiny_models import tiny_deeplab, write_tiny
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
-from dlv3deploy.cli import app
 from dlv3deploy.engines.manifest import Manifest
 
 pytest.importorskip("onnxruntime")
@@ -18,16 +19,6 @@ cv2 = pytest.importorskip("cv2")
 
 GREY = (127.5, 127.5, 127.5)
 DESCRIBED = ("--mean", "127.5,127.5,127.5", "--std", "127.5,127.5,127.5")
-
-
-def dlv3deploy(*words: object) -> Result:
-    return CliRunner().invoke(app, [str(word) for word in words])
-
-
-def succeed(*words: object) -> Result:
-    done = dlv3deploy(*words)
-    assert done.exit_code == 0, done.stderr
-    return done
 
 
 @pytest.fixture
@@ -56,16 +47,22 @@ def build(model: Path, work: Path, *options: object) -> Result:
 
 def test_what_was_said_of_a_foreign_model_need_not_be_said_again(foreign: tuple[Path, Path]) -> None:
     done = build(*foreign)
-    assert done.exit_code == 0 and "assumed" not in done.stderr, done.stderr
-    assert "describes it: 64×96, mean 127.5,127.5,127.5" in done.stderr
+    assert done.exit_code == 0 and "assumed: nothing" in done.stderr, done.stderr
     spec = Manifest.read(foreign[1] / "other.int8.cpu.engine").spec
     assert spec.input.mean == spec.input.std == GREY
     assert "--mean 127.5,127.5,127.5" in Manifest.read(foreign[1] / "other.int8.cpu.engine").command
 
 
+def test_a_part_of_the_description_may_be_said_anew(foreign: tuple[Path, Path]) -> None:
+    done = build(*foreign, "--ignore-index", 100)
+    assert done.exit_code == 0, done.stderr
+    spec = Manifest.read(foreign[1] / "other.int8.cpu.engine").spec
+    assert spec.classes.ignore_index == 100 and spec.input.mean == GREY
+
+
 def test_another_scale_of_pixels_than_the_calibrations_is_refused(foreign: tuple[Path, Path]) -> None:
     done = build(*foreign, "--mean", "0,0,0", "--std", "255,255,255")
-    assert done.exit_code == 1 and "leave the model's description out" in done.stderr
+    assert done.exit_code == 1 and "leave --mean and --std out" in done.stderr
     assert "(127.5, 127.5, 127.5)" in done.stderr and "(255.0, 255.0, 255.0)" in done.stderr
     assert not list(foreign[1].glob("*.engine"))
     assert build(*foreign, *DESCRIBED).exit_code == 0
@@ -101,5 +98,5 @@ def test_an_engine_of_an_older_calibration_is_refused(tmp_path: Path, images: Pa
         succeed("run", model, *run[2:])
     succeed(*again, "mse")
     done = dlv3deploy(*run)
-    assert done.exit_code == 3 and "calibration in calibration.json" in done.stderr and "build-engine" in done.stderr
+    assert done.exit_code == 3 and "model_sha256 in calibration.json" in done.stderr and "build-engine" in done.stderr
     assert dlv3deploy("run", elsewhere, *run[2:]).exit_code == 3

@@ -67,7 +67,7 @@ def page(prefix: str = "", **changes: object) -> CalibrationPage:
     )
     kept = (f"{prefix}pool",)
     table = CalibrationTable(
-        key, {"x": Range(0, 1)}, kept, f"{prefix}mse", Fidelity(18.0, 0.98, 0.01), trials, (Point(1, 0.9, 0.01),)
+        key, {"x": Range(0, 1)}, kept, f"{prefix}mse", Fidelity(18.0, 0.98, 0.01), "c" * 64, trials, (Point(1, 0.9, 0.01),)
     )
     return replace(CalibrationPage(f"{prefix}model.onnx", table, report), **changes)
 
