@@ -59,7 +59,8 @@ def prepare(plan: TrainingPlan, folder: RunFolder, resume: bool) -> Run:
     weights = class_weights(report, "median-frequency") if plan.loss.class_weights else None
     on_device = None if weights is None else torch.from_numpy(weights).to(fabric.device)
     loss = SegmentationLoss(plan.loss, plan.classes.ignore_index, on_device, plan.coordinates)
-    return Run(plan, folder, fabric, model, trained, average, loss, optimiser, train_set, val_set, progress, rows)
+    statistics = batch_norm.RunningStatistics(model, plan.compiled)
+    return Run(plan, folder, fabric, model, trained, average, statistics, loss, optimiser, train_set, val_set, progress, rows)
 
 
 def _beginning(plan: TrainingPlan, state: SavedState | None, folder: RunFolder) -> str:
@@ -92,6 +93,7 @@ def _network(plan: TrainingPlan, state: SavedState | None, folder: RunFolder) ->
         load_backbone_weights(plan.backbone_weights, model)
     elif plan.start_from:
         load_start(plan.start_from, model, plan.classes)
+    batch_norm.count_what_was_seen(model)
     if plan.batch_norm_momentum is not None:
         batch_norm.set_momentum(model, plan.batch_norm_momentum)
     if plan.frozen_batch_norm:

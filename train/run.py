@@ -12,6 +12,7 @@ from torch.optim.swa_utils import AveragedModel
 from dlv3deploy.core.datasets import Dataset
 from dlv3deploy.core.metrics import SegmentationScores
 from dlv3deploy.core.spec import ModelSpec, OutputSpec, TrainingFacts
+from dlv3deploy.train.batch_norm import RunningStatistics
 from dlv3deploy.train.loss import SegmentationLoss
 from dlv3deploy.train.network.deeplabv3 import DeepLabV3
 from dlv3deploy.train.plan import TrainingPlan
@@ -28,6 +29,7 @@ class Run:
     model: DeepLabV3
     trained: torch.nn.Module
     average: AveragedModel | None
+    statistics: RunningStatistics
     loss: SegmentationLoss
     optimiser: torch.optim.Optimizer
     train_set: Dataset

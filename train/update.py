@@ -33,7 +33,8 @@ def update(run: Run, step: int, parts: Sequence[Pair]) -> float:
     total = torch.zeros((), device=fabric.device)
     for number, (images, labels) in enumerate(parts):
         _seed_dropout(run, step, number)
-        with fabric.no_backward_sync(run.trained, enabled=number + 1 < len(parts)):
+        more_follow = number + 1 < len(parts)
+        with fabric.no_backward_sync(run.trained, enabled=more_follow), run.statistics.count_batch():
             loss = _loss(run, images, labels, labelled)
             fabric.backward(loss * fabric.world_size)  # DDP takes the mean over processes
         total += loss.detach()

@@ -16,7 +16,7 @@ Weights = dict[str, Tensor]
 
 SPLIT_FEATURES = re.compile(r"^backbone\.(?:low|high)_level_features\.")
 CLASSIFICATION = re.compile(r"^(?:fc|classifier)\.|^features\.18\.")  # what follows the features in a classification model
-COUNTER = "num_batches_tracked"  # which old files lack, and only training with a momentum of None reads
+COUNTER = "num_batches_tracked"  # of batch norm, which old files lack
 
 
 def is_segmentation(weights: Mapping[str, Tensor]) -> bool:
