@@ -149,7 +149,8 @@ def open_case(request: Request, folder: Path, count: int, every: int, size: tupl
             "images": images_hash(chosen),
             "judged": images_hash([path for sample in samples for path in (sample.image, sample.label)]),
         },
-        f"{_as_twin(request.twin)}{spec.input.height}×{spec.input.width}; calibrated on {len(chosen)} of {len(found)} images"
+        f"{_as_trained(spec)}{_as_twin(request.twin)}{spec.input.height}×{spec.input.width}; "
+        f"calibrated on {len(chosen)} of {len(found)} images"
         f"{part[request.calibrate]}; judged on {len(samples)} images{part[request.judge]}"
         f"{f', one in {every}' if every > 1 else ''}",
         request.is_hard,
@@ -185,6 +186,13 @@ def _model(request: Request, folder: Path, size: tuple[int, int] | None) -> tupl
         embed_spec(fixed, spec)
     save_onnx(path, fixed)
     return path, spec
+
+
+def _as_trained(spec: ModelSpec) -> str:
+    if spec.architecture is None:
+        return ""
+    steps = f", {spec.training.steps} steps of training" if spec.training else ""
+    return f"{spec.architecture}{steps}; "
 
 
 def _as_twin(twin: Twin | None) -> str:

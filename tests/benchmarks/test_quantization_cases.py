@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 import tiny_datasets as tiny
 from quantization_cases import Request, built_in, open_case, parse_request
-from tiny_models import CLASSES, HEIGHT, WIDTH, write_tiny
+from tiny_models import CLASSES, HEIGHT, WIDTH, tiny_spec, write_tiny
 
 from dlv3deploy.core.errors import UserError
-from dlv3deploy.core.graph import embedded_spec, load_onnx, ports
+from dlv3deploy.core.graph import embed_spec, embedded_spec, load_onnx, ports, save_onnx
 from dlv3deploy.core.images import list_images
+from dlv3deploy.core.spec import Architecture, TrainingFacts
 
 pytest.importorskip("cv2")
 pytest.importorskip("onnxruntime")
@@ -84,6 +85,15 @@ def test_halves_keep_what_calibrates_apart_from_what_judges(tmp_path: Path, data
     assert [link.resolve().stem for link in list_images(case.images)] == list("13579")
     assert [each.image.stem for each in case.judged] == list("02468")
     assert case.about.endswith("calibrated on 5 of 5 images, taken 1::2; judged on 5 images, taken 0::2")
+
+
+def test_a_model_of_our_own_training_says_what_it_is(tmp_path: Path, data: Path) -> None:
+    path = write_tiny(tmp_path / "tiny.onnx")
+    model, network = load_onnx(path), Architecture("mobilenet_v2", 16, (6, 12), 8)
+    embed_spec(model, replace(tiny_spec(), architecture=network, training=TrainingFacts("scenes", 600)))
+    save_onnx(path, model)
+    case = open_case(request(path, data), tmp_path / "space", 3, 4, None)
+    assert case.about.startswith(f"{network}, 600 steps of training; {HEIGHT}×{WIDTH}; calibrated on")
 
 
 def test_the_model_is_a_copy_which_is_mended_when_something_changed_it(tmp_path: Path, data: Path) -> None:
