@@ -33,8 +33,8 @@ from dlv3deploy.core.workspace import Workspace
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-RECIPE = "recipe 7"  # the number grows when a method gives another model than before
-TRIAL_IMAGES = 20  # that `auto` tries methods on, beside 5 that it judges them on
+RECIPE = "recipe 8"  # the number grows when a method gives another model than before
+TRIAL_IMAGES = 20  # that `auto` tries methods on, beside 10 that it judges them on
 JUDGED_IMAGES = 8  # that a finished model is compared with the float model on
 Referee = Callable[["ModelProto"], Callable[["ModelProto"], float]]  # from the float model to the mIoU that another form loses
 
@@ -192,9 +192,9 @@ def judged(images: Sequence[Path]) -> list[Path]:
 
 
 def _trials(network: Network, request: Request, keep: frozenset[str], said: Callable[[str], None]) -> list[Trial]:
-    """Every fifth image judges what is calibrated on the others; with fewer than three all do both, and that is said."""
-    few = spread(request.images, TRIAL_IMAGES * 5 // 4)
-    judges = few[FEWEST_TO_SPLIT - 1 :: 5]
+    """Every third image judges what is calibrated on the others; with fewer than three all do both, and that is said."""
+    few = spread(request.images, TRIAL_IMAGES * 3 // 2)
+    judges = few[FEWEST_TO_SPLIT - 1 :: 3]
     shown = [path for path in few if path not in judges]
     if not judges:
         some = f"{len(few)} image{'s' * (len(few) > 1)}"

@@ -20,17 +20,20 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
 PERFECT_DB = 200.0  # what a comparison without any error counts as
+NEGLIGIBLE = 1e-5  # divergence of one image, below which methods are hardly told apart
 
 
 @dataclass(frozen=True)
 class Fidelity:
     """`snr_db` is the power of the float scores over that of the difference, in decibels, each position's mean over classes
-    taken out (it decides nothing); `agreement` the share of score positions, 0 to 1, with the same best class; `divergence` the
-    mean over positions of KL(softmax of the float scores ‖ softmax of the others), in nats. Masks have the share of wrong
-    positions for a divergence, outputs without classes their mean squared error.
+    taken out (it decides nothing); `agreement` the share of score positions, 0 to 1, with the same best class; `divergence` of
+    an image its mean over positions of KL(softmax of the float scores ‖ softmax of the others), in nats, and of several the
+    geometric mean. Masks diverge by the share of wrong positions, outputs without classes by the error's share of power.
 
     Methods are compared by their divergence. A ratio of powers counts an error alike where one class is far ahead, and it
-    changes nothing, and where two are close; agreement counts the few positions that have tipped over.
+    changes nothing, and where two are close; agreement counts the few positions that have tipped over. Methods differ by
+    factors, and so do images: an arithmetic mean is that of the image or two that diverge most, and which those are is chance.
+    With 4-bit weights on VOC, five images chose the worse of two methods in 16 of 100 draws by it, in 3 by the geometric one.
     """
 
     snr_db: float
@@ -49,53 +52,58 @@ class ScoreError:
     """
 
     def __init__(self) -> None:
-        self.signal = self.noise = self.divergence = 0.0
+        self.signal = self.noise = 0.0
         self.same = self.positions = 0
+        self.divergences = list[float]()  # of each image
 
     def collect(self, wanted: NDArray[Any], found: NDArray[Any]) -> None:
         for whose, scores in (("float", wanted), ("INT8", found)):
             if not np.isfinite(scores).all():
                 raise CheckFailed(f"the {whose} model returned scores that are not finite")
-        if wanted.dtype.kind == "f":
-            self._collect_scores(wanted.astype(np.float64), found.astype(np.float64))
-            return
-        wrong = int(np.count_nonzero(wanted != found))
-        self.signal += wanted.size
-        self.noise += wrong
-        self.divergence += wrong
-        self.same += wanted.size - wrong
-        self.positions += wanted.size
+        for one, other in zip(wanted, found, strict=True):
+            if wanted.dtype.kind == "f":
+                self._collect_scores(one.astype(np.float64), other.astype(np.float64), has_classes=wanted.ndim == 4)
+            else:
+                wrong = int(np.count_nonzero(one != other))
+                self._add(one.size, wrong, one.size - wrong, one.size, wrong / one.size)
 
-    def _collect_scores(self, wanted: NDArray[np.float64], found: NDArray[np.float64]) -> None:
-        if wanted.ndim == 4 and wanted.shape[1] > 1:
-            classes = wanted.argmax(axis=1), found.argmax(axis=1)
-            wanted = wanted - wanted.mean(axis=1, keepdims=True)
-            found = found - found.mean(axis=1, keepdims=True)
-            self.divergence += _divergences(wanted, found)
+    def _collect_scores(self, wanted: NDArray[np.float64], found: NDArray[np.float64], has_classes: bool) -> None:
+        """Of one image, C×h×w."""
+        if has_classes and len(wanted) > 1:
+            same = wanted.argmax(axis=0) == found.argmax(axis=0)
+            wanted = wanted - wanted.mean(axis=0, keepdims=True)
+            found = found - found.mean(axis=0, keepdims=True)
         else:
-            classes = np.rint(wanted), np.rint(found)
-            self.divergence += float(np.square(wanted - found).sum())
-        self.signal += float(np.square(wanted).sum())
-        self.noise += float(np.square(wanted - found).sum())
-        self.same += int(np.count_nonzero(classes[0] == classes[1]))
-        self.positions += classes[0].size
+            same = np.rint(wanted) == np.rint(found)
+            has_classes = False
+        signal, noise = float(np.square(wanted).sum()), float(np.square(wanted - found).sum())
+        divergence = _divergence(wanted, found) if has_classes else noise / signal if signal > 0 else float(noise > 0)
+        self._add(signal, noise, int(same.sum()), same.size, divergence)
+
+    def _add(self, signal: float, noise: float, same: int, positions: int, divergence: float) -> None:
+        self.signal += signal
+        self.noise += noise
+        self.same += same
+        self.positions += positions
+        self.divergences.append(divergence)
 
     def compute(self) -> Fidelity:
         if not self.positions:
             raise ValueError("nothing was compared")
-        return Fidelity(decibels(self.signal, self.noise), self.same / self.positions, self.divergence / self.positions)
+        divergence = math.exp(np.log(np.array(self.divergences) + NEGLIGIBLE).mean()) - NEGLIGIBLE
+        return Fidelity(decibels(self.signal, self.noise), self.same / self.positions, max(0.0, divergence))
 
 
-def _divergences(wanted: NDArray[Any], found: NDArray[Any]) -> float:
-    """Σ over positions of KL(softmax wanted ‖ softmax found), scores N×C×h×w, in nats."""
+def _divergence(wanted: NDArray[Any], found: NDArray[Any]) -> float:
+    """Mean over positions of KL(softmax wanted ‖ softmax found), scores C×h×w, in nats."""
     log_p, log_q = _log_softmax(wanted), _log_softmax(found)
-    total = float((np.exp(log_p) * (log_p - log_q)).sum(axis=1).sum(dtype=np.float64))
-    return max(0.0, total)  # of nearly equal scores rounding alone is left
+    mean = float((np.exp(log_p) * (log_p - log_q)).sum(axis=0).mean(dtype=np.float64))
+    return max(0.0, mean)  # of nearly equal scores rounding alone is left
 
 
 def _log_softmax(scores: NDArray[Any]) -> NDArray[np.float32]:
-    shifted = (scores - scores.max(axis=1, keepdims=True)).astype(np.float32)
-    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))
+    shifted = (scores - scores.max(axis=0, keepdims=True)).astype(np.float32)
+    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=0, keepdims=True)))
 
 
 def decibels(signal: float, noise: float) -> float:

@@ -14,7 +14,7 @@ from dlv3deploy.core.errors import UserError
 from dlv3deploy.core.files import read_json, write_json
 from dlv3deploy.core.workspace import Workspace
 
-FEWEST_TO_SPLIT = 3  # images, of which every fifth from the third one on judges the others
+FEWEST_TO_SPLIT = 3  # images, of which every third judges the others
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_models import HEIGHT, WIDTH, tiny_deeplab
 
-from dlv3deploy.calibration.fidelity import PERFECT_DB, Fidelity, Judge, ScoreError, decibels
+from dlv3deploy.calibration.fidelity import NEGLIGIBLE, PERFECT_DB, Fidelity, Judge, ScoreError, decibels
 from dlv3deploy.core.errors import CheckFailed
 from dlv3deploy.core.graph import fix_input
 
@@ -30,18 +30,19 @@ def scores(seed: int = 0, images: int = 2) -> np.ndarray:
 def test_the_ratio_is_that_of_loops_over_centred_scores(seed: int, size: float) -> None:
     wanted = scores(seed)
     found = (wanted + size * scores(seed + 1)).astype(np.float32)
-    signal = error = same = divergence = 0.0
+    signal = error = same = 0.0
+    divergences = [0.0, 0.0]
     for n, y, x in np.ndindex(2, 5, 6):
         one, two = wanted[n, :, y, x].astype(float), found[n, :, y, x].astype(float)
         signal += sum((value - one.mean()) ** 2 for value in one)
         error += sum((a - one.mean() - b + two.mean()) ** 2 for a, b in zip(one, two, strict=True))
         same += one.argmax() == two.argmax()
         p, q = (np.exp(side) / np.exp(side).sum() for side in (one, two))
-        divergence += (p * np.log(p / q)).sum()
+        divergences[n] += (p * np.log(p / q)).sum() / 30
     result = compared((wanted, found))
     assert result.snr_db == pytest.approx(10 * np.log10(signal / error), abs=1e-4)
     assert result.agreement == pytest.approx(same / 60)
-    assert result.divergence == pytest.approx(divergence / 60, rel=1e-4, abs=1e-7)
+    assert result.divergence == pytest.approx((divergences[0] * divergences[1]) ** 0.5, rel=1e-4, abs=2 * NEGLIGIBLE)
 
 
 def test_an_error_where_one_class_is_far_ahead_diverges_less_than_the_same_where_two_are_close() -> None:
@@ -56,9 +57,26 @@ def test_scores_beyond_what_exp_can_hold_have_a_divergence() -> None:
     assert compared((wanted, -wanted)).divergence == pytest.approx(4000)
 
 
-def test_an_output_without_classes_diverges_by_its_squared_error() -> None:
-    wanted = scores()[:, :1]
-    assert compared((wanted, wanted + np.float32(0.5))).divergence == pytest.approx(0.25)
+def test_an_output_without_classes_diverges_by_the_share_of_its_error() -> None:
+    wanted = np.array([[[[1.0, -1.0]]], [[[2.0, 2.0]]]], np.float32)  # powers of 1 and 4
+    found = compared((wanted, wanted + np.float32(0.5)))
+    assert found.divergence == pytest.approx((0.25 * 0.0625) ** 0.5, rel=1e-3)
+    nothing = np.zeros((1, 1, 2, 2), np.float32)
+    assert compared((nothing, nothing)).divergence == 0
+    assert compared((nothing, nothing + 1)).divergence == pytest.approx(1)
+
+
+def test_one_image_on_which_all_tips_over_does_not_outweigh_the_others() -> None:
+    """Nine images say that the first method is better by 4, the tenth that the second is by 50."""
+    wanted = np.array([1.0, 0.0], np.float32).reshape(1, 2, 1, 1)
+
+    def with_errors(usual: float, last: float) -> Fidelity:
+        errors = [usual] * 9 + [last]
+        return compared(*((wanted, wanted + np.array([-e, e], np.float32).reshape(1, 2, 1, 1)) for e in errors))
+
+    first, second = with_errors(0.05, 1.4), with_errors(0.1, 0.2)
+    assert first.divergence < 0.5 * second.divergence
+    assert first.snr_db < second.snr_db
 
 
 def test_noise_of_a_tenth_is_twenty_decibels() -> None:
@@ -82,6 +100,7 @@ def test_images_count_by_their_size_however_they_are_grouped() -> None:
     together, apart = compared((wanted, found)), compared((wanted[:1], found[:1]), (wanted[1:], found[1:]))
     assert apart.snr_db == pytest.approx(together.snr_db)
     assert apart.agreement == together.agreement
+    assert apart.divergence == pytest.approx(together.divergence)
 
 
 @pytest.mark.parametrize("kind", [np.uint8, np.int32, np.int64])
