@@ -17,8 +17,8 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def points(share: float) -> str:
-    """Hundredths, with a minus sign that lines up."""
-    return f"{100 * share:.2f}".replace("-", "−")
+    """Hundredths, with a minus sign that lines up, and none before a zero."""
+    return f"{round(100 * share, 2) + 0.0:.2f}".replace("-", "−")
 
 
 def percent(share: float) -> str:
