@@ -33,7 +33,6 @@ class Fidelity:
     Methods are compared by their divergence. A ratio of powers counts an error alike where one class is far ahead, and it
     changes nothing, and where two are close; agreement counts the few positions that have tipped over. Methods differ by
     factors, and so do images: an arithmetic mean is that of the image or two that diverge most, and which those are is chance.
-    With 4-bit weights on VOC, five images chose the worse of two methods in 16 of 100 draws by it, in 3 by the geometric one.
     """
 
     snr_db: float
@@ -62,23 +61,23 @@ class ScoreError:
                 raise CheckFailed(f"the {whose} model returned scores that are not finite")
         for one, other in zip(wanted, found, strict=True):
             if wanted.dtype.kind == "f":
-                self._collect_scores(one.astype(np.float64), other.astype(np.float64), has_classes=wanted.ndim == 4)
+                self._collect_scores(one.astype(np.float64), other.astype(np.float64))
             else:
                 wrong = int(np.count_nonzero(one != other))
                 self._add(one.size, wrong, one.size - wrong, one.size, wrong / one.size)
 
-    def _collect_scores(self, wanted: NDArray[np.float64], found: NDArray[np.float64], has_classes: bool) -> None:
+    def _collect_scores(self, wanted: NDArray[np.float64], found: NDArray[np.float64]) -> None:
         """Of one image, C×h×w."""
-        if has_classes and len(wanted) > 1:
+        has_classes = wanted.ndim == 3 and len(wanted) > 1
+        if has_classes:
             same = wanted.argmax(axis=0) == found.argmax(axis=0)
             wanted = wanted - wanted.mean(axis=0, keepdims=True)
             found = found - found.mean(axis=0, keepdims=True)
         else:
             same = np.rint(wanted) == np.rint(found)
-            has_classes = False
         signal, noise = float(np.square(wanted).sum()), float(np.square(wanted - found).sum())
-        divergence = _divergence(wanted, found) if has_classes else noise / signal if signal > 0 else float(noise > 0)
-        self._add(signal, noise, int(same.sum()), same.size, divergence)
+        share = noise / signal if signal > 0 else float(noise > 0)
+        self._add(signal, noise, int(same.sum()), same.size, _divergence(wanted, found) if has_classes else share)
 
     def _add(self, signal: float, noise: float, same: int, positions: int, divergence: float) -> None:
         self.signal += signal

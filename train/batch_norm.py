@@ -54,6 +54,7 @@ class RunningStatistics:
     def __init__(self, network: nn.Module, compiled: bool = False) -> None:
         """`network`: with the weights and counters that its next step begins with."""
         self.momentum = {norm: norm.momentum for norm in norms(network) if norm.momentum}
+        # Counted here as well: reading a counter before every pass would wait for the GPU.
         self.seen = {norm: int(norm.num_batches_tracked or 0) for norm in self.momentum}
         self.compiled = compiled
 
