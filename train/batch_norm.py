@@ -44,11 +44,13 @@ def count_what_was_seen(network: nn.Module) -> None:
 
 
 class RunningStatistics:
-    """The statistics of a network in training, which begin as the plain mean of the batches that they have seen.
+    """The statistics of a network in training, which begin as the plain mean of what they were and of the batches seen.
 
     A new batch norm holds mean 0 and variance 1, and of those (1 − m)ⁿ is left after n batches of momentum m. Of MobileNetV3's
     0.01 that is a twentieth after 300 batches, as much as the whole variance of some of its channels: masks are noise until
-    then. So the n-th batch counts 1/n for as long as that is more than m, and nothing of the beginning is left.
+    then. So the n-th batch counts 1/(n + 1) for as long as that is more than m; a thousandth is left of the beginning then.
+    What was there counts as one batch, and not as none: while weights still move far in a step, the variance of a single
+    batch is nothing to divide the next one by, and a hundred layers that each divide by too little end at infinity.
     """
 
     def __init__(self, network: nn.Module, compiled: bool = False) -> None:
@@ -65,6 +67,6 @@ class RunningStatistics:
         """
         for norm, momentum in self.momentum.items():
             self.seen[norm] += 1
-            norm.momentum = max(momentum, 1 / self.seen[norm])
+            norm.momentum = max(momentum, 1 / (self.seen[norm] + 1))
         settled = all(norm.momentum == momentum for norm, momentum in self.momentum.items())
         return nullcontext() if settled or not self.compiled else torch.compiler.set_stance("force_eager")
