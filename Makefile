@@ -3,10 +3,12 @@
 #   PYTHON=python3.12     another interpreter, 3.10 to 3.13
 #   PIP_ARGS=…            further arguments for pip, such as the index of PyTorch's CPU builds, which spares a large download
 #   EXTRAS=onnxruntime,dev  fewer capabilities: tests of what is missing are skipped
+#   JOBS=4                how many processes run the tests; each needs about a core and 2 GB
 
 PYTHON ?= python3
 PIP_ARGS ?=
 EXTRAS ?= train,onnxruntime,tensorrt-rtx,dev
+JOBS ?= 2
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -18,7 +20,7 @@ demo: $(READY)
 	$(BIN)/dlv3deploy demo
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, interpolate
 
+from dlv3deploy.train.batch_norm import MANY
 from dlv3deploy.train.network.deeplabv3 import DeepLabV3
 from dlv3deploy.train.plan import TrainingPlan
 from dlv3deploy.train.precision import precision_for
@@ -40,6 +41,7 @@ class OurLoop:
     def __init__(self, plan: TrainingPlan, folder: Path) -> None:
         with redirect_stderr(StringIO()):  # what the pictures hold is beside the point
             self.run = prepare(plan, RunFolder(folder), resume=False)
+        self.run.statistics.seen = dict.fromkeys(self.run.statistics.seen, MANY)  # as for most of a run, not at its beginning
         compiled = "torch.compile" if plan.compiled else "not compiled"
         self.what = f"{precision_for(plan.precision)}, channels last, {compiled}, {plan.optimiser}"
         self.step = 0

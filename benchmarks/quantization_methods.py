@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Literal
 
+from dlv3deploy.calibration.method import STEPS
 from dlv3deploy.core.errors import UserError
 
 Maker = Literal["float", "ort", "modelopt", "ours"]
-STEPS = ("valid-taps", "equalise", "clips", "bias", "rounding", "sequential")
 ABLATION = ("min-max", *accumulate(("mse", *STEPS), lambda method, step: f"{method}+{step}"))
 EVERYTHING = ABLATION[-1]
 

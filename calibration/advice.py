@@ -83,7 +83,7 @@ def _causes(layer: LayerFacts, tensor: TensorFacts, method: Method) -> Iterator[
             yield Advice(cause, "give every output channel a step of its own: --weights per-channel")
         if method.grid.bits < PER_CHANNEL.bits:
             yield Advice(cause, "give the weights more bits: --weight-bits")
-        yield _changed(method, cause, rounding=True)
+        yield _changed(method, cause, bias=True, rounding=True)
     rings = layer.alone.rings
     if rings and rings[0].snr_db < rings[-1].snr_db - CLEARLY_DB:
         behind, taps = rings[-1].snr_db - rings[0].snr_db, rings[0].valid_taps

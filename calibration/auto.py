@@ -1,10 +1,10 @@
 """`auto`: the method whose scores on images that it was not calibrated on are nearest to the float network's.
 
 Cheap methods first, all of them from the same few statistics: every observer, on the network as it is and equalised. The best
-of them goes on with layers rounded one after another, which nearly always wins; where it does not, bias correction and learned
-rounding are each kept only when they help. Equalisation through ReLU6, which adds operations to the graph, is tried only where
-weights are coarse: fewer bits than 8, or one step for a whole tensor. Of weights with fewer bits, rounding to nearest leaves so
-little that nothing tells one network from another; there all methods learn their rounding from the first on.
+of them goes on with layers rounded one after another, which nearly always wins; where it does not, bias correction is kept only
+when it helps, and learned rounding on top of it. Equalisation through ReLU6, which adds operations to the graph, is tried only
+where weights are coarse: fewer bits than 8, or one step for a whole tensor. Of weights with fewer bits, rounding to nearest
+leaves so little that nothing tells one network from another; there all methods learn their rounding from the first on.
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ def choose_method(
     plain = best()
     run([replace(plain.method, bias=True, rounding=True, sequential=True)])
     if best() is plain:
-        steps = (True, True), (True, False), (False, True)
-        parts = [replace(plain.method, bias=bias, rounding=rounding) for bias, rounding in steps]  # in one pass over the images
+        corrected = replace(plain.method, bias=True)
+        parts = [replace(corrected, rounding=True), corrected]  # in one pass over the images
         run([method for method in parts if method != plain.method])
     return sorted(trials, key=lambda trial: trial.fidelity.divergence)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from dlv3deploy.calibration.auto import Trial, choose_method
 from dlv3deploy.calibration.fidelity import Judge
-from dlv3deploy.calibration.implicit import JETPACK_6, write_implicit
+from dlv3deploy.calibration.implicit import JETPACK_6, ImplicitFiles
 from dlv3deploy.calibration.int8_network import Quantisation
 from dlv3deploy.calibration.method import AUTO, Method, parse_method
 from dlv3deploy.calibration.mixed import ALL_INT8, Mixture, search_mixture
@@ -33,7 +33,7 @@ from dlv3deploy.core.workspace import Workspace
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-RECIPE = "recipe 8"  # the number grows when a method gives another model than before
+RECIPE = "recipe 9"  # the number grows when a method gives another model than before
 TRIAL_IMAGES = 20  # that `auto` tries methods on, beside 10 that it judges them on
 JUDGED_IMAGES = 8  # that a finished model is compared with the float model on
 Referee = Callable[["ModelProto"], Callable[["ModelProto"], float]]  # from the float model to the mIoU that another form loses
@@ -96,12 +96,12 @@ def calibrate(
     if request.method != AUTO:
         parse_method(request.method, request.grid)  # refused before anything is read
     header_version(request.trt_version)
-    implicit = int8_path.with_suffix(".implicit.onnx"), int8_path.with_suffix(".cache")
-    check_targets(request.onnx, [int8_path, table_path, *implicit, *([] if report_path is None else [report_path])])
+    implicit = ImplicitFiles.beside(int8_path)
+    check_targets(request.onnx, [int8_path, table_path, implicit.graph, implicit.cache, *filter(None, [report_path])])
     key = request.key()
     if (done := _done_before(key, int8_path, table_path)) is not None:
-        if report_path is not None and read_report(report_path, key.digest()) is None:
-            _report_again(request, done, report_path)
+        _describe(int8_path, request.spec.made_from(**key.parents))
+        _complete(request, done, implicit, report_path)
         return done
     given = request.spec.input
     network = Network.prepared(load_onnx(request.onnx), given.height, given.width)
@@ -117,8 +117,11 @@ def calibrate(
     table = CalibrationTable(
         key, quantisation.ranges, float_convs, str(method), judge(result), graph_sha256(result), tried, mixture.points
     )
-    _write(request, result, table, int8_path, table_path)
-    write_implicit(quantisation, *implicit, request.trt_version)
+    implicit.write(quantisation, key.digest(), request.trt_version)
+    embed_spec(result, request.spec.made_from(**key.parents))
+    save_onnx(int8_path, result)
+    table.write(table_path)
+    remove_report(table_path)  # on the calibration that was there
     if report_path is not None:
         write_report(report_path, layer_report(quantisation, judge, table.key.images), key.digest())
     return table
@@ -130,13 +133,29 @@ def _quantised(network: Network, request: Request, keep: frozenset[str], method:
     return quantisation, Judge(network.model, Pictures(judged(request.images), given)())
 
 
-def _report_again(request: Request, table: CalibrationTable, path: Path) -> None:
-    """The report on a calibration made earlier, by the method that was chosen then."""
+def _complete(request: Request, table: CalibrationTable, implicit: ImplicitFiles, report_path: Path | None) -> None:
+    """Make what is missing beside a calibration made earlier, by the method that was chosen then."""
+    digest = table.key.digest()
+    needs_report = report_path is not None and read_report(report_path, digest) is None
+    needs_implicit = not implicit.are_of(digest)
+    if not (needs_report or needs_implicit):
+        return
     given, method = request.spec.input, parse_method(table.chosen.partition(",")[0], request.grid)
     network = Network.prepared(load_onnx(request.onnx), given.height, given.width)
     quantisation, judge = _quantised(network, request, kept(network, request.keep), method)
     quantisation = quantisation.keeping(table.kept_float)
-    write_report(path, layer_report(quantisation, judge, table.key.images), table.key.digest())
+    if needs_implicit:
+        implicit.write(quantisation, digest, request.trt_version)
+    if report_path is not None and needs_report:
+        write_report(report_path, layer_report(quantisation, judge, table.key.images), digest)
+
+
+def _describe(int8_path: Path, spec: ModelSpec) -> None:
+    """Classes, the kind of output and the like decide nothing of the numbers: they are put down anew."""
+    model = load_onnx(int8_path)
+    if embedded_spec(model, str(int8_path)) != spec:
+        embed_spec(model, spec)
+        save_onnx(int8_path, model)
 
 
 def _mixture(
@@ -155,7 +174,7 @@ def _mixture(
     if drop <= budget:
         return ALL_INT8
     said("looking for the convolutions that cost most")
-    found = search_mixture(quantisation, sensitivities(quantisation, judge), budget, drop_of)
+    found = search_mixture(quantisation, sensitivities(quantisation, judge), budget, drop, drop_of)
     if not found.within:
         best = min(point.drop for point in found.points)
         raise CheckFailed(
@@ -204,14 +223,6 @@ def _trials(network: Network, request: Request, keep: frozenset[str], said: Call
     calibration = Calibration(network, Pictures(shown, given, "trying methods"), keep, request.pooling)
     judge = Judge(network.model, Pictures(judges, given)())
     return choose_method(calibration, judge, request.grid, request.time_budget_s, said)
-
-
-def _write(request: Request, result: ModelProto, table: CalibrationTable, int8_path: Path, table_path: Path) -> None:
-    parents = {"onnx": table.key.onnx_sha256, "calibration": table.key.digest()}
-    embed_spec(result, request.spec.made_from(**parents))
-    save_onnx(int8_path, result)
-    table.write(table_path)
-    remove_report(table_path)  # on the calibration that was there
 
 
 def _how_pixels_are_read(given: InputSpec) -> str:
@@ -264,8 +275,9 @@ def _done_before(key: CalibrationKey, int8_path: Path, table_path: Path) -> Cali
     if not (int8_path.is_file() and table_path.is_file()):
         return None
     try:
-        table, spec = CalibrationTable.read(table_path), embedded_spec(load_onnx(int8_path), str(int8_path))
+        table, model = CalibrationTable.read(table_path), load_onnx(int8_path)
+        spec = embedded_spec(model, str(int8_path))
     except UserError:
         return None  # damaged: made again
-    same = table.key == key and spec is not None and spec.parents.get("calibration") == key.digest()
-    return table if same else None
+    is_told = spec is not None and spec.parents.get("calibration") == key.digest()
+    return table if table.key == key and is_told and graph_sha256(model) == table.model_sha256 else None

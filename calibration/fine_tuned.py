@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING
 
 from dlv3deploy.calibration.fidelity import Fidelity
 from dlv3deploy.calibration.grid import QMAX, Range
-from dlv3deploy.calibration.implicit import tensor_scales
+from dlv3deploy.calibration.implicit import ImplicitFiles
 from dlv3deploy.calibration.network import Network
+from dlv3deploy.calibration.quantize import sharing_one_scale
 from dlv3deploy.calibration.report_file import remove_report
 from dlv3deploy.calibration.table import CalibrationTable
-from dlv3deploy.calibration.trt_cache import rewrite_cache
 from dlv3deploy.core.files import replacing, sha256_of
 from dlv3deploy.core.graph import embed_spec, graph_sha256, load_onnx, save_onnx
 from dlv3deploy.core.spec import ModelSpec, TrainingFacts
 
 if TYPE_CHECKING:
-    from onnx import ModelProto
+    from onnx import GraphProto, ModelProto
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,9 @@ class Tuning:
 def put_in_place(
     tuning: Tuning, spec: ModelSpec, int8_path: Path, table: CalibrationTable, table_path: Path
 ) -> CalibrationTable:
-    """Write the tuned model and its table over the calibrated ones, which stay beside them as `….previous.…`.
+    """Write the tuned model and its table over those it was tuned from, which stay beside them as `….previous.…`.
 
-    `spec` is the calibrated file's. The new table has a key of its own: calibrating as before makes the calibrated model anew,
+    `spec` is that file's. The new table has a key of its own: calibrating as before makes the calibrated model anew,
     and what was built from it is told apart.
     """
     learned = f"fine-tuned {tuning.steps} of {tuning.settings} on {tuning.training.data}"
@@ -51,7 +51,7 @@ def put_in_place(
     made = replace(
         table,
         key=key,
-        ranges=tuned_ranges(table.ranges, tuning.activation_steps),
+        ranges=tuned_ranges(tuning.model.graph, table.ranges, tuning.activation_steps),
         chosen=f"{table.chosen}, fine-tuned {tuning.steps} steps",
         fidelity=tuning.fidelity,
         model_sha256=graph_sha256(tuning.model),
@@ -62,18 +62,21 @@ def put_in_place(
     for path in (int8_path, table_path):
         with replacing(path.with_suffix(f".previous{path.suffix}")) as partial:
             shutil.copyfile(path, partial)
+    _rewrite_implicit(tuning.model, made, ImplicitFiles.beside(int8_path))
     save_onnx(int8_path, tuning.model)
     made.write(table_path)
     remove_report(table_path)
-    _rewrite_implicit(tuning.model, made.ranges, int8_path)
     return made
 
 
-def tuned_ranges(ranges: Mapping[str, Range], steps: Mapping[str, float]) -> dict[str, Range]:
-    """`ranges` stretched to the new steps; a tensor without a pair of its own follows those it shares a range with."""
+def tuned_ranges(graph: GraphProto, ranges: Mapping[str, Range], steps: Mapping[str, float]) -> dict[str, Range]:
+    """`ranges` stretched to the new steps; a tensor without a pair of its own follows those it shares a scale with in the Q/DQ
+    `graph`."""
     stretched = {name: _stretched(ranges[name], step) for name, step in steps.items() if name in ranges}
-    sharing = {ranges[name]: found for name, found in stretched.items()}
-    return {name: stretched.get(name, sharing.get(before, before)) for name, before in ranges.items()}
+    for group in sharing_one_scale(graph, ranges):
+        for found in [stretched[name] for name in sorted(group) if name in stretched][:1]:
+            stretched |= {name: found for name in group if name not in stretched}
+    return {**ranges, **stretched}
 
 
 def _stretched(before: Range, step: float) -> Range:
@@ -89,15 +92,13 @@ class _Tuned:
     ranges: Mapping[str, Range]
 
 
-def _rewrite_implicit(model: ModelProto, ranges: Mapping[str, Range], int8_path: Path) -> None:
+def _rewrite_implicit(model: ModelProto, table: CalibrationTable, files: ImplicitFiles) -> None:
     """The graph and the cache for implicit INT8, where calibration left them, with the weights and steps of `model`."""
     from onnx import numpy_helper
 
-    graph_path, cache_path = int8_path.with_suffix(".implicit.onnx"), int8_path.with_suffix(".cache")
-    if not (graph_path.is_file() and cache_path.is_file()):
+    if not (files.graph.is_file() and files.cache.is_file()):
         return
-    plain = Network(load_onnx(graph_path))
+    plain = Network(load_onnx(files.graph))
     learned = {w.name: numpy_helper.to_array(w) for w in model.graph.initializer if w.name in plain.weights}
     network = plain.with_weights(learned)
-    rewrite_cache(cache_path, tensor_scales(_Tuned(network, ranges)))
-    save_onnx(graph_path, network.model)
+    files.rewrite(_Tuned(network, table.ranges), table.key.digest())

@@ -11,16 +11,23 @@ because its convolution and the Add become one kernel, takes the sum of the othe
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from dlv3deploy.calibration.grid import Range
 from dlv3deploy.calibration.network import Network
-from dlv3deploy.calibration.trt_cache import Calibrator, write_cache
-from dlv3deploy.core.graph import save_onnx
+from dlv3deploy.calibration.trt_cache import Calibrator, rewrite_cache, write_cache
+from dlv3deploy.core.errors import UserError
+from dlv3deploy.core.files import sha256_of
+from dlv3deploy.core.graph import load_onnx, save_onnx
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
 
 JETPACK_6 = "10.3.0"  # whose TensorRT is the newest on Jetson Orin that still takes a cache
 CALIBRATOR: Calibrator = "EntropyCalibration2"  # the class that trtexec and DLA ask for, whatever the ranges come from
+CALIBRATION, CACHE = "dlv3deploy.calibration", "dlv3deploy.cache"  # keys of the graph's metadata
 KEEPS_SCALE = {"Clip", "Identity", "MaxPool", "Relu"}
 
 
@@ -34,11 +41,47 @@ class Ranged(Protocol):
     def ranges(self) -> Mapping[str, Range]: ...
 
 
-def write_implicit(quantisation: Ranged, onnx_path: Path, cache_path: Path, trt_version: str = JETPACK_6) -> None:
-    """Write the graph without Q/DQ pairs and the cache that TensorRT `trt_version` reads for it. Raises UserError for a version
-    that has no implicit INT8."""
-    write_cache(cache_path, tensor_scales(quantisation), CALIBRATOR, trt_version)
-    save_onnx(onnx_path, quantisation.network.model)
+@dataclass(frozen=True)
+class ImplicitFiles:
+    """The graph and its cache, and what a calibration leaves there. `calibration` is the digest of its key; it and the cache's
+    hash stand in the graph's metadata."""
+
+    graph: Path
+    cache: Path
+
+    @classmethod
+    def beside(cls, int8_path: Path) -> ImplicitFiles:
+        return cls(int8_path.with_suffix(".implicit.onnx"), int8_path.with_suffix(".cache"))
+
+    def write(self, quantisation: Ranged, calibration: str, trt_version: str = JETPACK_6) -> None:
+        """For TensorRT `trt_version`. Raises UserError for one that has no implicit INT8."""
+        write_cache(self.cache, tensor_scales(quantisation), CALIBRATOR, trt_version)
+        self._write_graph(quantisation.network.model, calibration)
+
+    def rewrite(self, quantisation: Ranged, calibration: str) -> None:
+        """Other scales and weights, for the TensorRT that the cache is for already."""
+        rewrite_cache(self.cache, tensor_scales(quantisation))
+        self._write_graph(quantisation.network.model, calibration)
+
+    def are_of(self, calibration: str) -> bool:
+        """Whether both are there and were written together for this calibration."""
+        if not (self.graph.is_file() and self.cache.is_file()):
+            return False
+        try:
+            told = {entry.key: entry.value for entry in load_onnx(self.graph).metadata_props}
+        except UserError:
+            return False  # damaged
+        return told.get(CALIBRATION) == calibration and told.get(CACHE) == sha256_of(self.cache)
+
+    def _write_graph(self, model: ModelProto, calibration: str) -> None:
+        from onnx import ModelProto
+
+        told = ModelProto()
+        told.CopyFrom(model)
+        del told.metadata_props[:]
+        told.metadata_props.add(key=CALIBRATION, value=calibration)
+        told.metadata_props.add(key=CACHE, value=sha256_of(self.cache))
+        save_onnx(self.graph, told)
 
 
 def tensor_scales(quantisation: Ranged) -> dict[str, float]:
@@ -48,7 +91,8 @@ def tensor_scales(quantisation: Ranged) -> dict[str, float]:
     steps = {name: found.step() for name, found in quantisation.ranges.items()}
     for node in reversed(network.nodes):
         alone = _read_by_one(network, node.input[0]) if node.input else False
-        if node.op_type in KEEPS_SCALE and node.output[0] in steps and alone:
+        limits = node.op_type == "Min" and node.input[1] in network.weights  # ReLU6 with a bound for every channel
+        if (node.op_type in KEEPS_SCALE or limits) and node.output[0] in steps and alone:
             steps.setdefault(node.input[0], steps[node.output[0]])
         if node.op_type == "Add" and node.output[0] in steps:
             bare = [name for name in node.input if name not in steps]

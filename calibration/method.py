@@ -15,7 +15,7 @@ STEPS = {
     "equalise": "factors per channel that make channels alike, the function unchanged",
     "clips": "equalisation passes ReLU6, whose bound becomes one per channel",
     "bias": "biases make good for the mean error, padding counted",
-    "rounding": "weights are rounded so that outputs stay, not weights",
+    "rounding": "weights are rounded so that outputs stay, not weights; with bias",
     "sequential": "layers one after another, for what the INT8 network before each passes on",
 }
 
@@ -39,10 +39,6 @@ class Method:
         weights += ["one step per weight tensor"] if self.grid.per_tensor else []
         return ", ".join(["+".join([self.observer, *steps]), *weights])
 
-    @property
-    def needs_patches(self) -> bool:
-        return self.bias or self.rounding
-
 
 def parse_method(text: str, grid: WeightGrid) -> Method:
     """From `observer+step+step`. Raises UserError that names what exists."""
@@ -59,6 +55,13 @@ def parse_method(text: str, grid: WeightGrid) -> Method:
     method = Method(observer, grid=grid, **chosen)
     if method.sequential and not (method.bias and method.rounding):
         raise UserError(f"--method {text}", "sequential finds weights and biases together", "write bias+rounding+sequential")
+    if method.rounding and not method.bias:
+        rule = "rounding leaves the mean of what it changes to the biases"
+        raise UserError(f"--method {text}", rule, "write bias+rounding")
+    if method.valid_taps and method.observer == "min-max":
+        rule = "valid-taps weights how often values occur, and min-max takes the largest, however rare"
+        others = ", ".join(name for name in THRESHOLDS if name != "min-max")
+        raise UserError(f"--method {text}", rule, f"leave it out, or take one of {others}")
     if method.clips and not method.equalise:
         raise UserError(f"--method {text}", "clips is a way to equalise", "write equalise+clips")
     return method

@@ -42,20 +42,24 @@ ALL_INT8 = Mixture(frozenset(), (), within=True)
 
 
 def search_mixture(
-    quantisation: Quantisation, order: Sequence[Sensitivity], budget: float, drop_of: Callable[[ModelProto], float]
+    quantisation: Quantisation,
+    order: Sequence[Sensitivity],
+    budget: float,
+    drop: float,
+    drop_of: Callable[[ModelProto], float],
 ) -> Mixture:
-    """The shortest prefix of `order` whose float form keeps `drop_of` (mIoU lost, 0 to 1) within `budget`.
+    """The shortest prefix of `order` whose float form keeps `drop_of` (mIoU lost, 0 to 1) within `budget`; `drop` is what is
+    lost with all of them in INT8.
 
     One convolution stays INT8 in any case: a model without any would not be an INT8 model.
     """
     total = sum(entry.macs for entry in order)
-    measured: dict[int, Point] = {}
+    measured = {0: Point(0, 1.0, drop)}
 
     def fits(kept: int) -> bool:
         if kept not in measured:
-            drop = drop_of(quantisation.keeping([entry.conv for entry in order[:kept]]).model())
-            share = sum(entry.macs for entry in order[kept:]) / total
-            measured[kept] = Point(kept, share, drop)
+            lost = drop_of(quantisation.keeping([entry.conv for entry in order[:kept]]).model())
+            measured[kept] = Point(kept, sum(entry.macs for entry in order[kept:]) / total, lost)
         return measured[kept].drop <= budget
 
     most = len(order) - 1

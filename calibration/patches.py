@@ -10,12 +10,14 @@ covariance per tap instead of one over all: taps that lie a rate apart have litt
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dlv3deploy.calibration.network import Conv
+from dlv3deploy.calibration.valid_taps import readings
 from dlv3deploy.core.dilation import Window
 
 LONGEST = 2304  # 256 channels of a 3×3 kernel; a covariance of 21 MB in float32
@@ -66,8 +68,9 @@ class PatchMoments:
 
     With pairs it also collects how the outputs that an error of the input causes go with the input.
 
-    Sums are over differences to the first patch: where means are large beside deviations, float32 products of the values
-    themselves would leave nothing of the covariance, and of constant values a matrix of rounding errors.
+    An image's patches are taken about their own mean, and the images' means about that of all before (Chan et al. 1979): where
+    means are large beside deviations, float32 products of the values themselves would leave nothing of the covariance, and of
+    constant values a matrix of rounding errors.
     """
 
     def __init__(self, conv: Conv, weight: NDArray[np.float32], positions: int = SAMPLES) -> None:
@@ -75,10 +78,9 @@ class PatchMoments:
         self.conv, self.kernel, self.weight = conv, weight.shape[2:], to_blocks(weight, conv)
         blocks, rows, length = self.weight.shape
         self.by_tap = blocks != conv.groups
-        self.origin: Map | None = None
-        self.sum = np.zeros((blocks, length))
+        self.mean = np.zeros((blocks, length))
         self.products = np.zeros((blocks, length, length), np.float32)
-        self.caused = np.zeros((blocks, rows))
+        self.caused = np.zeros((blocks, rows))  # mean
         self.cross: NDArray[np.float32] | None = None
         self.count = 0
         self.random = np.random.default_rng(0)
@@ -93,11 +95,11 @@ class PatchMoments:
         if self.cross is None:
             self.cross = np.zeros(self.weight.shape, np.float32)
         for image, error in zip(values, errors, strict=True):
-            positions = self._positions()
+            positions, before = self._positions(), self.count
             patches = self._add(self._patches(image, *positions))
             caused = self.weight @ self._patches(error, *positions)  # B×R×n
-            self.caused += caused.sum(axis=2, dtype=np.float64)
             with _overflow_seen_later():
+                caused, self.caused = _about_means(caused, self.caused, before)
                 self.cross += caused @ patches.transpose(0, 2, 1)
 
     def _positions(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
@@ -105,17 +107,15 @@ class PatchMoments:
         return np.divmod(self.random.permutation(outputs[0] * outputs[1])[: self.positions], outputs[1])
 
     def _add(self, patches: Map) -> Map:
-        """Returns what was added."""
-        if self.origin is None:
-            self.origin = patches[:, :, :1].copy()
-        patches = patches - self.origin
-        self.sum += patches.sum(axis=2, dtype=np.float64)
+        """Returns what was added, about its mean."""
+        number = patches.shape[2]
         with _overflow_seen_later():
+            patches, self.mean = _about_means(patches, self.mean, self.count)
             if len(patches) == 1:
                 self.products[0] += patches[0] @ patches[0].T
             else:
                 self.products += patches @ patches.transpose(0, 2, 1)
-        self.count += patches.shape[2]
+        self.count += number
         return patches
 
     def _patches(self, image: Map, y: NDArray[np.intp], x: NDArray[np.intp]) -> Map:
@@ -131,21 +131,29 @@ class PatchMoments:
         return taps.reshape(self.conv.groups, -1, y.size)
 
     def compute(self) -> Patches:
-        if self.origin is None:
+        if not self.count:
             raise ValueError(f"nothing was collected for {self.conv.name}")
-        mean = self.sum / self.count
-        with _overflow_seen_later():
-            covariance = self.products / np.float32(self.count)
-            covariance -= (mean[:, :, None] * mean[:, None, :]).astype(np.float32)
-        return Patches(mean + self.origin[:, :, 0], covariance, self.count)
+        return Patches(self.mean, self.products / np.float32(self.count), self.count)
 
     def cross_covariance(self) -> NDArray[np.float32]:
         """Cov(w·error, patch), B×R×K: rows are outputs, columns the patch's values."""
         if self.cross is None:
             raise ValueError(f"no pair was collected for {self.conv.name}")
-        means = (self.caused / self.count)[:, :, None] * (self.sum / self.count)[:, None, :]
-        with _overflow_seen_later():
-            return np.asarray(self.cross / np.float32(self.count) - means, np.float32)
+        return np.asarray(self.cross / np.float32(self.count), np.float32)
+
+
+def _about_means(values: Map, mean: NDArray[np.float64], count: int) -> tuple[Map, NDArray[np.float64]]:
+    """`values`, B×K×n, about their own mean, with one column more; and the mean of them and `count` others that had `mean`.
+
+    Products of two such matrices are sums of products about the means of all: the further column is the distance of the two
+    means, weighted by how many values stand on either side.
+    """
+    number = values.shape[2]
+    own = values.mean(axis=2, dtype=np.float64)
+    distance, total = own - mean, count + number
+    between = distance * math.sqrt(count * number / total)
+    columns = [values - own[:, :, None].astype(np.float32), between[:, :, None].astype(np.float32)]
+    return np.concatenate(columns, axis=2), mean + distance * (number / total)
 
 
 def _overflow_seen_later() -> np.errstate:
@@ -161,12 +169,12 @@ def _places(window: Window, outputs: NDArray[np.intp]) -> NDArray[np.intp]:
 class PatchMean:
     """Collects the mean patch over every position of every image, C×k×k.
 
-    With A the matrix that says which rows each tap reads and B the one of columns (`_readings`), the sums are Aᵀ·x·B.
+    With A the matrix that says which rows each tap reads and B the one of columns (`readings`), the sums are Aᵀ·x·B.
     """
 
     def __init__(self, conv: Conv) -> None:
         self.conv = conv
-        self.down, self.across = _readings(conv.rows).T.astype(np.float64), _readings(conv.columns)
+        self.down, self.across = readings(conv.rows).T.astype(np.float64), readings(conv.columns)
         self.sum = np.zeros((1, conv.rows.kernel, conv.columns.kernel))
         self.count = 0
 
@@ -178,12 +186,3 @@ class PatchMean:
         if not self.count:
             raise ValueError(f"nothing was collected for {self.conv.name}")
         return self.sum / self.count
-
-
-def _readings(window: Window) -> NDArray[np.float32]:
-    """size×k of ones and zeros: whether a tap reads an input position for any output."""
-    found = np.zeros((window.size, window.kernel), np.float32)
-    for tap in range(window.kernel):
-        outputs = np.array(window.valid_range(tap), np.intp)
-        found[outputs * window.stride - window.before + tap * window.rate, tap] = 1
-    return found

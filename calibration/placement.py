@@ -66,7 +66,7 @@ def place(graph: GraphProto, keep: Collection[str] = (), pooling: bool = False) 
     reads |= _sums_and_concats(graph, weights)
     reads |= _passing_on(graph, reads)
     alike = [{*node.input, node.output[0]} for node in graph.node if node.name in reads and node.op_type in ONE_SCALE]
-    return Placement(reads | _other_readers(graph, reads), weights, _merged(alike), tuple(kept), pooling)
+    return Placement(reads | _other_readers(graph, reads), weights, merged(alike), tuple(kept), pooling)
 
 
 def _convolutions(graph: GraphProto, keep: Collection[str], pooling: bool) -> tuple[dict[str, str], list[str]]:
@@ -144,7 +144,7 @@ def _fused_with_add(graph: GraphProto) -> dict[str, str]:
     return fused
 
 
-def _merged(groups: list[set[str]]) -> tuple[frozenset[str], ...]:
+def merged(groups: list[set[str]]) -> tuple[frozenset[str], ...]:
     """Groups that have a tensor in common become one."""
     owner: dict[str, set[str]] = {}
     for group in groups:

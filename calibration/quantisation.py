@@ -102,7 +102,7 @@ class Statistics:
         ranges = self.ranges(method)
         way = route(self.network, self.convs, self.images) if method.sequential else None
         alone = [conv for conv in self.convs if way is None or conv.name not in way.convs]
-        read = self._what_is_read(alone, ranges, method) if method.needs_patches else {}
+        read = self._what_is_read(alone, ranges, method) if method.bias else {}
         changed: dict[str, NDArray[Any]] = {}
         steps: dict[str, NDArray[np.float32]] = {}
         for conv in self.convs:
@@ -131,16 +131,12 @@ class Statistics:
 
 
 class _Read:
-    """Shows the input of one convolution, as it is and on its grid, to observers of its patches.
-
-    Weights that were learned from them are kept too: what a method makes of the bias does not change them.
-    """
+    """Shows the input of one convolution, as it is and on its grid, to observers of its patches."""
 
     def __init__(self, conv: Conv, network: Network, step: float, positions: int) -> None:
         self.conv, self.weight, self.step = conv, network.weights[conv.weight], step
         self.mean, self.mean_on_grid = PatchMean(conv), PatchMean(conv)
         self.patches = PatchMoments(conv, self.weight, positions) if positions else None
-        self._learned: dict[WeightGrid, RoundedWeight] = {}
 
     def collect(self, values: NDArray[Any]) -> None:
         held = on_grid(values, self.step)
@@ -151,9 +147,7 @@ class _Read:
 
     def learned(self, grid: WeightGrid) -> RoundedWeight:
         assert self.patches is not None  # collected for rounding
-        if grid not in self._learned:
-            self._learned[grid] = rounded_weight(self.weight, self.conv, grid, self.patches.compute().covariance)
-        return self._learned[grid]
+        return rounded_weight(self.weight, self.conv, grid, self.patches.compute().covariance)
 
 
 @dataclass(frozen=True)

@@ -6,18 +6,18 @@ initializers; backends fold that pair when they load the file.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dlv3deploy.calibration.grid import Range
-from dlv3deploy.calibration.placement import Placement
+from dlv3deploy.calibration.placement import ONE_SCALE, Placement, merged
 from dlv3deploy.core.errors import UserError
 
 if TYPE_CHECKING:
-    from onnx import ModelProto, NodeProto
+    from onnx import GraphProto, ModelProto, NodeProto
 
 OLDEST_OPSET = 13  # the first whose QuantizeLinear has scales per channel
 
@@ -58,6 +58,15 @@ def shared_ranges(placement: Placement, ranges: Mapping[str, Range]) -> dict[str
             union = union.union(ranges[name])
         merged.update(dict.fromkeys(group, union))
     return merged
+
+
+def sharing_one_scale(graph: GraphProto, ranged: Collection[str]) -> tuple[frozenset[str], ...]:
+    """The groups of `ranged` tensors that have one scale in a Q/DQ graph, whether or not each has a pair there."""
+    behind = {dequantized_name(name): name for name in ranged}
+    groups = [
+        {behind.get(name, name) for name in (*node.input, *node.output)} for node in graph.node if node.op_type in ONE_SCALE
+    ]
+    return merged([group for group in groups if group.issubset(ranged)])
 
 
 def dequantized_name(tensor: str) -> str:

@@ -3,6 +3,8 @@
 The second one reads the *float* input through its own grid and has the rounded weights and the corrected bias. So its output
 shows the error that this layer makes by itself, without what earlier layers hand on, and one run shows it for all layers. A
 third one reads the same and keeps its float weights: what the input's grid costs, and in the difference what the weights cost.
+After `sequential`, weights and biases make good for what earlier layers hand on; alone, where nothing is handed on, that too
+counts as error of the layer.
 """
 
 from __future__ import annotations

@@ -36,6 +36,11 @@ class CalibrationKey:
         """One sha256 over all of it, which the Q/DQ file names as its parent."""
         return hashlib.sha256(repr(self).encode()).hexdigest()
 
+    @property
+    def parents(self) -> dict[str, str]:
+        """What the Q/DQ file is made from, by the names that a spec gives it."""
+        return {"onnx": self.onnx_sha256, "calibration": self.digest()}
+
 
 @dataclass(frozen=True)
 class TriedMethod:

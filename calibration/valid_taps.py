@@ -35,10 +35,15 @@ def _valid_taps(window: Window) -> NDArray[np.intp]:
     return found
 
 
-def _reads(window: Window) -> NDArray[np.float64]:
-    """For each input position of one axis the number of outputs and taps that read it."""
-    found = np.zeros(window.size)
+def readings(window: Window) -> NDArray[np.float32]:
+    """size×k of ones and zeros: whether a tap reads an input position of one axis for any output."""
+    found = np.zeros((window.size, window.kernel), np.float32)
     for tap in range(window.kernel):
         outputs = np.array(window.valid_range(tap), np.intp)
-        found[outputs * window.stride - window.before + tap * window.rate] += 1
+        found[outputs * window.stride - window.before + tap * window.rate, tap] = 1
     return found
+
+
+def _reads(window: Window) -> NDArray[np.float64]:
+    """For each input position of one axis the number of outputs and taps that read it."""
+    return np.asarray(readings(window).sum(axis=1), np.float64)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from dlv3deploy.calibration.grid import QMAX, steps_of
+from dlv3deploy.calibration.grid import steps_of
 from dlv3deploy.calibration.network import Conv
 from dlv3deploy.calibration.patches import from_blocks, to_blocks
 from dlv3deploy.calibration.rounding import learned_rounding, round_to_nearest, usable
@@ -34,7 +34,7 @@ class WeightGrid:
     @property
     def levels(self) -> int:
         """The largest integer."""
-        return QMAX if self.bits == 8 else 2 ** (self.bits - 1) - 1
+        return (1 << (self.bits - 1)) - 1
 
     @property
     def is_coarse(self) -> bool:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import contextmanager
 
-import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 MANY = 1_000_000  # batches behind statistics that come without their number
@@ -53,20 +52,35 @@ class RunningStatistics:
     batch is nothing to divide the next one by, and a hundred layers that each divide by too little end at infinity.
     """
 
-    def __init__(self, network: nn.Module, compiled: bool = False) -> None:
+    def __init__(self, network: nn.Module) -> None:
         """`network`: with the weights and counters that its next step begins with."""
-        self.momentum = {norm: norm.momentum for norm in norms(network) if norm.momentum}
+        self.momentum = {norm: norm.momentum for norm in norms(network) if norm.momentum and norm.running_mean is not None}
         # Counted here as well: reading a counter before every pass would wait for the GPU.
         self.seen = {norm: int(norm.num_batches_tracked or 0) for norm in self.momentum}
-        self.compiled = compiled
 
-    def count_batch(self) -> AbstractContextManager[object]:
-        """Say that a batch is about to pass in training mode, inside of what this returns.
+    @contextmanager
+    def count_batch(self) -> Iterator[None]:
+        """A batch passes in training mode inside of this.
 
-        There a compiled network runs as it was before while momenta change, each of which would be another program to it.
+        At the beginning a norm takes the batch's statistics whole, and is given back its share of the old ones afterwards. A
+        momentum for each batch would be another program each for a compiled network; so it has two.
         """
+        kept = dict[_BatchNorm, tuple[float, Tensor, Tensor]]()
         for norm, momentum in self.momentum.items():
             self.seen[norm] += 1
-            norm.momentum = max(momentum, 1 / (self.seen[norm] + 1))
-        settled = all(norm.momentum == momentum for norm, momentum in self.momentum.items())
-        return nullcontext() if settled or not self.compiled else torch.compiler.set_stance("force_eager")
+            old = self.seen[norm] / (self.seen[norm] + 1)
+            if old < 1 - momentum:  # 1/(n + 1) is more
+                kept[norm] = (old, _of(norm.running_mean).clone(), _of(norm.running_var).clone())
+                norm.momentum = 1.0
+        try:
+            yield
+        finally:
+            for norm, (share, mean, variance) in kept.items():
+                norm.momentum = self.momentum[norm]
+                _of(norm.running_mean).lerp_(mean, share)
+                _of(norm.running_var).lerp_(variance, share)
+
+
+def _of(statistics: Tensor | None) -> Tensor:
+    assert statistics is not None  # of a norm that keeps them
+    return statistics

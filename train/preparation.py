@@ -59,7 +59,7 @@ def prepare(plan: TrainingPlan, folder: RunFolder, resume: bool) -> Run:
     weights = class_weights(report, "median-frequency") if plan.loss.class_weights else None
     on_device = None if weights is None else torch.from_numpy(weights).to(fabric.device)
     loss = SegmentationLoss(plan.loss, plan.classes.ignore_index, on_device, plan.coordinates)
-    statistics = batch_norm.RunningStatistics(model, plan.compiled)
+    statistics = batch_norm.RunningStatistics(model)
     return Run(plan, folder, fabric, model, trained, average, statistics, loss, optimiser, train_set, val_set, progress, rows)
 
 

@@ -104,7 +104,7 @@ def _keep_if_no_worse(result: FineTuned, found: Calibrated, val_set: Dataset, se
     tuning = Tuning(result.model, result.activation_steps, result.steps, settings, fidelity, facts)
     made = put_in_place(tuning, found.spec, found.int8, found.table, found.table_path)
     kept = found.int8.with_suffix(".previous.onnx")
-    say(f"wrote {found.int8}; against the float model {made.fidelity}; the calibrated one is kept as {kept}")
+    say(f"wrote {found.int8}; against the float model {made.fidelity}; the one before is kept as {kept}")
 
 
 def _fidelity(model: ModelProto, found: Calibrated, val_set: Dataset) -> Fidelity:

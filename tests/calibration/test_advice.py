@@ -49,7 +49,7 @@ CASES = {
         "--method mse",
     ),
     "rare large values": (LAYER, replace(TENSOR, best_snr_db=46.0), Method(), "rare values", "--method mse"),
-    "rounded weights": (grid(weights_snr_db=30.0), TENSOR, Method(), "rounding its weights", "min-max+rounding"),
+    "rounded weights": (grid(weights_snr_db=30.0), TENSOR, Method(), "rounding its weights", "min-max+bias+rounding"),
     "one step for all channels": (
         grid(weights_snr_db=20.0),
         TENSOR,

@@ -10,6 +10,7 @@ from tiny_models import HEIGHT, WIDTH, tiny_spec, write_tiny
 
 from dlv3deploy.calibration.calibrate import Request
 from dlv3deploy.calibration.calibrate import calibrate as calibrate_request
+from dlv3deploy.calibration.implicit import ImplicitFiles
 from dlv3deploy.calibration.network import Network
 from dlv3deploy.calibration.pictures import spread
 from dlv3deploy.calibration.table import CalibrationTable
@@ -17,6 +18,7 @@ from dlv3deploy.core.errors import CheckFailed, UserError
 from dlv3deploy.core.graph import embedded_spec, load_onnx
 from dlv3deploy.core.images import list_images, read_frame
 from dlv3deploy.core.preprocess import preprocess
+from dlv3deploy.core.spec import OutputSpec
 
 onnxruntime = pytest.importorskip("onnxruntime")
 
@@ -87,6 +89,68 @@ def test_nothing_is_computed_twice_for_the_same_model_and_images(files, images, 
     first = calibrate(model, tiny_spec(), images, int8, path)
     monkeypatch.setattr("dlv3deploy.calibration.calibrate.Network.prepared", lambda *_: pytest.fail("began again"))
     assert calibrate(model, tiny_spec(), images, int8, path) == first
+
+
+def test_classes_and_kind_of_output_are_described_anew_and_nothing_is_computed_for_it(files, images, monkeypatch) -> None:
+    model, int8, path = files
+    calibrate(model, tiny_spec(), images, int8, path)
+    graph = load_onnx(int8).graph
+    monkeypatch.setattr("dlv3deploy.calibration.calibrate.Network.prepared", lambda *_: pytest.fail("began again"))
+    spec = tiny_spec()
+    names = tuple(f"other {name}" for name in spec.classes.names)
+    changed = replace(spec, classes=replace(spec.classes, names=names), output=OutputSpec("logits", "align-corners"))
+    calibrate(model, changed, images, int8, path)
+    described = embedded_spec(load_onnx(int8), "int8")
+    assert described is not None
+    assert replace(described, parents=spec.parents) == changed
+    assert described.parents["calibration"] == CalibrationTable.read(path).key.digest()
+    assert load_onnx(int8).graph == graph
+    written = int8.stat().st_mtime_ns
+    calibrate(model, changed, images, int8, path)
+    assert int8.stat().st_mtime_ns == written
+
+
+@pytest.mark.parametrize("lost", ["cache", "graph", "both"])
+def test_lost_files_of_implicit_int8_are_made_again_and_the_others_stay(files, images, lost: str) -> None:
+    model, int8, path = files
+    calibrate(model, tiny_spec(), images, int8, path)
+    implicit = ImplicitFiles.beside(int8)
+    wanted = {file: file.read_bytes() for file in (implicit.graph, implicit.cache)}
+    others = {file: file.stat().st_mtime_ns for file in (int8, path)}
+    for file in {"cache": [implicit.cache], "graph": [implicit.graph], "both": [*wanted]}[lost]:
+        file.unlink()
+    calibrate(model, tiny_spec(), images, int8, path)
+    assert {file: file.read_bytes() for file in wanted} == wanted
+    assert {file: file.stat().st_mtime_ns for file in others} == others
+
+
+def test_a_run_that_ends_before_the_model_leaves_no_foreign_cache_behind_the_next(files, images, monkeypatch) -> None:
+    """The graph and the cache are those of a second calibration, the model and its table of the first."""
+    model, int8, path = files
+    calibrate(model, tiny_spec(), images, int8, path)
+    implicit = ImplicitFiles.beside(int8)
+    wanted = {file: file.read_bytes() for file in (implicit.graph, implicit.cache, int8, path)}
+    with monkeypatch.context() as patched:
+        patched.setattr("dlv3deploy.calibration.calibrate.save_onnx", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            calibrate(model, tiny_spec(), images[:3], int8, path)
+    assert implicit.cache.read_bytes() != wanted[implicit.cache]
+    calibrate(model, tiny_spec(), images, int8, path)
+    assert {file: file.read_bytes() for file in wanted} == wanted
+
+
+def test_a_model_whose_weights_were_changed_is_not_taken_for_the_calibrated_one(files, images) -> None:
+    model, int8, path = files
+    calibrate(model, tiny_spec(), images, int8, path)
+    wanted, changed = int8.read_bytes(), load_onnx(int8)
+    changed.graph.initializer[0].raw_data = bytes(len(changed.graph.initializer[0].raw_data))
+    int8.write_bytes(changed.SerializeToString())
+    calibrate(model, tiny_spec(), images, int8, path)
+    assert int8.read_bytes() == wanted
+
+
+def interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 @pytest.mark.parametrize("change", ["model", "images", "normalisation", "int8 file", "table"])

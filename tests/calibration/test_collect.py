@@ -5,12 +5,11 @@ import weakref
 
 import numpy as np
 import pytest
-from calibration_graphs import Graph, noise, run
+from calibration_graphs import Graph, noise, quantized_deeplab, run
 from onnx import TensorProto, helper
 from tiny_models import HEIGHT, WIDTH, tiny_deeplab
 
 from dlv3deploy.calibration.collect import Runner, observe
-from dlv3deploy.calibration.network import Network
 from dlv3deploy.core.errors import UserError
 from dlv3deploy.core.graph import fix_input
 
@@ -119,7 +118,8 @@ def test_a_runtime_that_is_not_installed_is_named_with_what_brings_it(model, mon
 
 def test_pairs_run_as_they_are_written_when_asked_for() -> None:
     """The runtime would otherwise put an INT8 kernel in their place, of another arithmetic on every machine."""
-    network = Network.prepared(tiny_deeplab(), HEIGHT, WIDTH)
-    with Runner(network.model, ["scores"], exact=True) as runner:
+    model = quantized_deeplab()
+    assert any(node.op_type == "QuantizeLinear" for node in model.graph.node)
+    with Runner(model, ["scores"], exact=True) as runner:
         (image,) = noise(1, (HEIGHT, WIDTH))()
-        np.testing.assert_array_equal(runner(image)["scores"], run(network.model, image)[0])
+        np.testing.assert_array_equal(runner(image)["scores"], run(model, image)[0])

@@ -55,6 +55,7 @@ def test_scores_beyond_what_exp_can_hold_have_a_divergence() -> None:
     wanted = np.array([2000.0, -2000.0], np.float32).reshape(1, 2, 1, 1)
     assert compared((wanted, wanted / 2)).divergence == 0
     assert compared((wanted, -wanted)).divergence == pytest.approx(4000)
+    assert compared((wanted * 1e35, -wanted * 1e35)).divergence == pytest.approx(4e38)  # beyond float32
 
 
 def test_an_output_without_classes_diverges_by_the_share_of_its_error() -> None:

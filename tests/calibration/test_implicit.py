@@ -6,10 +6,10 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
-from calibration_graphs import noise
+from calibration_graphs import Graph, noise
 from tiny_models import HEIGHT, WIDTH, GraphWriter, tiny_deeplab
 
-from dlv3deploy.calibration.implicit import tensor_scales, write_implicit
+from dlv3deploy.calibration.implicit import ImplicitFiles, tensor_scales
 from dlv3deploy.calibration.int8_network import Quantisation
 from dlv3deploy.calibration.method import Method
 from dlv3deploy.calibration.network import Network
@@ -72,7 +72,35 @@ def test_no_value_is_cut_off_that_changes_a_result(quantisation, images) -> None
 
 
 def test_the_cache_holds_the_scales_and_the_graph_no_pairs(quantisation, tmp_path) -> None:
-    write_implicit(quantisation, tmp_path / "plain.onnx", tmp_path / "plain.cache")
-    assert not {node.op_type for node in load_onnx(tmp_path / "plain.onnx").graph.node} & {"QuantizeLinear", "DequantizeLinear"}
-    found = read_cache(tmp_path / "plain.cache").scales
+    files = ImplicitFiles.beside(tmp_path / "plain.onnx")
+    files.write(quantisation, "a calibration")
+    assert not {node.op_type for node in load_onnx(files.graph).graph.node} & {"QuantizeLinear", "DequantizeLinear"}
+    found = read_cache(files.cache).scales
     assert found == {name: np.float32(scale) for name, scale in tensor_scales(quantisation).items()}
+
+
+def test_files_know_the_calibration_that_they_were_written_together_for(quantisation, tmp_path) -> None:
+    files = ImplicitFiles.beside(tmp_path / "plain.onnx")
+    assert not files.are_of("first")
+    files.write(quantisation, "first")
+    assert files.are_of("first") and not files.are_of("second")
+    cache, graph = files.cache.read_bytes(), files.graph.read_bytes()
+    files.write(quantisation, "second", "8.6.1")
+    assert files.are_of("second")
+    files.graph.write_bytes(graph)  # as where a run ended between the two
+    assert not files.are_of("first") and not files.are_of("second")
+    files.cache.write_bytes(cache)
+    assert files.are_of("first")
+    files.graph.write_bytes(graph[:100])
+    assert not files.are_of("first")
+
+
+def test_a_bound_for_every_channel_keeps_the_scale_as_relu6_does() -> None:
+    writer = Graph()
+    stem = writer.relu6(writer.conv("image", "stem", (6, 3, 3, 3)))
+    model = writer.network(writer.conv(writer.relu6(writer.conv(stem, "deep", (6, 1, 3, 3), groups=6)), "scores", (4, 6, 1, 1)))
+    found = Calibration(model, noise(2)).quantise(Method(equalise=True, clips=True))
+    assert "Min" in {node.op_type for node in found.network.nodes}
+    scales = tensor_scales(found)
+    for conv in ("stem", "deep"):
+        assert scales[conv] == found.ranges[f"{conv}.relu6"].step()

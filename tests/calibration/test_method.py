@@ -9,12 +9,12 @@ from dlv3deploy.calibration.thresholds import THRESHOLDS
 from dlv3deploy.calibration.weights import PER_CHANNEL, WeightGrid
 from dlv3deploy.core.errors import UserError
 
-NEEDS = {"clips": {"equalise"}, "sequential": {"bias", "rounding"}}
+NEEDS = {"clips": {"equalise"}, "rounding": {"bias"}, "sequential": {"bias", "rounding"}}
 METHODS = st.builds(
     lambda observer, steps: Method(observer, **{step.replace("-", "_"): True for step in steps}),
     st.sampled_from(list(THRESHOLDS)),
     st.sets(st.sampled_from(list(STEPS))).filter(lambda steps: all(NEEDS[step] <= steps for step in steps & NEEDS.keys())),
-)
+).filter(lambda method: not (method.valid_taps and method.observer == "min-max"))
 
 
 @given(METHODS)
@@ -28,9 +28,9 @@ def test_the_order_of_steps_and_spaces_do_not_matter() -> None:
 
 def test_the_weights_grid_goes_with_the_method() -> None:
     grid = WeightGrid(4, per_tensor=True)
-    method = parse_method("entropy+rounding", grid)
+    method = parse_method("entropy+bias+rounding", grid)
     assert method.grid == grid
-    assert str(method) == "entropy+rounding, 4-bit weights, one step per weight tensor"
+    assert str(method) == "entropy+bias+rounding, 4-bit weights, one step per weight tensor"
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,11 @@ def test_sequential_without_what_it_finds_says_what_to_write(text: str) -> None:
         parse_method(text, PER_CHANNEL)
 
 
-def test_patches_are_looked_at_only_for_biases_and_rounding() -> None:
-    assert not Method("mse", valid_taps=True, equalise=True, clips=True).needs_patches
-    assert Method(bias=True).needs_patches
-    assert Method(rounding=True).needs_patches
+def test_rounding_leaves_a_mean_that_only_biases_make_good() -> None:
+    with pytest.raises(UserError, match=r"write bias\+rounding"):
+        parse_method("mse+rounding", PER_CHANNEL)
+
+
+def test_a_step_without_effect_is_refused() -> None:
+    with pytest.raises(UserError, match=r"min-max takes the largest.*percentile, entropy, mse"):
+        parse_method("min-max+valid-taps", PER_CHANNEL)

@@ -181,6 +181,20 @@ def test_pictures_of_one_colour_have_no_covariance_and_can_be_rounded_for(values
     assert np.isfinite(learned_rounding(to_blocks(weight, conv), steps, covariance, 127)).all()
 
 
+def test_a_first_patch_unlike_all_others_leaves_a_covariance_that_has_a_root() -> None:
+    """Zeros, and then what hardly varies about 6: sums about the first patch would lose in rounding what the others vary by."""
+    conv, weight = conv_of((1, 1), kernel=1), np.random.default_rng(0).standard_normal((8, 32, 1, 1)).astype(np.float32)
+    values = 6.1 + 1e-4 * np.random.default_rng(1).standard_normal((8000, 32, 1, 1)).astype(np.float32)
+    values[0] = 0
+    moments = PatchMoments(conv, weight)
+    moments.collect(values)
+    found = moments.compute().covariance
+    wanted = np.cov(values.reshape(len(values), -1).astype(np.float64), rowvar=False, bias=True)
+    np.testing.assert_allclose(found[0], wanted, rtol=1e-4, atol=1e-7)
+    steps = np.full((1, 8), 0.02, np.float32)
+    assert np.isfinite(learned_rounding(to_blocks(weight, conv), steps, found, 127)).all()
+
+
 @pytest.mark.parametrize("observer", [PatchMean(conv_of((4, 4))), PatchMoments(conv_of((4, 4)), np.zeros((1, 1, 3, 3)))])
 def test_without_any_image_there_is_nothing_to_compute(observer) -> None:
     with pytest.raises(ValueError, match="nothing was collected for conv"):
