@@ -17,7 +17,7 @@ from dlv3deploy.calibration.rounding import output_error, round_to_nearest
 ZETA, GAMMA = 1.1, -0.1  # how far the sigmoid is stretched (equation 23)
 BETAS = (20.0, 2.0)  # of the regulariser, from begin to end
 WARM_UP = 0.2  # share of the iterations without regulariser
-STRENGTH = 10.0  # λ of equation 21 in these units, the best of 0.01 to 30 in a trial
+STRENGTH = 10.0  # λ of equation 21 in these units
 RATE = 0.01
 Blocks = NDArray[np.float32]
 

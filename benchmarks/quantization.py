@@ -36,6 +36,7 @@ from dlv3deploy.core.files import write_text
 from dlv3deploy.core.interrupts import termination_as_interrupt
 from dlv3deploy.core.progress import say
 from dlv3deploy.engines.gpu import find_gpu
+from dlv3deploy.engines.onnxruntime_engine import lacks_vnni
 
 TABLE = Path(__file__).parent / "results" / "quantization.md"
 IMAGES = 64
@@ -140,7 +141,8 @@ def _opened(requests: Sequence[Request], options: argparse.Namespace, size: tupl
 def _versions(peers: Peers) -> list[str]:
     found = {name: installed(name) for name in ("onnxruntime", "onnx", TENSORRT_RTX)}
     found |= {environment.package: peers.version(environment) for environment in (MODELOPT, OPENVINO)}
-    return [f"{name} {version or 'not installed'}" for name, version in found.items()]
+    versions = [f"{name} {version or 'not installed'}" for name, version in found.items()]
+    return [*versions, "a processor without VNNI" if lacks_vnni() else "a processor with VNNI"]
 
 
 if __name__ == "__main__":

@@ -88,7 +88,7 @@ def document(rows: Sequence[Row], memory: Sequence[MemoryRow], facts: Facts) -> 
             "",
             *(f"- {line}" for line in facts.machine.lines()),
             f"- {', '.join(facts.versions)}",
-            f"- date: {facts.day.isoformat()}{_measured_on(rows, facts.day)}",
+            f"- date: {facts.day.isoformat()}{_measured_on([*rows, *memory], facts.day)}",
             f"- command: `{without_paths(facts.command)}`",
             f"- limits of one calibration: {limit}",
             *(f"- {line}" for line in facts.cases),
@@ -107,7 +107,7 @@ def document(rows: Sequence[Row], memory: Sequence[MemoryRow], facts: Facts) -> 
     )
 
 
-def _measured_on(rows: Sequence[Row], day: date) -> str:
+def _measured_on(rows: Sequence[Row | MemoryRow], day: date) -> str:
     """Where calibrations were measured on other days, which; on one machine in any case."""
     days = sorted({row.day for row in rows if row.day})
     return f"; measured from {days[0]} to {days[-1]}" if days and days[0] != day.isoformat() else ""

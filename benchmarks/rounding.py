@@ -1,10 +1,10 @@
 """Learned rounding in closed form against AdaRound by gradient descent: same convolutions, covariances and objective.
 
     python benchmarks/rounding.py --shared ../shared --workspace DIR
-    python benchmarks/rounding.py --shared ../shared --workspace DIR --model camvid --bits 4 --iterations 1000 --every 4
+    python benchmarks/rounding.py --shared ../shared --workspace DIR --model camvid --bits 4 --iterations 10000
 
-Weights alone are told apart: ranges, steps and biases are made the same way for all three roundings. A run of all models, bits
-and images writes benchmarks/results/rounding.md, any other DIR/rounding.md.
+Weights alone are told apart: ranges, steps and biases are made the same way for all three roundings. A run without further
+options writes benchmarks/results/rounding.md, any other DIR/rounding.md.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def main() -> int:
     add("--workspace", type=Path, required=True)
     add("--model", action="append", default=[], help="a built-in name, may be repeated; default: camvid and camvid-twin")
     add("--bits", type=int, action="append", default=[], choices=(4, 8), help="of weights; default: both")
-    add("--iterations", type=int, default=10_000, help="of AdaRound (default: the paper's %(default)s)")
+    add("--iterations", type=int, default=1000, help="of AdaRound (default: %(default)s, a tenth of the paper's)")
     add("--images", type=int, default=64, help="that calibrate (default: %(default)s)")
     add("--every", type=int, default=1, help="judge every so many-th image (default: all)")
     options = parser.parse_args()
@@ -100,7 +100,9 @@ def main() -> int:
 
 def _measure(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
     known, rows = built_in(options.shared), list[tuple[str, ...]]()
-    is_whole = all(getattr(options, name) == parser.get_default(name) for name in ("model", "bits", "images", "every"))
+    is_whole = all(
+        getattr(options, name) == parser.get_default(name) for name in ("model", "bits", "images", "every", "iterations")
+    )
     page = TABLE if is_whole else options.workspace / "rounding.md"
     facts = [*this_machine(None).lines(), f"onnxruntime {installed('onnxruntime')}"]
     facts += [f"date: {date.today().isoformat()}", f"command: `python benchmarks/rounding.py {shlex.join(sys.argv[1:])}`"]

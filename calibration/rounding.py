@@ -14,7 +14,7 @@ So columns are rounded one after another, the most active first, each to the int
 it ask for. This is GPTQ (Frantar et al. 2022, algorithm 1) in the form without an inverse (Chee et al. 2023, LDLQ).
 
 Coordinate descent on the same quadratic afterwards (AdaRound's objective, Nagel et al. 2020, equation 9, without its gradient
-descent) takes off another thousandth of the error; it is left out.
+descent) could only refine what this leaves, and is left out.
 """
 
 from __future__ import annotations
