@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     import onnx_ir as ir
 
+Part = Sequence[int]  # indices along an axis
+REFERENCE_OPSET = 21  # in which onnx can compute pairs; what these say is the same since 13
 BETWEEN = ("QuantizeLinear", "DequantizeLinear", "Cast")
 
 
@@ -39,20 +41,37 @@ class Constant:
         assert self.root.const_value is not None  # or it would be no constant
         return self.root.const_value.numpy()
 
-    def can_be_cut(self, axes: Mapping[int, slice]) -> bool:
+    def values(self) -> NDArray[np.float32]:
+        """What is read, grids and all, in float32."""
+        if not self.nodes:
+            return np.asarray(self.numpy(), np.float32)
+        import onnx_ir as ir
+        from onnx import TensorProto, helper
+        from onnx.reference import ReferenceEvaluator
+
+        read = {value.name: value.const_value for node in self.nodes for value in node.inputs if value and value.const_value}
+        result = helper.make_tensor_value_info(self.nodes[-1].outputs[0].name or "", TensorProto.UNDEFINED, None)
+        weights = [ir.to_proto(ir.tensor(tensor.numpy(), tensor.dtype, name)) for name, tensor in read.items()]
+        part = helper.make_graph([ir.to_proto(node) for node in self.nodes], "constant", [], [result], weights)
+        opsets = [helper.make_opsetid("", REFERENCE_OPSET)]
+        (found,) = ReferenceEvaluator(helper.make_model(part, opset_imports=opsets)).run(None, {})
+        return np.asarray(found, np.float32)
+
+    def can_be_cut(self, axes: Mapping[int, Part]) -> bool:
         """Whether no grid goes along one of `axes`: parts of those would need parts of their scales."""
         return all(_grid_axis(node) not in axes for node in self.nodes)
 
-    def cut(self, axes: Mapping[int, slice], name: str, before: ir.Node) -> ir.Value:
-        """Slices of the numbers through nodes of their own, in front of `before`; `name` begins the names of what is new."""
+    def cut(self, axes: Mapping[int, Part], name: str, before: ir.Node) -> ir.Value:
+        """Parts of the numbers through nodes of their own, in front of `before`; `name` begins the names of what is new."""
         import onnx_ir as ir
 
         graph, numbers = before.graph, self.numpy()
         assert isinstance(graph, ir.Graph)  # passes go through the nodes of a graph
-        index = tuple(axes.get(axis, slice(None)) for axis in range(numbers.ndim))
-        kept = np.ascontiguousarray(numbers[index])
-        part = ir.tensor(kept, dtype=self.root.dtype, name=f"{name}/{self.root.name}")
-        value = ir.Value(name=part.name, const_value=part, shape=ir.Shape(kept.shape), type=self.root.type)
+        for axis, part in axes.items():
+            numbers = np.take(numbers, part, axis)
+        kept = np.ascontiguousarray(numbers)
+        tensor = ir.tensor(kept, dtype=self.root.dtype, name=f"{name}/{self.root.name}")
+        value = ir.Value(name=tensor.name, const_value=tensor, shape=ir.Shape(kept.shape), type=self.root.type)
         graph.register_initializer(value)
         for node in self.nodes:
             copy = ir.node(

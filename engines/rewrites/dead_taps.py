@@ -32,7 +32,7 @@ def _without_dead_taps(node: ir.Node) -> Change | None:
     if windows is None or constant is None:
         return None
     kept = [live_taps(window) for window in windows]
-    cut = {axis: slice(taps.start, taps.stop) for axis, taps in zip(AXES, kept, strict=True)}
+    cut = dict(zip(AXES, kept, strict=True))
     small = [_cut(window, taps) for window, taps in zip(windows, kept, strict=True)]
     if tuple(small) == windows or not constant.can_be_cut(cut):
         return None

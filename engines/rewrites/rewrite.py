@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 
 from dlv3deploy.engines.rewrites.change import Change
 from dlv3deploy.engines.rewrites.dead_taps import drop_dead_taps
+from dlv3deploy.engines.rewrites.image_pooling import fold_image_pooling
 
 if TYPE_CHECKING:
     import onnx_ir as ir
     from onnx import ModelProto
 
 Rewrite = Callable[["ir.Graph"], list[Change]]
-ALL: tuple[Rewrite, ...] = (drop_dead_taps,)
+ALL: tuple[Rewrite, ...] = (drop_dead_taps, fold_image_pooling)
 
 
 def rewritten(model: ModelProto, rewrites: Sequence[Rewrite] = ALL) -> tuple[ModelProto, list[Change]]:

@@ -1,0 +1,157 @@
+"""Image pooling folded: what is the same at every position goes through the projection once, not once a position.
+
+ASPP's pooled branch (paper, section 3.3) is one value a channel, spread over the map, concatenated and projected by a 1×1
+convolution W. With W = [W_b | W_p] by input channels,
+
+    W · concat(branches, spread(p)) + b = W_b · concat(branches) + (W_p · p + b),
+
+and the bracket is one vector an image: no Resize, no channels of the Concat, and where the branches are INT8 the pooled one is
+not, for it needs no grid any more.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from dlv3deploy.core.dilation import Window
+from dlv3deploy.engines.rewrites.change import Change
+from dlv3deploy.engines.rewrites.constants import Constant
+from dlv3deploy.engines.rewrites.windows import windows_of
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+NAME = "image pooling folded"
+SPREADING = ("Resize", "Expand", "Tile", "Upsample", "Identity")
+PAIR = ("QuantizeLinear", "DequantizeLinear")
+CHANNELS = 1  # the axis
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One input of the Concat and its channels in the result; where it is alike everywhere, the N×C×1×1 it is spread from."""
+
+    value: ir.Value
+    channels: range
+    pooled: ir.Value | None
+
+
+def fold_image_pooling(graph: ir.Graph) -> list[Change]:
+    """Change every 1×1 convolution of `graph`, with shapes inferred, whose Concat has one input that is alike everywhere."""
+    return [change for node in list(graph) if (change := _folded(node)) is not None]
+
+
+def _folded(node: ir.Node) -> Change | None:
+    windows, constant = windows_of(node), Constant.behind(node.inputs[1]) if len(node.inputs) > 1 else None
+    if windows is None or constant is None or not _is_pointwise(node, windows):
+        return None
+    between = _pairs_behind(node.inputs[0])
+    read = between[-1].inputs[0] if between else node.inputs[0]
+    joined = None if read is None else read.producer()
+    if joined is None or joined.op_type != "Concat" or joined.attributes.get_int("axis", 0) not in (CHANNELS, CHANNELS - 4):
+        return None
+    parts = _parts(joined)
+    spread = [part for part in parts if part.pooled is not None]
+    channels = {CHANNELS: [channel for part in parts if part.pooled is None for channel in part.channels]}
+    alone = all(len(value.uses()) == 1 and not value.is_graph_output() for one in (joined, *between) for value in one.outputs)
+    if len(spread) != 1 or not channels[CHANNELS] or not alone or not constant.can_be_cut(channels):
+        return None
+    before = math.prod(constant.numpy().shape) * math.prod(window.outputs for window in windows)
+    saved = len(spread[0].channels) * constant.numpy().shape[0] * (math.prod(window.outputs for window in windows) - 1)
+    name = node.name or node.outputs[0].name or ""
+    narrow = _join([part for part in parts if part.pooled is None], joined)
+    for pair in between:
+        pair.outputs[0].shape = narrow.shape
+    _add_apart(node, constant, spread[0], name)
+    node.replace_input_with(1, constant.cut(channels, f"{name}/branches", node))
+    return Change(name, NAME, f"{len(spread[0].channels)} channels fewer", before, before - saved)
+
+
+def _is_pointwise(node: ir.Node, windows: tuple[Window, Window]) -> bool:
+    """At any other kernel the padding, which is 0, would make the share of a position that of its place."""
+    plain = all((window.kernel, window.before, window.after) == (1, 0, 0) for window in windows)
+    return plain and node.attributes.get_int("group", 1) == 1
+
+
+def _pairs_behind(value: ir.Value | None) -> list[ir.Node]:
+    """The Q/DQ nodes that `value` came through, the last one first."""
+    found = list["ir.Node"]()
+    while value is not None and (node := value.producer()) is not None and node.op_type in PAIR:
+        found.append(node)
+        value = node.inputs[0]
+    return found
+
+
+def _parts(concat: ir.Node) -> list[_Part]:
+    """The inputs of a Concat; none where a number of channels is not known."""
+    found, start = list[_Part](), 0
+    for value in concat.inputs:
+        pooled = _spread_from(value)
+        shape = None if value is None else value.shape or (pooled.shape if pooled is not None else None)
+        channels = shape[CHANNELS] if shape is not None and len(shape) == 4 else None
+        if value is None or not isinstance(channels, int):
+            return []
+        found.append(_Part(value, range(start, start + channels), pooled))
+        start += channels
+    return found
+
+
+def _spread_from(value: ir.Value | None) -> ir.Value | None:
+    """The N×C×1×1 from which `value` is spread over a map, pairs left out."""
+    is_spread = False
+    while value is not None:
+        if is_spread and value.shape is not None and list(value.shape[2:]) == [1, 1]:
+            pairs = _pairs_behind(value)
+            return pairs[-1].inputs[0] if pairs else value
+        node = value.producer()
+        if node is None or node.op_type not in (*SPREADING, *PAIR):
+            return None
+        is_spread = is_spread or node.op_type in SPREADING
+        value = node.inputs[0]
+    return None
+
+
+def _join(branches: list[_Part], concat: ir.Node) -> ir.Value:
+    """What takes the place of the Concat: the branches alone; one alone needs no joining."""
+    import onnx_ir as ir
+
+    joined = concat.outputs[0]
+    if len(branches) == 1:
+        joined.replace_all_uses_with(branches[0].value)
+        return branches[0].value
+    fewer = ir.node("Concat", [part.value for part in branches], {"axis": CHANNELS}, name=f"{concat.name}/branches")
+    result, shape = fewer.outputs[0], list(joined.shape or ())
+    result.name, result.type = f"{joined.name}/branches", joined.type
+    result.shape = ir.Shape([*shape[:1], sum(len(part.channels) for part in branches), *shape[2:]]) if shape else None
+    assert isinstance(concat.graph, ir.Graph)  # passes go through the nodes of a graph
+    concat.graph.insert_before(concat, fewer)
+    joined.replace_all_uses_with(result)
+    return result
+
+
+def _add_apart(node: ir.Node, constant: Constant, spread: _Part, name: str) -> None:
+    """The share of the pooled channels, bias included, is computed by itself and added behind `node`."""
+    import onnx_ir as ir
+
+    graph, result, pooled = node.graph, node.outputs[0], spread.pooled
+    assert isinstance(graph, ir.Graph) and pooled is not None
+    kind = (pooled.dtype or ir.DataType.FLOAT).numpy()
+    numbers = np.take(constant.values(), spread.channels, CHANNELS).astype(kind)
+    tensor = ir.tensor(numbers, dtype=pooled.dtype, name=f"{name}/pooled.weight")
+    weight = ir.Value(name=tensor.name, const_value=tensor, shape=ir.Shape(numbers.shape), type=pooled.type)
+    graph.register_initializer(weight)
+    share = ir.node("Conv", [pooled, weight, *node.inputs[2:]], {"kernel_shape": [1, 1]}, name=f"{name}/pooled")
+    added = ir.node("Add", [result, share.outputs[0]], name=f"{name}/with_pooled")
+    share.outputs[0].name, share.outputs[0].type = f"{name}/pooled", result.type
+    share.outputs[0].shape = ir.Shape([*list(pooled.shape or ())[:1], len(numbers), 1, 1])
+    result.replace_all_uses_with(added.outputs[0], replace_graph_outputs=True)
+    added.replace_input_with(0, result)
+    added.outputs[0].name, result.name = result.name, f"{result.name}/of_branches"
+    added.outputs[0].shape, added.outputs[0].type = result.shape, result.type
+    node.resize_inputs(2)
+    graph.insert_before(node, share)
+    graph.insert_after(node, added)
