@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dlv3deploy.engines.rewrites.splice import Splice
+
 if TYPE_CHECKING:
     import onnx_ir as ir
 
@@ -61,30 +63,30 @@ class Constant:
         """Whether no grid goes along one of `axes`: parts of those would need parts of their scales."""
         return all(_grid_axis(node) not in axes for node in self.nodes)
 
-    def cut(self, axes: Mapping[int, Part], name: str, before: ir.Node) -> ir.Value:
-        """Parts of the numbers through nodes of their own, in front of `before`; `name` begins the names of what is new."""
-        import onnx_ir as ir
-
-        graph, numbers = before.graph, self.numpy()
-        assert isinstance(graph, ir.Graph)  # passes go through the nodes of a graph
+    def cut(self, axes: Mapping[int, Part], splice: Splice) -> ir.Value:
+        """Parts of the numbers, through nodes of their own."""
+        numbers = self.numpy()
         for axis, part in axes.items():
             numbers = np.take(numbers, part, axis)
-        kept = np.ascontiguousarray(numbers)
-        tensor = ir.tensor(kept, dtype=self.root.dtype, name=f"{name}/{self.root.name}")
-        value = ir.Value(name=tensor.name, const_value=tensor, shape=ir.Shape(kept.shape), type=self.root.type)
-        graph.register_initializer(value)
+        return self.with_numbers(numbers, splice)
+
+    def with_numbers(self, numbers: NDArray[Any], splice: Splice, repeats: int = 1) -> ir.Value:
+        """Other numbers through nodes of their own; where these have a step for each row, each is repeated so many times."""
+        value = splice.constant(numbers, self.root.name or "constant", self.root.dtype)
         for node in self.nodes:
-            copy = ir.node(
-                node.op_type,
-                [value, *node.inputs[1:]],
-                {key: attribute.value for key, attribute in node.attributes.items()},
-                name=f"{name}/{node.name}",
-            )
-            copy.outputs[0].name = f"{name}/{node.outputs[0].name}"
-            copy.outputs[0].shape, copy.outputs[0].type = value.shape, node.outputs[0].type
-            graph.insert_before(before, copy)
-            value = copy.outputs[0]
+            grid = list(node.inputs[1:])
+            if repeats > 1 and _grid_axis(node) == 0:
+                grid = [_repeated(part, repeats, splice) for part in grid]
+            attributes = {key: attribute.value for key, attribute in node.attributes.items()}
+            value = splice.add(node.op_type, [value, *grid], node.outputs[0].name or node.op_type, **attributes)
+            value.type = node.outputs[0].type
         return value
+
+
+def _repeated(value: ir.Value | None, repeats: int, splice: Splice) -> ir.Value | None:
+    if value is None or value.const_value is None:
+        return value
+    return splice.constant(np.repeat(value.const_value.numpy(), repeats), value.name or "grid", value.dtype)
 
 
 def _has_fixed_grid(node: ir.Node) -> bool:

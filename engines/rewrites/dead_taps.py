@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from dlv3deploy.core.dilation import Window
 from dlv3deploy.engines.rewrites.change import Change
 from dlv3deploy.engines.rewrites.constants import Constant
+from dlv3deploy.engines.rewrites.splice import Splice
 from dlv3deploy.engines.rewrites.windows import windows_of
 
 if TYPE_CHECKING:
@@ -38,8 +39,8 @@ def _without_dead_taps(node: ir.Node) -> Change | None:
         return None
     import onnx_ir as ir
 
-    name = node.name or node.outputs[0].name or ""
-    node.replace_input_with(1, constant.cut(cut, f"{name}/live", node))
+    splice = Splice(node)
+    node.replace_input_with(1, constant.cut(cut, splice))
     rows, columns = small
     settings = {
         "kernel_shape": [rows.kernel, columns.kernel],
@@ -50,7 +51,7 @@ def _without_dead_taps(node: ir.Node) -> Change | None:
         node.attributes[key] = ir.AttrInt64s(key, value)
     outer = math.prod(constant.numpy().shape[:2]) * rows.outputs * columns.outputs
     before, after = (outer * one.kernel * other.kernel for one, other in (windows, small))
-    return Change(name, NAME, f"{rows.kernel}×{columns.kernel}", before, after)
+    return Change(splice.name, NAME, f"{rows.kernel}×{columns.kernel}", before, after)
 
 
 def live_taps(window: Window) -> range:

@@ -20,6 +20,7 @@ import numpy as np
 from dlv3deploy.core.dilation import Window
 from dlv3deploy.engines.rewrites.change import Change
 from dlv3deploy.engines.rewrites.constants import Constant
+from dlv3deploy.engines.rewrites.splice import Splice
 from dlv3deploy.engines.rewrites.windows import windows_of
 
 if TYPE_CHECKING:
@@ -62,13 +63,25 @@ def _folded(node: ir.Node) -> Change | None:
         return None
     before = math.prod(constant.numpy().shape) * math.prod(window.outputs for window in windows)
     saved = len(spread[0].channels) * constant.numpy().shape[0] * (math.prod(window.outputs for window in windows) - 1)
-    name = node.name or node.outputs[0].name or ""
-    narrow = _join([part for part in parts if part.pooled is None], joined)
-    for pair in between:
-        pair.outputs[0].shape = narrow.shape
-    _add_apart(node, constant, spread[0], name)
-    node.replace_input_with(1, constant.cut(channels, f"{name}/branches", node))
-    return Change(name, NAME, f"{len(spread[0].channels)} channels fewer", before, before - saved)
+    splice, branches = Splice(node), [part.value for part in parts if part.pooled is None]
+    joined.outputs[0].replace_all_uses_with(
+        branches[0] if len(branches) == 1 else Splice(joined).add("Concat", [*branches], "branches", axis=CHANNELS)
+    )
+    weight, bias = constant.cut(channels, splice), list(node.inputs[2:])
+    settings = {key: attribute.value for key, attribute in node.attributes.items()}
+    of_branches = splice.add("Conv", [node.inputs[0], weight], "of_branches", **settings)
+    of_pooled = splice.add("Conv", [spread[0].pooled, _pooled_weight(constant, spread[0], splice), *bias], "of_pooled")
+    splice.put_in_place(splice.add("Add", [of_branches, of_pooled], "sum"))
+    return Change(splice.name, NAME, f"{len(spread[0].channels)} channels fewer", before, before - saved)
+
+
+def _pooled_weight(constant: Constant, spread: _Part, splice: Splice) -> ir.Value:
+    """In floating point, the values that grids make of the numbers."""
+    import onnx_ir as ir
+
+    kind = spread.pooled.dtype if spread.pooled is not None and spread.pooled.dtype else ir.DataType.FLOAT
+    numbers = np.take(constant.values(), spread.channels, CHANNELS).astype(kind.numpy())
+    return splice.constant(numbers, "of_pooled.weight", kind)
 
 
 def _is_pointwise(node: ir.Node, windows: tuple[Window, Window]) -> bool:
@@ -113,45 +126,3 @@ def _spread_from(value: ir.Value | None) -> ir.Value | None:
         is_spread = is_spread or node.op_type in SPREADING
         value = node.inputs[0]
     return None
-
-
-def _join(branches: list[_Part], concat: ir.Node) -> ir.Value:
-    """What takes the place of the Concat: the branches alone; one alone needs no joining."""
-    import onnx_ir as ir
-
-    joined = concat.outputs[0]
-    if len(branches) == 1:
-        joined.replace_all_uses_with(branches[0].value)
-        return branches[0].value
-    fewer = ir.node("Concat", [part.value for part in branches], {"axis": CHANNELS}, name=f"{concat.name}/branches")
-    result, shape = fewer.outputs[0], list(joined.shape or ())
-    result.name, result.type = f"{joined.name}/branches", joined.type
-    result.shape = ir.Shape([*shape[:1], sum(len(part.channels) for part in branches), *shape[2:]]) if shape else None
-    assert isinstance(concat.graph, ir.Graph)  # passes go through the nodes of a graph
-    concat.graph.insert_before(concat, fewer)
-    joined.replace_all_uses_with(result)
-    return result
-
-
-def _add_apart(node: ir.Node, constant: Constant, spread: _Part, name: str) -> None:
-    """The share of the pooled channels, bias included, is computed by itself and added behind `node`."""
-    import onnx_ir as ir
-
-    graph, result, pooled = node.graph, node.outputs[0], spread.pooled
-    assert isinstance(graph, ir.Graph) and pooled is not None
-    kind = (pooled.dtype or ir.DataType.FLOAT).numpy()
-    numbers = np.take(constant.values(), spread.channels, CHANNELS).astype(kind)
-    tensor = ir.tensor(numbers, dtype=pooled.dtype, name=f"{name}/pooled.weight")
-    weight = ir.Value(name=tensor.name, const_value=tensor, shape=ir.Shape(numbers.shape), type=pooled.type)
-    graph.register_initializer(weight)
-    share = ir.node("Conv", [pooled, weight, *node.inputs[2:]], {"kernel_shape": [1, 1]}, name=f"{name}/pooled")
-    added = ir.node("Add", [result, share.outputs[0]], name=f"{name}/with_pooled")
-    share.outputs[0].name, share.outputs[0].type = f"{name}/pooled", result.type
-    share.outputs[0].shape = ir.Shape([*list(pooled.shape or ())[:1], len(numbers), 1, 1])
-    result.replace_all_uses_with(added.outputs[0], replace_graph_outputs=True)
-    added.replace_input_with(0, result)
-    added.outputs[0].name, result.name = result.name, f"{result.name}/of_branches"
-    added.outputs[0].shape, added.outputs[0].type = result.shape, result.type
-    node.resize_inputs(2)
-    graph.insert_before(node, share)
-    graph.insert_after(node, added)

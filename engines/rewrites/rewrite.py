@@ -24,11 +24,15 @@ def rewritten(model: ModelProto, rewrites: Sequence[Rewrite] = ALL) -> tuple[Mod
     rewrite knows stays as it is.
     """
     import onnx_ir
+    from onnx.shape_inference import infer_shapes
     from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-    copy = onnx_ir.from_proto(model)
-    changes = [change for rewrite in rewrites for change in rewrite(copy.graph)]
-    if changes:
-        RemoveUnusedNodesPass()(copy)
-    result: ModelProto = onnx_ir.to_proto(copy)
-    return result, changes
+    changes = list[Change]()
+    for rewrite in rewrites:
+        copy = onnx_ir.from_proto(model)
+        if found := rewrite(copy.graph):
+            RemoveUnusedNodesPass()(copy)
+            model, changes = onnx_ir.to_proto(copy), [*changes, *found]
+            del model.graph.value_info[:]  # of tensors that are gone, or have other shapes now
+            model = infer_shapes(model, data_prop=True)
+    return model, changes
