@@ -70,23 +70,30 @@ class Constant:
             numbers = np.take(numbers, part, axis)
         return self.with_numbers(numbers, splice)
 
-    def with_numbers(self, numbers: NDArray[Any], splice: Splice, repeats: int = 1) -> ir.Value:
-        """Other numbers through nodes of their own; where these have a step for each row, each is repeated so many times."""
+    def rows_can_move(self) -> bool:
+        """Whether grids have one step, or one for each row (axis 0), around a zero that is 0."""
+        zeros = (node.inputs[2] for node in self.nodes if len(node.inputs) > 2)
+        are_symmetric = all(zero is None or zero.const_value is None or not zero.const_value.numpy().any() for zero in zeros)
+        return are_symmetric and all(_grid_axis(node) in (None, 0) for node in self.nodes)
+
+    def with_numbers(self, numbers: NDArray[Any], splice: Splice, origin: NDArray[np.intp] | None = None) -> ir.Value:
+        """Other numbers through nodes of their own. Where these have a step for each row, a row takes that of `origin`, which
+        it is by default itself."""
         value = splice.constant(numbers, self.root.name or "constant", self.root.dtype)
         for node in self.nodes:
             grid = list(node.inputs[1:])
-            if repeats > 1 and _grid_axis(node) == 0:
-                grid = [_repeated(part, repeats, splice) for part in grid]
+            if origin is not None and _grid_axis(node) == 0:
+                grid = [_rows_of(part, origin, splice) for part in grid]
             attributes = {key: attribute.value for key, attribute in node.attributes.items()}
             value = splice.add(node.op_type, [value, *grid], node.outputs[0].name or node.op_type, **attributes)
             value.type = node.outputs[0].type
         return value
 
 
-def _repeated(value: ir.Value | None, repeats: int, splice: Splice) -> ir.Value | None:
+def _rows_of(value: ir.Value | None, origin: NDArray[np.intp], splice: Splice) -> ir.Value | None:
     if value is None or value.const_value is None:
         return value
-    return splice.constant(np.repeat(value.const_value.numpy(), repeats), value.name or "grid", value.dtype)
+    return splice.constant(value.const_value.numpy()[origin], value.name or "grid", value.dtype)
 
 
 def _has_fixed_grid(node: ir.Node) -> bool:

@@ -23,6 +23,7 @@ class Splice:
         assert isinstance(node.graph, ir.Graph)  # rewrites go through the nodes of a graph
         self.node, self.graph = node, node.graph
         self.name = node.name or node.outputs[0].name or ""
+        self.taken = {value.name for other in self.graph for value in other.outputs}
 
     def constant(self, numbers: NDArray[Any], name: str, dtype: ir.DataType | None = None) -> ir.Value:
         """An initializer."""
@@ -38,10 +39,11 @@ class Splice:
         """The output of a new node, of the type of its first input."""
         import onnx_ir as ir
 
-        node = ir.node(kind, inputs, attributes, name=f"{self.name}/{name}")
+        own = self._unused(name)
+        node = ir.node(kind, inputs, attributes, name=own)
         self.graph.insert_before(self.node, node)
         result = node.outputs[0]
-        result.name, result.type = self._unused(name), None if inputs[0] is None else inputs[0].type
+        result.name, result.type = own, None if inputs[0] is None else inputs[0].type
         return result
 
     def put_in_place(self, new: ir.Value) -> None:
@@ -53,9 +55,10 @@ class Splice:
         self.graph.remove(self.node, safe=True)
 
     def _unused(self, name: str) -> str:
-        """Nodes that share a constant or a pair would give the same name twice."""
-        taken, wanted, number = self.graph.initializers, f"{self.name}/{name}", 1
-        while wanted in taken:
+        """What is copied from one place for several would have the same name twice."""
+        wanted, number = f"{self.name}/{name}", 1
+        while wanted in self.taken or wanted in self.graph.initializers:
             number += 1
             wanted = f"{self.name}/{name}/{number}"
+        self.taken.add(wanted)
         return wanted
