@@ -24,7 +24,7 @@ from dlv3deploy.commands.options import (
 from dlv3deploy.core.workspace import DEFAULT_ROOT, Workspace
 
 MOST_NAMED = 4  # tensors in one line
-OF_GRAPHS = ("size", "every", "plan", "classes", "ignore_index", "mean", "std", "output")
+OF_GRAPHS = ("size", "every", "plan", "rewrites", "classes", "ignore_index", "mean", "std", "output")
 
 
 def inspect(
@@ -38,6 +38,10 @@ def inspect(
     plan: Annotated[
         bool,
         typer.Option("--plan", help="Compile an ONNX file with TensorRT-RTX, which needs no GPU, and say what came of it."),
+    ] = False,
+    rewrites: Annotated[
+        bool,
+        typer.Option("--rewrites", help="Say what exact rewrites save at the ONNX file's size, and prove that they are exact."),
     ] = False,
     json_output: JsonOption = False,
     classes: ClassesOption = None,
@@ -55,7 +59,7 @@ def inspect(
     path = artefact or (place.onnx if place.onnx.exists() else place.checkpoint)
     require_file(path, f"make one with: {place.command('train', 'DATA')}, then {place.command('export')}")
     _require_graph(path, given_options(context))
-    facts = _facts(path, describe(classes, ignore_index, mean, std, output), size, plan)
+    facts = _facts(path, describe(classes, ignore_index, mean, std, output), size, plan, rewrites)
     if json_output:
         print(json.dumps(facts, ensure_ascii=False))
     else:
@@ -71,9 +75,10 @@ def _require_graph(path: Path, given: Mapping[str, str]) -> None:
         raise UserError(f"{named} with {path}", "is about the graph of an ONNX file", f"leave {named} out")
 
 
-def _facts(path: Path, description: Any, size: str | None, plan: bool) -> dict[str, Any]:
+def _facts(path: Path, description: Any, size: str | None, plan: bool, rewrites: bool) -> dict[str, Any]:
     from dataclasses import asdict
 
+    from dlv3deploy.commands.inspect_rewrites import rewrite_facts
     from dlv3deploy.core.checkpoints import checkpoint_facts
     from dlv3deploy.core.errors import UserError
     from dlv3deploy.core.files import sha256_of
@@ -102,6 +107,7 @@ def _facts(path: Path, description: Any, size: str | None, plan: bool) -> dict[s
     found, fusion = convolutions(model, height, width), fusion_of(fixed)
     kernels = {kernel.name: asdict(kernel) for kernel in fusion.convolutions}
     opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0)
+    listed = [kernels.get(c.name, {}) | asdict(c) | {"atrous": c.is_atrous} for c in found]
     return {
         "kind": "onnx",
         **common,
@@ -113,7 +119,8 @@ def _facts(path: Path, description: Any, size: str | None, plan: bool) -> dict[s
         "writing_int8": fusion.writing_int8,
         "further_int8_kernels": fusion.others,
         "plan": _compiled(fixed.SerializeToString(), str(path)) if plan else None,
-        "convolutions": [kernels.get(c.name, {}) | asdict(c) | {"atrous": c.is_atrous} for c in found],
+        "rewrites": rewrite_facts(fixed, listed) if rewrites else None,
+        "convolutions": listed,
     }
 
 
@@ -138,6 +145,10 @@ def _print(path: Path, facts: dict[str, Any], every: bool) -> None:
     print_table(f"{path}: {facts['kind']}", table)
     if "convolutions" in facts:
         _print_convolutions(facts["convolutions"], every, facts["is_quantized"])
+    if facts.get("rewrites"):
+        from dlv3deploy.commands.inspect_rewrites import print_rewrites
+
+        print_rewrites(facts["rewrites"], facts["convolutions"])
 
 
 def _tuples(architecture: dict[str, Any]) -> dict[str, Any]:

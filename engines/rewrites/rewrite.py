@@ -8,16 +8,21 @@ from typing import TYPE_CHECKING
 from dlv3deploy.engines.rewrites.change import Change
 from dlv3deploy.engines.rewrites.dead_taps import drop_dead_taps
 from dlv3deploy.engines.rewrites.image_pooling import fold_image_pooling
+from dlv3deploy.engines.rewrites.regions import split_into_regions
 
 if TYPE_CHECKING:
     import onnx_ir as ir
     from onnx import ModelProto
 
 Rewrite = Callable[["ir.Graph"], list[Change]]
-ALL: tuple[Rewrite, ...] = (drop_dead_taps, fold_image_pooling)
+IN_THEIR_ORDER: dict[str, Rewrite] = {
+    "dead-taps": drop_dead_taps,
+    "image-pooling": fold_image_pooling,
+    "regions": split_into_regions,
+}  # `regroup_to_sub_grids` does the work of regions in other words, filled up
 
 
-def rewritten(model: ModelProto, rewrites: Sequence[Rewrite] = ALL) -> tuple[ModelProto, list[Change]]:
+def rewritten(model: ModelProto, rewrites: Sequence[Rewrite]) -> tuple[ModelProto, list[Change]]:
     """A copy of `model` with the rewrites applied, and what they changed.
 
     `model` is of fixed size with shapes inferred (`core.graph.fix_input`), as everything here holds for one size alone. What no

@@ -1,0 +1,66 @@
+"""`dlv3deploy inspect --rewrites`: what the exact rewrites make of a graph's convolutions, and their certificate."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+
+def rewrite_facts(fixed: ModelProto, convolutions: list[dict[str, Any]]) -> dict[str, Any]:
+    """Of a graph of fixed size: every change, the whole work before and after, and how far outputs are apart.
+
+    Raises UserError where ONNX Runtime, which compares them, is missing.
+    """
+    from dataclasses import asdict
+
+    from dlv3deploy.core.graph import ports, simplified
+    from dlv3deploy.engines.rewrites.certificate import certify, noise
+    from dlv3deploy.engines.rewrites.rewrite import IN_THEIR_ORDER, rewritten
+
+    plain = simplified(fixed)
+    changed, changes = rewritten(plain, list(IN_THEIR_ORDER.values()))
+    shape = ports(plain, "the graph")[0].shape
+    batch, channels, height, width = (size or 1 for size in shape)
+    certificate = certify(plain, changed, noise((batch, channels, height, width)))
+    macs = sum(entry["macs"] for entry in convolutions)
+    return {
+        "changes": [asdict(change) for change in changes],
+        "macs_before": macs,
+        "macs_after": macs - sum(change.macs_before - change.macs_after for change in changes),
+        "certificate": {**asdict(certificate), "is_exact": certificate.is_exact},
+    }
+
+
+def print_rewrites(facts: dict[str, Any], convolutions: list[dict[str, Any]]) -> None:
+    """A line for each change, in the order in which they were made, and what all come to."""
+    from dlv3deploy.commands.tables import print_records
+
+    if not facts["changes"]:
+        print("no rewrite finds anything to do at this size")
+        return
+    known = {entry["name"]: entry for entry in convolutions}
+    records = [_record(change, known.get(change["node"])) for change in facts["changes"]]
+    before, after, certificate = facts["macs_before"], facts["macs_after"], facts["certificate"]
+    notes = [
+        f"all convolutions: {before / 1e9:.3f} → {after / 1e9:.3f} G multiply-accumulates, {1 - after / before:.1%} fewer",
+        f"certificate: on {certificate['inputs']} inputs of noise outputs differ by {certificate['difference']:.1e} of the "
+        f"largest, {certificate['agreement']:.2%} of positions have the same class",
+    ]
+    if not certificate["is_exact"]:
+        notes.append("image pooling loses its grids in an INT8 graph; all else is exact but for the order of sums")
+    print_records("rewrites", ("convolution", "rate", "map", "valid taps", "rewrite", "MACs", "after"), records, notes)
+
+
+def _record(change: dict[str, Any], convolution: dict[str, Any] | None) -> tuple[str, ...]:
+    about = ("?", "?", "?")
+    if convolution is not None:
+        rates, shape = convolution["atrous_rate"], convolution["input_shape"]
+        about = (
+            "×".join(map(str, sorted(set(rates)))),
+            f"{shape[1]}×{shape[2]}",
+            f"{convolution['valid_tap_share']:.1%}",
+        )
+    work = (f"{change[key] / 1e6:.1f} M" for key in ("macs_before", "macs_after"))
+    return (change["node"], *about, f"{change['rewrite']}: {change['form']}", *work)

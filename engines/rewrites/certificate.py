@@ -1,0 +1,78 @@
+"""Certificate: how far a rewritten graph's outputs are from those of the original, on the same inputs.
+
+ONNX Runtime runs both as they are written, without optimising anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dlv3deploy.core.errors import UserError
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+TOLERANCE = 1e-5
+INSTALL = "install dlv3deploy[onnxruntime]"
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """`inputs` were compared. `difference` is the largest of all outputs, over the largest magnitude of the original's (of
+    masks the share that differs); `agreement` the share of positions, 0 to 1, with the same best class."""
+
+    inputs: int
+    difference: float
+    agreement: float
+
+    @property
+    def is_exact(self) -> bool:
+        """But for the order of float32 sums."""
+        return self.difference <= TOLERANCE
+
+
+def certify(original: ModelProto, changed: ModelProto, inputs: Iterable[NDArray[np.float32]]) -> Certificate:
+    """Compare two graphs on inputs N×C×H×W. Raises UserError where ONNX Runtime is missing or refuses one."""
+    runs = [_runner(original, "the original graph"), _runner(changed, "the rewritten graph")]
+    largest = furthest = 0.0
+    same = positions = count = 0
+    for given in inputs:
+        wanted, found = (run(given) for run in runs)
+        if wanted.dtype.kind == "f":
+            wanted, found = wanted.astype(np.float64), found.astype(np.float64)
+            furthest, largest = max(furthest, float(np.abs(found - wanted).max())), max(largest, float(np.abs(wanted).max()))
+            alike = wanted.argmax(axis=1) == found.argmax(axis=1)
+        else:
+            alike = wanted == found
+            furthest, largest = furthest + np.count_nonzero(~alike), largest + alike.size
+        same, positions, count = same + int(np.count_nonzero(alike)), positions + alike.size, count + 1
+    return Certificate(count, furthest / largest if largest else float(furthest > 0), same / max(1, positions))
+
+
+def noise(shape: tuple[int, int, int, int], count: int = 2) -> Iterator[NDArray[np.float32]]:
+    """Normal inputs of this shape, the same every time; no picture is as rich."""
+    random = np.random.default_rng(0)
+    for _ in range(count):
+        yield random.standard_normal(shape).astype(np.float32)
+
+
+def _runner(model: ModelProto, where: str) -> Any:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise UserError("comparing graphs", "needs ONNX Runtime, which is not installed", INSTALL) from error
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.log_severity_level = 3
+    try:
+        session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime's own exceptions share no public base
+        raise UserError(where, f"cannot be run by ONNX Runtime ({str(error).strip()[:200]})", "see `inspect`") from error
+    given = session.get_inputs()[0]
+    kind = np.float16 if "float16" in given.type else np.float32
+    return lambda values: session.run(None, {given.name: values.astype(kind)})[0]
