@@ -34,9 +34,8 @@ def test_masks_differ_at_most_where_two_scores_tie(
     plain = fix_input(simplified(load_onnx(shared / "models" / f"{name}.onnx")), (1, 3, *size))
     changed, changes = rewritten(plain, list(IN_THEIR_ORDER.values()))
     assert len(changes) == len(rewrites)
-    sessions = [
-        onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"]) for model in (plain, changed)
-    ]
+    on_cpu = {"providers": ["CPUExecutionProvider"]}
+    sessions = [onnxruntime.InferenceSession(model.SerializeToString(), **on_cpu) for model in (plain, changed)]
     spec = InputSpec(*size, mean=GREY, std=GREY)
     pictures = list_images(shared / "data" / folder)
     for path in pictures[:: len(pictures) // IMAGES][:IMAGES]:
