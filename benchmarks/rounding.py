@@ -23,7 +23,7 @@ import numpy as np
 from adaround import Blocks, adaround
 from hidden_paths import without_paths
 from machine import installed, this_machine
-from markdown import markdown_table, with_error
+from markdown import NONE, markdown_table, with_error
 from numpy.typing import NDArray
 from quantization_cases import Case, built_in, open_case, parse_request
 from quantization_masks import UnoptimisedEngine, masks_of
@@ -45,13 +45,15 @@ from dlv3deploy.core.progress import say
 TABLE = Path(__file__).parent / "results" / "rounding.md"
 HEADER = ("model", "bits", "rounding", "error", "best of all in", "seconds", "mIoU", "drop")
 METHOD = "mse+bias+rounding"
+SEQUENTIAL = "closed form, `sequential`"
 Rounding = Callable[[Blocks, NDArray[np.float32], Blocks, int], Blocks]
 EXPLAINED = f"""\
 - `error`: the output's expected squared error that rounding makes, Δw H Δwᵀ, as a share of the output's variance w H wᵀ; the
   geometric mean over all convolutions. `best of all in`: so many of them have the smallest error by this rounding.
 - `seconds`: of rounding alone, all convolutions together.
 - `mIoU`, `drop`: of the whole INT8 model by `{METHOD}`, the drop in points against FP32; after ± its standard error, by
-  {RESAMPLES} draws of the judged images."""
+  {RESAMPLES} draws of the judged images. The last row of each is `{METHOD}+sequential`, which `auto` takes
+  nearly always: layer after layer, for what the INT8 network before passes on."""
 
 
 @dataclass
@@ -121,31 +123,40 @@ def _measure(parser: argparse.ArgumentParser, options: argparse.Namespace) -> in
 
 
 def _compared(case: Case, bits: int, floats: list[Mask], iterations: int) -> list[tuple[str, ...]]:
-    """A row for each rounding; their errors are of one model's convolutions, so that these can be compared one by one."""
+    """A row for each rounding, whose errors are of one model's convolutions and can be compared one by one, and one for layers
+    rounded one after another."""
     network = Network.prepared(load_onnx(case.model), *case.size)
     pictures = Pictures(list_images(case.images), case.spec.input, "calibrating")
     watched: dict[str, Watched] = {}
     scores: dict[str, MaskScores] = {}
+
+    def judge(name: str, method: str) -> None:
+        calibration = Calibration(network, pictures)  # which keeps what it learned, so each rounding has one of its own
+        quantisation = calibration.quantise(parse_method(method, WeightGrid(bits)))
+        with UnoptimisedEngine(quantisation.model().SerializeToString(), case.spec, name) as engine:
+            scores[name] = score_masks(masks_of(engine, case.judged), case.labels, floats, case.spec.classes)
+
     float_scores = score_masks(floats, case.labels, floats, case.spec.classes)
     for name, rounding in roundings(iterations).items():
         say(f"{case.name}, {bits} bits: {name}")
         watched[name] = weights.learned_rounding = Watched(rounding)
-        calibration = Calibration(network, pictures)  # which keeps what it learned, so each rounding has one of its own
-        quantisation = calibration.quantise(parse_method(METHOD, WeightGrid(bits)))
-        with UnoptimisedEngine(quantisation.model().SerializeToString(), case.spec, name) as engine:
-            scores[name] = score_masks(masks_of(engine, case.judged), case.labels, floats, case.spec.classes)
+        judge(name, METHOD)
+    say(f"{case.name}, {bits} bits: {SEQUENTIAL}")
+    weights.learned_rounding = in_order = Watched(learned_rounding)
+    judge(SEQUENTIAL, f"{METHOD}+sequential")
     errors = np.array([each.errors for each in watched.values()])  # roundings × convolutions
     best = np.bincount(errors.argmin(axis=0), minlength=len(watched))
+    told = {
+        name: (f"{np.exp(np.log(errors[index]).mean()):.2e}", f"{best[index]} of {errors.shape[1]}", f"{found.seconds:.1f}")
+        for index, (name, found) in enumerate(watched.items())
+    }
+    told[SEQUENTIAL] = (NONE, NONE, f"{in_order.seconds:.1f}")  # its weights aim at others than the float ones
     return [
         (
-            *(case.name, str(bits), name),
-            f"{np.exp(np.log(errors[index]).mean()):.2e}",
-            f"{best[index]} of {errors.shape[1]}",
-            f"{watched[name].seconds:.1f}",
-            f"{scores[name].miou:.4f}",
+            *(case.name, str(bits), name, *cells, f"{scores[name].miou:.4f}"),
             with_error(float_scores.miou - scores[name].miou, scores[name].drop_error),
         )
-        for index, name in enumerate(watched)
+        for name, cells in told.items()
     ]
 
 

@@ -22,7 +22,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-DAMPING = 0.01  # of the mean variance, added to the diagonal: sampled covariances are never exactly of full rank
+DAMPING = 0.1  # of the mean variance, added to the diagonal: what few samples say of directions without variance is chance
 BLOCK = 32
 LEAST = 1e-30  # variance of patches; below that float32 loses it in products
 Blocks = NDArray[np.float32]  # B×R×K
