@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Literal
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from dlv3deploy.core.errors import UserError
 from dlv3deploy.core.files import replacing, sha256_of
 from dlv3deploy.core.graph import fix_input, load_onnx, simplified
+from dlv3deploy.core.progress import say
 from dlv3deploy.core.spec import ModelSpec
 from dlv3deploy.core.workspace import manifest_path
 from dlv3deploy.engines import onnxruntime_engine, tensorrt_backend
@@ -17,6 +19,8 @@ from dlv3deploy.engines.backend import Backend
 from dlv3deploy.engines.dialect import DIALECTS, TENSORRT, TENSORRT_RTX
 from dlv3deploy.engines.manifest import Calibration, Manifest, Timing, relative_source
 from dlv3deploy.engines.precision import to_float16
+from dlv3deploy.engines.rewrites.certified import BY_DEFAULT, certified
+from dlv3deploy.engines.rewrites.change import Change
 from dlv3deploy.engines.timing import measure_latency
 
 if TYPE_CHECKING:
@@ -29,7 +33,7 @@ BACKENDS = (onnxruntime_engine.NAME, *DIALECTS)
 @dataclass(frozen=True)
 class EngineRequest:
     """`onnx` is what is compiled (for INT8 the Q/DQ model), `source` the floating-point file that it stems from, `command` what
-    makes the engine again."""
+    makes the engine again, `rewrites` are names of `engines.rewrites`."""
 
     onnx: Path
     source: Path
@@ -39,6 +43,7 @@ class EngineRequest:
     capabilities: tuple[str, ...] = ()
     calibration: Calibration | None = None
     command: str = ""
+    rewrites: tuple[str, ...] = ()
 
 
 def default_backend() -> str:
@@ -54,6 +59,16 @@ def default_backend() -> str:
 
 def default_precision(backend: str) -> Precision:
     return "fp32" if backend == onnxruntime_engine.NAME else "fp16"
+
+
+def default_rewrites(backend: str) -> tuple[str, ...]:
+    """None for ONNX Runtime, whose kernels on a CPU skip padding themselves, nor where it is missing: it proves them."""
+    if backend == onnxruntime_engine.NAME:
+        return ()
+    if find_spec("onnxruntime") is None:
+        say("no exact rewrites: ONNX Runtime, which proves that they are, is not installed")
+        return ()
+    return BY_DEFAULT
 
 
 def target_label(backend: str, capabilities: tuple[str, ...]) -> str:
@@ -73,8 +88,7 @@ def build(request: EngineRequest, engine: Path) -> Manifest:
         raise UserError(f"backend {request.backend!r}", "is unknown", f"use one of {', '.join(BACKENDS)}")
     spec = replace(request.spec, input=replace(request.spec.input, dynamic_size=False, dynamic_batch=False))
     onnx_sha256 = sha256_of(request.source)  # before it is read: a file exported meanwhile then makes the engine stale
-    model = _typed(load_onnx(request.onnx), request)
-    model = fix_input(model, (1, 3, spec.input.height, spec.input.width))
+    model, rewrites = _prepared(request)
     backend = _backend(request)
     with replacing(engine) as fresh, replacing(manifest_path(engine)) as fresh_manifest:
         backend.build(model.SerializeToString(), fresh, str(request.onnx))
@@ -91,6 +105,7 @@ def build(request: EngineRequest, engine: Path) -> Manifest:
             builder=backend.builder(),
             target=backend.target(),
             layer_precision=backend.layer_precision(fresh, layer_precision(model)),
+            rewrites=rewrites,
             calibration=request.calibration,
             timing=timing,
             command=request.command,
@@ -107,19 +122,31 @@ def _backend(request: EngineRequest) -> Backend:
     return tensorrt_backend.TensorRTBackend(DIALECTS[request.backend], request.capabilities)
 
 
-def _typed(model: ModelProto, request: EngineRequest) -> ModelProto:
-    """The graph in the wanted precision. Raises UserError where the graph or the backend does not suit it."""
+def _prepared(request: EngineRequest) -> tuple[ModelProto, tuple[str, ...]]:
+    """The graph for one image of the spec's size, rewritten and in the wanted precision, and the rewrites that changed it.
+
+    Raises UserError where the graph or the backend does not suit the precision.
+    """
+    model, shape = load_onnx(request.onnx), (1, 3, request.spec.input.height, request.spec.input.width)
+    _require_precision(model, request)
+    model, changes = fix_input(model, shape), list[Change]()
+    if request.rewrites:
+        model, changes = certified(model, request.rewrites, str(request.onnx))
+    if request.precision == "fp16":
+        model = fix_input(to_float16(simplified(model)), shape)
+    return model, tuple(dict.fromkeys(change.rewrite for change in changes))
+
+
+def _require_precision(model: ModelProto, request: EngineRequest) -> None:
     if request.precision != "int8" and any(node.op_type == "QuantizeLinear" for node in model.graph.node):
         raise UserError(
             str(request.onnx), f"is quantised, and --{request.precision} is asked for", "give the floating-point file"
         )
-    if request.precision != "fp16":
-        return model
-    if request.backend == onnxruntime_engine.NAME and onnxruntime_engine.providers()[0] == onnxruntime_engine.CPU:
+    on_cpu = request.backend == onnxruntime_engine.NAME and onnxruntime_engine.providers()[0] == onnxruntime_engine.CPU
+    if request.precision == "fp16" and on_cpu:
         raise UserError(
             "--fp16 with ONNX Runtime", "needs a GPU, CPUs only emulate it", "use --fp32, --int8 or --backend tensorrt-rtx"
         )
-    return to_float16(simplified(model))
 
 
 def layer_precision(model: ModelProto) -> dict[str, str]:
@@ -140,7 +167,7 @@ def measure_float_latency(request: EngineRequest) -> Timing:
     """Latency of the floating-point model that an INT8 request stems from, on the same backend, for comparison."""
     plain = replace(request, onnx=request.source, precision=default_precision(request.backend), calibration=None)
     spec = replace(plain.spec, input=replace(plain.spec.input, dynamic_size=False, dynamic_batch=False))
-    model = fix_input(_typed(load_onnx(plain.onnx), plain), (1, 3, spec.input.height, spec.input.width))
+    model, _ = _prepared(plain)
     backend = _backend(plain)
     with TemporaryDirectory() as folder:
         engine = Path(folder) / "float.engine"

@@ -48,6 +48,12 @@ def build_engine(
     ] = None,
     calibration_images: Annotated[int | None, typer.Option(help="How many of them to use; default: 100.", min=1)] = None,
     size: Annotated[str | None, typer.Option(help=f"Input {SIZE} of an ONNX file that leaves it open.")] = None,
+    rewrites: Annotated[
+        str | None,
+        typer.Option(
+            help="Exact rewrites: none, or some of dead-taps,image-pooling,regions; default: the first two for TensorRT."
+        ),
+    ] = None,
     to: Annotated[
         Path | None, typer.Option("--to", help="Engine file; default: in the workspace, named after precision and target.")
     ] = None,
@@ -64,7 +70,8 @@ def build_engine(
     from dlv3deploy.core.foreign import spec_of
     from dlv3deploy.core.graph import load_onnx
     from dlv3deploy.core.progress import say
-    from dlv3deploy.engines.build import BACKENDS, EngineRequest, build, default_backend, target_label
+    from dlv3deploy.engines.build import BACKENDS, EngineRequest, build, default_backend, default_rewrites, target_label
+    from dlv3deploy.engines.rewrites.certified import named
 
     precisions: dict[Precision, bool] = {"int8": int8, "fp16": fp16, "fp32": fp32}
     wanted = [name for name, chosen in precisions.items() if chosen]
@@ -96,6 +103,7 @@ def build_engine(
         "--images": images,
         "--calibration-images": calibration_images,
         "--size": size,
+        "--rewrites": rewrites,
         "--to": to,
         "--classes": classes,
         "--ignore-index": ignore_index,
@@ -104,7 +112,8 @@ def build_engine(
         "--output": output,
     }
     command = _command(place, model, precision, given, target or [])
-    request = EngineRequest(source, source, spec, precision, chosen, tuple(target or ()), command=command)
+    applied = default_rewrites(chosen) if rewrites is None else named(rewrites)
+    request = EngineRequest(source, source, spec, precision, chosen, tuple(target or ()), command=command, rewrites=applied)
     engine = to or place.engine(source, request.precision, target_label(chosen, request.capabilities))
     if request.precision == "int8":
         request = _calibrated(request, place, engine, images, calibration_images)

@@ -210,6 +210,8 @@ def _manifest(manifest: dict[str, Any]) -> Iterable[tuple[str, str]]:
     yield "built by", f"{builder['name']} {builder['version']}"
     yield "for", ", ".join(v for v in (target["device"], target["compute_capability"], target["driver"]) if v)
     yield "from", f"{manifest['onnx']}, sha256 begins with {manifest['onnx_sha256'][:12]}"
+    if manifest["rewrites"]:
+        yield "rewritten", ", ".join(manifest["rewrites"])
     if calibration:
         height, width = calibration["resolution"]
         yield "calibrated", f"{calibration['method']}, {calibration['images']} images at {height}×{width}"

@@ -1,0 +1,53 @@
+"""Rewrites by name, proved before they are kept."""
+
+from __future__ import annotations
+
+import onnx
+import pytest
+from calibration_graphs import quantized_deeplab
+from tiny_models import HEIGHT, WIDTH, tiny_deeplab
+
+from dlv3deploy.core.errors import CheckFailed, UserError
+from dlv3deploy.core.graph import fix_input
+from dlv3deploy.engines.rewrites import certified as module
+from dlv3deploy.engines.rewrites.certified import BY_DEFAULT, certified, named
+from dlv3deploy.engines.rewrites.change import Change
+
+pytest.importorskip("onnxruntime")
+
+
+def tiny() -> onnx.ModelProto:
+    return fix_input(tiny_deeplab(), (1, 3, HEIGHT, WIDTH))
+
+
+def test_names_are_put_in_their_order_and_none_is_none() -> None:
+    assert named("regions, dead-taps") == ("dead-taps", "regions")
+    assert named("none") == ()
+
+
+@pytest.mark.parametrize("text", ["", "dead-taps,", "regions,taps"])
+def test_an_unknown_name_is_told_with_those_that_exist(text: str) -> None:
+    with pytest.raises(UserError, match="dead-taps, image-pooling, regions"):
+        named(text)
+
+
+@pytest.mark.parametrize("model", [tiny, quantized_deeplab], ids=["float", "INT8"])
+def test_what_changes_is_kept(model) -> None:
+    changed, changes = certified(model(), BY_DEFAULT, "tiny")
+    assert [change.rewrite for change in changes] == ["image pooling folded"]
+    assert "Tile" not in {node.op_type for node in changed.graph.node}
+
+
+def test_a_rewrite_that_changes_results_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def wrong(graph) -> list[Change]:
+        (conv,) = (node for node in graph if node.name == "scores")
+        conv.replace_input_with(2, next(node for node in graph if node.name == "projection").inputs[2])
+        return [Change("scores", "wrong", "?", 1, 1)]
+
+    model = tiny()
+    bias = {w.name: w for w in model.graph.initializer}
+    bias["projection.bias"].CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(bias["scores.bias"]) + 9, "b"))
+    bias["projection.bias"].name = "projection.bias"
+    monkeypatch.setitem(module.IN_THEIR_ORDER, "dead-taps", wrong)
+    with pytest.raises(CheckFailed, match=r"tiny: after the rewrites dead-taps.*build with --rewrites none"):
+        certified(model, ["dead-taps"], "tiny")
