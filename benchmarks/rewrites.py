@@ -57,7 +57,7 @@ EXPLAINED = """\
 - `kernels`: of convolutions + others, in the plan that TensorRT-RTX compiles for compute capability {capability}; `MB moved`:
   the activations that these read and write (10⁶ bytes). Nothing was timed.
 - `difference`: the largest of all outputs for two inputs of noise, over the largest output, by ONNX Runtime without
-  optimisation; of FP16 in the graph before its conversion. In INT8 the pooled branch loses its grids, all else is as it was."""
+  optimisation; of FP16 in the graph before its conversion. In INT8 a sum in another order may round to the next step."""
 
 
 @dataclass(frozen=True)

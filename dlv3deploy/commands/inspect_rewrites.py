@@ -49,7 +49,7 @@ def print_rewrites(facts: dict[str, Any], convolutions: list[dict[str, Any]]) ->
         f"largest, {certificate['agreement']:.2%} of positions have the same class",
     ]
     if not certificate["is_exact"]:
-        notes.append("image pooling loses its grids in an INT8 graph; all else is exact but for the order of sums")
+        notes.append("sums in another order: in an INT8 graph one may round to the next step")
     print_records("rewrites", ("convolution", "rate", "map", "valid taps", "rewrite", "MACs", "after"), records, notes)
 
 

@@ -5,17 +5,18 @@ convolution W. With W = [W_b | W_p] by input channels,
 
     W · concat(branches, spread(p)) + b = W_b · concat(branches) + (W_p · p + b),
 
-and the bracket is one vector an image: no Resize, no channels of the Concat, and where the branches are INT8 the pooled one is
-not, for it needs no grid any more.
+and the bracket is one vector an image: no Resize, no channels of the Concat. Q/DQ pairs round a value alike wherever it stands;
+those that the spread map went through, the vector goes through.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dlv3deploy.core.dilation import Window
 from dlv3deploy.engines.rewrites.change import Change
@@ -34,11 +35,13 @@ CHANNELS = 1  # the axis
 
 @dataclass(frozen=True)
 class _Part:
-    """One input of the Concat and its channels in the result; where it is alike everywhere, the N×C×1×1 it is spread from."""
+    """One input of the Concat and its channels in the result; where it is alike everywhere, the N×C×1×1 it is spread from, and
+    the Q/DQ nodes on the way, the last one first."""
 
     value: ir.Value
     channels: range
     pooled: ir.Value | None
+    pairs: tuple[ir.Node, ...]
 
 
 def fold_image_pooling(graph: ir.Graph) -> list[Change]:
@@ -70,7 +73,8 @@ def _folded(node: ir.Node) -> Change | None:
     weight, bias = constant.cut(channels, splice), list(node.inputs[2:])
     settings = {key: attribute.value for key, attribute in node.attributes.items()}
     of_branches = splice.add("Conv", [node.inputs[0], weight], "of_branches", **settings)
-    of_pooled = splice.add("Conv", [spread[0].pooled, _pooled_weight(constant, spread[0], splice), *bias], "of_pooled")
+    pooled = _through(spread[0].pooled, [*reversed(spread[0].pairs), *reversed(between)], splice)
+    of_pooled = splice.add("Conv", [pooled, _pooled_weight(constant, spread[0], splice), *bias], "of_pooled")
     splice.put_in_place(splice.add("Add", [of_branches, of_pooled], "sum"))
     return Change(splice.name, NAME, f"{len(spread[0].channels)} channels fewer", before, before - saved)
 
@@ -103,26 +107,42 @@ def _parts(concat: ir.Node) -> list[_Part]:
     """The inputs of a Concat; none where a number of channels is not known."""
     found, start = list[_Part](), 0
     for value in concat.inputs:
-        pooled = _spread_from(value)
+        pooled, pairs = _spread_from(value)
         shape = None if value is None else value.shape or (pooled.shape if pooled is not None else None)
         channels = shape[CHANNELS] if shape is not None and len(shape) == 4 else None
         if value is None or not isinstance(channels, int):
             return []
-        found.append(_Part(value, range(start, start + channels), pooled))
+        found.append(_Part(value, range(start, start + channels), pooled, pairs))
         start += channels
     return found
 
 
-def _spread_from(value: ir.Value | None) -> ir.Value | None:
-    """The N×C×1×1 from which `value` is spread over a map, pairs left out."""
-    is_spread = False
+def _spread_from(value: ir.Value | None) -> tuple[ir.Value | None, tuple[ir.Node, ...]]:
+    """The N×C×1×1 from which `value` is spread over a map, and the Q/DQ nodes on the way."""
+    is_spread, pairs = False, list["ir.Node"]()
     while value is not None:
         if is_spread and value.shape is not None and list(value.shape[2:]) == [1, 1]:
-            pairs = _pairs_behind(value)
-            return pairs[-1].inputs[0] if pairs else value
+            return value, tuple(pairs)
         node = value.producer()
         if node is None or node.op_type not in (*SPREADING, *PAIR):
-            return None
+            break
         is_spread = is_spread or node.op_type in SPREADING
+        pairs += [node] if node.op_type in PAIR else []
         value = node.inputs[0]
-    return None
+    return None, ()
+
+
+def _through(value: ir.Value | None, pairs: list[ir.Node], splice: Splice) -> ir.Value | None:
+    """`value` after copies of the Q/DQ nodes; a pair on the grid that the one before it had changes nothing and is left out."""
+    held, is_held = list[NDArray[Any]](), False
+    for node in pairs:
+        grid = [part.const_value.numpy() for part in node.inputs[1:] if part is not None and part.const_value is not None]
+        if node.op_type == "QuantizeLinear":
+            is_held, held = len(grid) == len(held) > 0 and all(map(np.array_equal, grid, held)), grid
+        else:
+            is_held = is_held and bool(held)
+        if not is_held and value is not None:
+            attributes = {key: attribute.value for key, attribute in node.attributes.items()}
+            value = splice.add(node.op_type, [value, *node.inputs[1:]], "held", **attributes)
+            value.type = node.outputs[0].type
+    return value

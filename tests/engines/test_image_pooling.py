@@ -124,19 +124,20 @@ def on_grid(values: NDArray[Any], step: Any) -> NDArray[Any]:
 
 
 @pytest.mark.parametrize("order", ["bp", "bpb"])
-def test_in_int8_the_pooled_branch_loses_its_grids_and_the_others_keep_theirs(order: str) -> None:
+def test_in_int8_the_pooled_vector_goes_through_the_grid_that_its_map_went_through(order: str) -> None:
     head = Head(order, is_int8=True)
     result, changes = folded(head.model())
     assert len(changes) == 1
-    image, pooled = picture()[0], np.maximum(picture()[0].mean(axis=(1, 2), keepdims=True), 0)
+    image, pooled = picture()[0], on_grid(np.maximum(picture()[0].mean(axis=(1, 2), keepdims=True), 0), 0.05)
     parts = [on_grid(image * (1 + index), 0.05) if kind == "b" else pooled + 0 * image for index, kind in enumerate(order)]
     arrays = {w.name: numpy_helper.to_array(w) for w in head.weights}
     weight = on_grid(arrays["scores.weight"][:, :, 0, 0], arrays["scores.weight/scale"][:, None])
     wanted = np.einsum("oc,chw->ohw", weight, np.concatenate(parts)) + arrays["scores.bias"][:, None, None]
     np.testing.assert_allclose(run(result)[0], wanted, atol=1e-4)
-    left = {node.input[0] for node in result.graph.node if node.op_type == "QuantizeLinear"}
-    assert not any("spread" in name or "pooled" in name for name in left)
-    assert {f"branch{index}" for index, kind in enumerate(order) if kind == "b"} <= left
+    np.testing.assert_allclose(run(result), run(head.model()), atol=1e-5)
+    left = [node.input[0] for node in result.graph.node if node.op_type == "QuantizeLinear"]
+    assert left.count("pooled") == 1 and "spread" not in left  # both pairs on its way have the same scale
+    assert {f"branch{index}" for index, kind in enumerate(order) if kind == "b"} <= set(left)
 
 
 def test_a_kernel_above_1x1_is_left_alone() -> None:

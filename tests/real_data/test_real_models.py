@@ -73,7 +73,7 @@ def test_tensorrt_rtx_builds_both_models_in_every_precision(
     dlv3deploy("build-engine", model, "--backend", "tensorrt-rtx", precision, *options)
     facts = json.loads(dlv3deploy("inspect", tmp_path / f"{name}.{precision[2:]}.tensorrt-rtx.engine", "--json").stdout)
     kinds = list(facts["manifest"]["layer_precision"].values())
-    assert kinds.count(precision[2:]) >= len(kinds) - 1  # image pooling stays in floating point
+    assert kinds.count(precision[2:]) >= len(kinds) - 2  # image pooling and its share of the projection stay in floating point
 
 
 def test_a_real_video_is_labelled_frame_by_frame(shared: Path, tmp_path: Path) -> None:
