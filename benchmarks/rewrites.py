@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import date
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -138,7 +138,6 @@ def _file(path: Path, size: Size) -> ModelProto:
     return fix_input(simplified(load_onnx(path)), (1, 3, *size))
 
 
-@cache
 def _fresh(architecture: Architecture, size: Size) -> ModelProto:
     """Of random weights."""
     import torch

@@ -13,8 +13,8 @@ column j depends on columns up to j only:
 So columns are rounded one after another, the most active first, each to the integer nearest to w_j plus what the errors before
 it ask for. This is GPTQ (Frantar et al. 2022, algorithm 1) in the form without an inverse (Chee et al. 2023, LDLQ).
 
-Coordinate descent on the same quadratic afterwards (AdaRound's objective, Nagel et al. 2020, equation 9, without its gradient
-descent) could only refine what this leaves, and is left out.
+AdaRound (Nagel et al. 2020) reaches the same quadratic by gradient descent, hundreds of times slower. `benchmarks/rounding.py`
+compares the two: of 4-bit weights that are rounded without `sequential`, its integers can keep more of the masks than these do.
 """
 
 from __future__ import annotations
