@@ -17,9 +17,8 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
-from hidden_paths import without_paths
 from machine import installed, this_machine
-from markdown import markdown_table
+from markdown import markdown_table, page
 from measured import MB, Limits, Outcome, last_words, run_measured
 from quantization_cases import Request, built_in
 
@@ -61,7 +60,7 @@ def main() -> int:
     parser.add_argument("--images", type=int, default=48, help="that calibrate (default: %(default)s)")
     parser.add_argument("--steps", type=int, help="of every row, to try the script out")
     options = parser.parse_args()
-    page = TABLE if options.steps is None else options.workspace / "fine-tuning.md"
+    to = TABLE if options.steps is None else options.workspace / "fine-tuning.md"
     known, rows = built_in(options.shared), list[tuple[str, ...]]()
     facts = [*this_machine(None).lines(), f"onnxruntime {installed('onnxruntime')}", f"date: {date.today().isoformat()}"]
     facts.append(f"command: `python benchmarks/fine_tuning.py {shlex.join(sys.argv[1:])}`")
@@ -70,13 +69,12 @@ def main() -> int:
         for number, case in enumerate(CASES):
             place = options.workspace / f"fine-tuning-{number}"
             rows.append(_row(known[case.model], case, options.steps or case.steps, place, options.images))
-            lines = ["# Fine-tuning INT8 models on CamVid", "", *(f"- {fact}" for fact in facts), ""]
-            lines += [markdown_table(HEADER, rows), "", EXPLAINED, "", "Written by `benchmarks/fine_tuning.py`.", ""]
-            write_text(page, without_paths("\n".join(lines)))
+            table = markdown_table(HEADER, rows)
+            write_text(to, page("Fine-tuning INT8 models on CamVid", facts, table, EXPLAINED, "benchmarks/fine_tuning.py"))
     except Dlv3Error as error:
         say(f"error: {error}")
         return error.exit_code
-    say(f"wrote {page}")
+    say(f"wrote {to}")
     return 0
 
 

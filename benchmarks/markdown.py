@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from hidden_paths import without_paths
+
 NONE = "–"
 
 
@@ -14,6 +16,12 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in cells]
     rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
     return "\n".join((lines[0], rule, *lines[1:]))
+
+
+def page(title: str, facts: Sequence[str], table: str, explained: str, script: str) -> str:
+    """What a script leaves in `results/`: on what it was measured, the table, what its columns mean; no path of the machine."""
+    lines = [f"# {title}", "", *(f"- {fact}" for fact in facts), "", table, "", explained, "", f"Written by `{script}`.", ""]
+    return without_paths("\n".join(lines))
 
 
 def points(share: float) -> str:

@@ -19,9 +19,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hidden_paths import without_paths
 from machine import installed, this_machine
-from markdown import markdown_table
+from markdown import markdown_table, page
 
 from dlv3deploy.core.classes import VOC
 from dlv3deploy.core.errors import Dlv3Error, UserError
@@ -95,20 +94,19 @@ def main() -> int:
     known, rows = cases(options.shared), list[tuple[str, ...]]()
     facts = [*this_machine(None).lines(), f"tensorrt-rtx {installed('tensorrt-rtx')}, onnx {installed('onnx')}"]
     facts += [f"date: {date.today().isoformat()}", f"command: `python benchmarks/rewrites.py {shlex.join(sys.argv[1:])}`"]
-    page = options.workspace / "rewrites.md" if options.case else TABLE
+    to = options.workspace / "rewrites.md" if options.case else TABLE
     try:
         for name in options.case or known:
             if name not in known:
                 raise UserError(f"--case {name}", "is unknown", f"give one of {', '.join(known)}")
             for row in _rows(known[name]):
                 rows.append(row)
-                lines = ["# Exact rewrites", "", *(f"- {fact}" for fact in facts), "", markdown_table(HEADER, rows), ""]
-                lines += [EXPLAINED.format(capability=CAPABILITY), "", "Written by `benchmarks/rewrites.py`.", ""]
-                write_text(page, without_paths("\n".join(lines)))
+                table, explained = markdown_table(HEADER, rows), EXPLAINED.format(capability=CAPABILITY)
+                write_text(to, page("Exact rewrites", facts, table, explained, "benchmarks/rewrites.py"))
     except Dlv3Error as error:
         say(f"error: {error}")
         return error.exit_code
-    say(f"wrote {page}")
+    say(f"wrote {to}")
     return 0
 
 

@@ -21,9 +21,8 @@ from pathlib import Path
 
 import numpy as np
 from adaround import Blocks, adaround
-from hidden_paths import without_paths
 from machine import installed, this_machine
-from markdown import NONE, markdown_table, with_error
+from markdown import NONE, markdown_table, page, with_error
 from numpy.typing import NDArray
 from quantization_cases import Case, built_in, open_case, parse_request
 from quantization_masks import UnoptimisedEngine, masks_of
@@ -105,7 +104,7 @@ def _measure(parser: argparse.ArgumentParser, options: argparse.Namespace) -> in
     is_whole = all(
         getattr(options, name) == parser.get_default(name) for name in ("model", "bits", "images", "every", "iterations")
     )
-    page = TABLE if is_whole else options.workspace / "rounding.md"
+    to = TABLE if is_whole else options.workspace / "rounding.md"
     facts = [*this_machine(None).lines(), f"onnxruntime {installed('onnxruntime')}"]
     facts += [f"date: {date.today().isoformat()}", f"command: `python benchmarks/rounding.py {shlex.join(sys.argv[1:])}`"]
     for name in options.model or ("camvid", "camvid-twin"):
@@ -115,10 +114,9 @@ def _measure(parser: argparse.ArgumentParser, options: argparse.Namespace) -> in
         facts.append(f"{name}: {case.about}")
         for bits in options.bits or (8, 4):
             rows += _compared(case, bits, floats, options.iterations)
-            lines = ["# Learned rounding, in closed form and by gradient descent", "", *(f"- {fact}" for fact in facts), ""]
-            lines += [markdown_table(HEADER, rows), "", EXPLAINED, "", "Written by `benchmarks/rounding.py`.", ""]
-            write_text(page, without_paths("\n".join(lines)))
-    say(f"wrote {page}")
+            table, title = markdown_table(HEADER, rows), "Learned rounding, in closed form and by gradient descent"
+            write_text(to, page(title, facts, table, EXPLAINED, "benchmarks/rounding.py"))
+    say(f"wrote {to}")
     return 0
 
 
