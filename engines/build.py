@@ -18,7 +18,7 @@ from dlv3deploy.engines import onnxruntime_engine, tensorrt_backend
 from dlv3deploy.engines.backend import Backend
 from dlv3deploy.engines.dialect import DIALECTS, TENSORRT, TENSORRT_RTX
 from dlv3deploy.engines.manifest import Calibration, Manifest, Timing, relative_source
-from dlv3deploy.engines.precision import to_float16
+from dlv3deploy.engines.precision import is_quantized, to_float16
 from dlv3deploy.engines.rewrites.certified import BY_DEFAULT, certified
 from dlv3deploy.engines.rewrites.change import Change
 from dlv3deploy.engines.timing import measure_latency
@@ -138,7 +138,7 @@ def _prepared(request: EngineRequest) -> tuple[ModelProto, tuple[str, ...]]:
 
 
 def _require_precision(model: ModelProto, request: EngineRequest) -> None:
-    if request.precision != "int8" and any(node.op_type == "QuantizeLinear" for node in model.graph.node):
+    if request.precision != "int8" and is_quantized(model):
         raise UserError(
             str(request.onnx), f"is quantised, and --{request.precision} is asked for", "give the floating-point file"
         )

@@ -50,12 +50,26 @@ def network_flags(module: Any) -> int:
     return 1 << int(flags.STRONGLY_TYPED)
 
 
+def nearest_capability(dialect: Dialect, wanted: str) -> str:
+    """The compute capability that this dialect builds for and that is nearest below the wanted one, else the lowest."""
+    known = sorted(_capabilities(load_dialect(dialect)))
+    number = int(wanted.replace(".", ""))
+    nearest = str(max((one for one in known if one <= number), default=known[0]))
+    return f"{nearest[:-1]}.{nearest[-1]}"
+
+
+def _capabilities(module: Any) -> dict[int, Any]:
+    """The enumerators of what a portable dialect builds for, by number: 89 for 8.9."""
+    members = module.ComputeCapability.__members__.items()
+    return {int(name.removeprefix("SM")): value for name, value in members if name.startswith("SM")}
+
+
 def runs_on(dialect: Dialect, module: Any, capability: str) -> bool:
     """Whether its engines run on a GPU of this compute capability ("8.9"). Those of a portable dialect do on what it builds
     for, and on what is newer than all of that; TensorRT-RTX 1.7 has no 8.7 (Orin), 9.0 (H100) and 10.0."""
     if not dialect.portable:
         return True
-    known = [int(name.removeprefix("SM")) for name in module.ComputeCapability.__members__ if name.startswith("SM")]
+    known = _capabilities(module)
     wanted = int(capability.replace(".", ""))
     return wanted in known or wanted > max(known)
 
@@ -63,10 +77,8 @@ def runs_on(dialect: Dialect, module: Any, capability: str) -> bool:
 def compute_capability_of(module: Any, text: str) -> Any:
     """The enumerator for a capability written "8.6", "86" or "sm_86". Raises UserError listing those that exist."""
     digits = text.lower().removeprefix("sm_").removeprefix("sm").replace(".", "")
-    known = {
-        name.removeprefix("SM"): value for name, value in module.ComputeCapability.__members__.items() if name.startswith("SM")
-    }
-    if digits not in known:
-        listed = ", ".join(f"sm_{name}" for name in sorted(known, key=int))
+    known = _capabilities(module)
+    if not digits.isdecimal() or int(digits) not in known:
+        listed = ", ".join(f"sm_{number}" for number in sorted(known))
         raise UserError(f"compute capability {text!r}", f"is none that {module.__name__} builds for", f"use one of {listed}")
-    return known[digits]
+    return known[int(digits)]

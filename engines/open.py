@@ -14,6 +14,7 @@ from dlv3deploy.engines.dialect import DIALECTS
 from dlv3deploy.engines.gpu import find_gpu
 from dlv3deploy.engines.manifest import Manifest, Target, check_fresh
 from dlv3deploy.engines.onnxruntime_engine import NAME, OnnxRuntimeBackend
+from dlv3deploy.engines.plans.plan import Plan
 from dlv3deploy.engines.tensorrt_backend import TensorRTBackend
 
 
@@ -30,6 +31,14 @@ def checked_manifest(path: Path) -> Manifest:
     backend = backend_for(manifest)
     check_fresh(path, manifest, backend.builder(), _target_here(backend, manifest))
     return manifest
+
+
+def plan_of(path: Path, manifest: Manifest) -> Plan:
+    """The kernels in an engine of TensorRT. Raises UserError for an engine of ONNX Runtime, which is a graph."""
+    backend = backend_for(manifest)
+    if not isinstance(backend, TensorRTBackend):
+        raise UserError(f"--plan with {path}", f"an engine of {manifest.builder.name} is a graph", "give the ONNX file")
+    return backend.plan_of(path)
 
 
 def backend_for(manifest: Manifest) -> Backend:

@@ -36,3 +36,8 @@ def to_float16(model: ModelProto) -> ModelProto:
     del converted.metadata_props[:]
     converted.metadata_props.extend(model.metadata_props)
     return converted
+
+
+def is_quantized(model: ModelProto) -> bool:
+    """Whether a graph has its quantisation written in it."""
+    return any(node.op_type == "QuantizeLinear" for node in model.graph.node)

@@ -13,8 +13,9 @@ from dlv3deploy.core.workspace import Workspace
 from dlv3deploy.engines.dialect import TENSORRT_RTX, Dialect, compute_capability_of, load_dialect, network_flags, runs_on
 from dlv3deploy.engines.gpu import find_gpu
 from dlv3deploy.engines.manifest import Builder, Target
-from dlv3deploy.engines.plan import Plan, read_plan
-from dlv3deploy.engines.tensorrt_engine import TensorRTEngine
+from dlv3deploy.engines.plans.plan import Plan
+from dlv3deploy.engines.plans.printed import read_plan
+from dlv3deploy.engines.tensorrt_engine import TensorRTEngine, inspected_plan
 
 ANY_GPU = "any GPU that this version supports"
 
@@ -40,6 +41,10 @@ class TensorRTBackend:
         self._compiled(model, where, log)
         return read_plan(log.details, self.builder().name)
 
+    def plan_of(self, engine: Path) -> Plan:
+        """The plan in an engine that is there. Raises UserError and CheckFailed as opening it does, which needs its GPU."""
+        return inspected_plan(self.dialect, engine)
+
     def _compiled(self, model: bytes, where: str, log: _Log) -> memoryview:
         trt = load_dialect(self.dialect)
         logger = _logger(trt, log)
@@ -50,8 +55,7 @@ class TensorRTBackend:
             see = f"see its graph: {Workspace().command('inspect', where)}"
             raise UserError(where, f"is refused by {self.dialect.name}: {_parser_errors(parser)}", see)
         config = builder.create_builder_config()
-        if log.detailed:
-            config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
+        config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # so that an inspector knows the engine's kernels
         if self.capabilities:
             config.num_compute_capabilities = len(self.capabilities)
             for index, text in enumerate(self.capabilities):

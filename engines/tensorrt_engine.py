@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,25 +15,51 @@ from dlv3deploy.core.spec import ModelSpec
 from dlv3deploy.engines.cuda import DeviceBuffer, Stream
 from dlv3deploy.engines.dialect import Dialect, load_dialect, runs_on
 from dlv3deploy.engines.gpu import find_gpu
+from dlv3deploy.engines.plans.inspected import read_engine_information
+from dlv3deploy.engines.plans.plan import Plan
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """A deserialised engine, the bindings and the runtime that it lives by, and what both are called."""
+
+    trt: Any
+    runtime: Any
+    engine: Any
+    name: str
+
+
+def _load(dialect: Dialect, path: Path) -> _Loaded:
+    gpu = find_gpu()
+    if gpu is None:  # creating a Runtime without a driver can crash the process
+        raise UserError(str(path), "runs on an NVIDIA GPU, and this machine has none", "use --backend onnxruntime")
+    trt = load_dialect(dialect)
+    if not runs_on(dialect, trt, gpu.compute_capability):
+        here = f"compute capability {gpu.compute_capability}, this {gpu.name}'s"
+        rule = f"{dialect.name} {trt.__version__} does not run on {here}"
+        raise UserError(str(path), rule, "use --backend tensorrt or onnxruntime")
+    name = f"{dialect.name} {trt.__version__}, {gpu.name}"
+    runtime = trt.Runtime(trt.Logger(trt.Logger.ERROR))
+    engine = runtime.deserialize_cuda_engine(path.read_bytes())
+    if engine is None:
+        raise CheckFailed(f"{path} cannot be loaded by {name}; build it again on this machine")
+    return _Loaded(trt, runtime, engine, name)
+
+
+def inspected_plan(dialect: Dialect, path: Path) -> Plan:
+    """The kernels of an engine. Raises UserError without a GPU that runs it, CheckFailed where it tells nothing of them."""
+    loaded = _load(dialect, path)
+    inspector = loaded.engine.create_engine_inspector()
+    return read_engine_information(inspector.get_engine_information(loaded.trt.LayerInformationFormat.JSON), loaded.name)
 
 
 class TensorRTEngine(ClosingEngine):
     """A deserialised plan with its buffers on the device: one input and one output of fixed shape."""
 
     def __init__(self, dialect: Dialect, path: Path, spec: ModelSpec) -> None:
-        gpu = find_gpu()
-        if gpu is None:  # creating a Runtime without a driver can crash the process
-            raise UserError(str(path), "runs on an NVIDIA GPU, and this machine has none", "use --backend onnxruntime")
-        trt = load_dialect(dialect)
-        if not runs_on(dialect, trt, gpu.compute_capability):
-            here = f"compute capability {gpu.compute_capability}, this {gpu.name}'s"
-            rule = f"{dialect.name} {trt.__version__} does not run on {here}"
-            raise UserError(str(path), rule, "use --backend tensorrt or onnxruntime")
-        self.spec, self.name = spec, f"{dialect.name} {trt.__version__}, {gpu.name}"
-        runtime = trt.Runtime(trt.Logger(trt.Logger.ERROR))
-        engine = runtime.deserialize_cuda_engine(path.read_bytes())
-        if engine is None:
-            raise CheckFailed(f"{path} cannot be loaded by {self.name}; build it again on this machine")
+        loaded = _load(dialect, path)
+        trt, runtime, engine = loaded.trt, loaded.runtime, loaded.engine
+        self.spec, self.name = spec, loaded.name
         context = engine.create_execution_context()
         names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
         is_input = [engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT for name in names]

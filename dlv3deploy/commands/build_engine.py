@@ -144,8 +144,9 @@ def _require_onnx_name(source: Path, place: Workspace) -> None:
 
 def _require_float(graph: ModelProto, source: Path) -> None:
     from dlv3deploy.core.errors import UserError
+    from dlv3deploy.engines.precision import is_quantized
 
-    if any(node.op_type == "QuantizeLinear" for node in graph.graph.node):
+    if is_quantized(graph):
         raise UserError(
             str(source),
             "is quantised already, and engines are built from the floating-point file",

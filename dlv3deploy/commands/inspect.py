@@ -24,21 +24,35 @@ from dlv3deploy.commands.options import (
 from dlv3deploy.core.workspace import DEFAULT_ROOT, Workspace
 
 MOST_NAMED = 4  # tensors in one line
-OF_GRAPHS = ("size", "every", "plan", "rewrites", "classes", "ignore_index", "mean", "std", "output")
+OF_GRAPHS = ("size", "every", "rewrites", "classes", "ignore_index", "mean", "std", "output")
+OF_PLANS = ("device", "fp16", "picture")
+NOT_OF_PLANS = ("rewrites", "classes", "ignore_index", "mean", "std", "output")
 
 
 def inspect(
     context: typer.Context,
-    artefact: Annotated[
-        Path | None, typer.Argument(help="Checkpoint, ONNX file or engine; default: the workspace's ONNX file.")
+    artefacts: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            help="Checkpoint, ONNX file or engine; default: the workspace's ONNX file. Two with --plan, to be compared.",
+            metavar="[ARTEFACT [ARTEFACT]]",
+            show_default=False,
+        ),
     ] = None,
     workspace: WorkspaceOption = DEFAULT_ROOT,
     size: Annotated[str | None, typer.Option(help=f"Input {SIZE} for the convolutions of an ONNX file.")] = None,
     every: Annotated[bool, typer.Option("--all", help="List every convolution, not the atrous ones alone.")] = False,
     plan: Annotated[
         bool,
-        typer.Option("--plan", help="Compile an ONNX file with TensorRT-RTX, which needs no GPU, and say what came of it."),
+        typer.Option("--plan", help="Compile an ONNX file with TensorRT-RTX, which needs no GPU, and list the kernels."),
     ] = False,
+    device: Annotated[
+        str | None, typer.Option(help="With --plan: estimate the time on xavier, orin-nano, orin-nx, agx-orin, rtx4090, …")
+    ] = None,
+    fp16: Annotated[bool, typer.Option("--fp16", help="With --plan: compile floating-point graphs in half precision.")] = False,
+    picture: Annotated[
+        Path | None, typer.Option(help="With --plan: draw what every kernel moves into this .png, .svg or .pdf file.")
+    ] = None,
     rewrites: Annotated[
         bool,
         typer.Option("--rewrites", help="Say what exact rewrites save at the ONNX file's size, and prove that they are exact."),
@@ -53,29 +67,47 @@ def inspect(
     """Say what a checkpoint, an ONNX file or an engine is, and what it was made from."""
     import json
 
+    from dlv3deploy.core.errors import UserError
     from dlv3deploy.core.files import require_file
 
     place = Workspace(workspace)
-    path = artefact or (place.onnx if place.onnx.exists() else place.checkpoint)
-    require_file(path, f"make one with: {place.command('train', 'DATA')}, then {place.command('export')}")
-    _require_graph(path, given_options(context))
-    facts = _facts(path, describe(classes, ignore_index, mean, std, output), size, plan, rewrites)
+    paths = artefacts or [place.onnx if place.onnx.exists() else place.checkpoint]
+    given = given_options(context)
+    if idle := [option for name, option in given.items() if name in (NOT_OF_PLANS if plan else OF_PLANS)]:
+        about, remedy = ("nothing that a plan depends on", "leave it out") if plan else ("about a compiled plan", "add --plan")
+        raise UserError(", ".join(idle), f"is {about}", remedy)
+    if len(paths) > (2 if plan else 1):
+        rule = "one is inspected at a time, and two plans are compared"
+        raise UserError(f"{len(paths)} artefacts", rule, "give one, or two and --plan")
+    for path in paths:
+        require_file(path, f"make one with: {place.command('train', 'DATA')}, then {place.command('export')}")
+        _require_graph(path, given, plan)
+    if plan:
+        from dlv3deploy.commands.inspect_plan import PlanRequest, show_plans
+
+        show_plans(paths, PlanRequest(size, device, fp16, picture), every, json_output)
+        return
+    description = describe(classes, ignore_index, mean, std, output)
+    facts = _facts(paths[0], description, size, rewrites)
     if json_output:
         print(json.dumps(facts, ensure_ascii=False))
     else:
-        _print(path, facts, every)
+        _print(paths[0], facts, every)
 
 
-def _require_graph(path: Path, given: Mapping[str, str]) -> None:
+def _require_graph(path: Path, given: Mapping[str, str], plan: bool) -> None:
     """Raise UserError for options that are about a graph beside a file that holds none to be looked at."""
     from dlv3deploy.core.errors import UserError
 
-    if path.suffix != ".onnx" and (idle := [option for name, option in given.items() if name in OF_GRAPHS]):
+    about = tuple(name for name in (*OF_GRAPHS, "fp16") if not (plan and name == "every"))
+    if plan and path.suffix == ".safetensors":
+        raise UserError(f"--plan with {path}", "a checkpoint has no plan", "give an ONNX file or an engine")
+    if path.suffix != ".onnx" and (idle := [option for name, option in given.items() if name in about]):
         named = ", ".join(idle)
         raise UserError(f"{named} with {path}", "is about the graph of an ONNX file", f"leave {named} out")
 
 
-def _facts(path: Path, description: Any, size: str | None, plan: bool, rewrites: bool) -> dict[str, Any]:
+def _facts(path: Path, description: Any, size: str | None, rewrites: bool) -> dict[str, Any]:
     from dataclasses import asdict
 
     from dlv3deploy.commands.inspect_rewrites import rewrite_facts
@@ -118,20 +150,9 @@ def _facts(path: Path, description: Any, size: str | None, plan: bool, rewrites:
         "reading_int8": sum(kernel.reads_int8 for kernel in fusion.convolutions),
         "writing_int8": fusion.writing_int8,
         "further_int8_kernels": fusion.others,
-        "plan": _compiled(fixed.SerializeToString(), str(path)) if plan else None,
         "rewrites": rewrite_facts(fixed, listed) if rewrites else None,
         "convolutions": listed,
     }
-
-
-def _compiled(model: bytes, where: str) -> dict[str, Any]:
-    """The plan of TensorRT-RTX in figures. Raises UserError when it is not installed or refuses the graph."""
-    from dlv3deploy.engines.dialect import TENSORRT_RTX
-    from dlv3deploy.engines.tensorrt_backend import TensorRTBackend
-
-    backend = TensorRTBackend(TENSORRT_RTX)
-    found, builder = backend.plan(model, where), backend.builder()
-    return {"builder": f"{builder.name} {builder.version}", **found.figures()}
 
 
 def _print(path: Path, facts: dict[str, Any], every: bool) -> None:
@@ -183,9 +204,6 @@ def _details(facts: dict[str, Any]) -> Iterable[tuple[str, str]]:
         yield "work", f"{work}, opset {facts['opset']}"
         if facts["is_quantized"]:
             yield "INT8", _int8(facts)
-    if plan := facts.get("plan"):
-        kernels = f"{plan['convolutions']} convolution kernels and {plan['others']} others"
-        yield plan["builder"], f"{kernels}, which move {plan['bytes_moved'] / 1e6:.1f} MB of activations"
     if "numbers" in facts:
         yield "stores", f"{facts['numbers'] / 1e6:.2f} M numbers"
     if "manifest" in facts:

@@ -1,9 +1,8 @@
-"""What `inspect` says of a Q/DQ file: which convolutions can be INT8 kernels, and what a compiler makes of it."""
+"""What `inspect` says of a Q/DQ file: which convolutions can be INT8 kernels by TensorRT's rules."""
 
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
@@ -31,7 +30,7 @@ def test_every_convolution_has_what_its_kernel_reads_does_and_writes(int8: Path)
     facts = json.loads(inspect(int8, "--json").stdout)
     kernels = {c["name"]: (c["reads_int8"], c["fused"], c["writes_int8"]) for c in facts["convolutions"]}
     assert kernels["stem"] == (True, ["Relu"], True)
-    assert facts["is_quantized"] and len(facts["further_int8_kernels"]) == 2 and facts["plan"] is None
+    assert facts["is_quantized"] and len(facts["further_int8_kernels"]) == 2
     text = inspect(int8, "--all").stdout
     writing = sum(writes for *_, writes in kernels.values())
     assert f"{len(kernels) - 1} convolutions can read it and {writing} of them write it" in text
@@ -64,28 +63,3 @@ def test_a_float_file_has_no_word_on_int8(work: Path) -> None:
     text = inspect(work / "model.onnx", "--all").stdout
     assert "INT8" not in text and "reads →" not in text
     assert not json.loads(inspect(work / "model.onnx", "--json").stdout)["is_quantized"]
-
-
-def test_a_plan_needs_tensorrt_rtx(int8: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
-    done = inspect(int8, "--plan")
-    assert done.exit_code == 1
-    assert "error: tensorrt-rtx: cannot be imported" in done.stderr
-    assert "install dlv3deploy[tensorrt-rtx]" in done.stderr
-
-
-def test_a_plan_is_of_a_graph(tmp_path: Path) -> None:
-    (tmp_path / "model.safetensors").write_bytes(b"weights")
-    assert "error: --plan with " in inspect(tmp_path / "model.safetensors", "--plan").stderr
-
-
-@pytest.mark.slow
-def test_the_plan_is_what_tensorrt_rtx_compiles(int8: Path) -> None:
-    pytest.importorskip("tensorrt_rtx")
-    facts = json.loads(inspect(int8, "--plan", "--json").stdout)
-    plan = facts["plan"]
-    assert plan["builder"].startswith("tensorrt-rtx 1.")
-    assert plan["convolutions"] == len(facts["convolutions"])
-    assert plan["others"] >= len(facts["further_int8_kernels"])
-    text = inspect(int8, "--plan").stdout
-    assert f"{plan['convolutions']} convolution kernels and {plan['others']} others, which move" in text

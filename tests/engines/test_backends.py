@@ -19,7 +19,7 @@ from dlv3deploy.engines import tensorrt_backend, tensorrt_engine
 from dlv3deploy.engines.build import EngineRequest, build
 from dlv3deploy.engines.dialect import TENSORRT_RTX
 from dlv3deploy.engines.gpu import Gpu
-from dlv3deploy.engines.open import open_engine
+from dlv3deploy.engines.open import checked_manifest, open_engine, plan_of
 from dlv3deploy.engines.tensorrt_backend import TensorRTBackend
 
 
@@ -64,6 +64,11 @@ class TestTensorRTRtxOnAnEngine(EngineConformance):
         build(EngineRequest(source, source, tiny_spec(), "fp16", "tensorrt-rtx"), tmp_path / "model.engine")
         with open_engine(tmp_path / "model.engine") as opened:
             yield opened
+
+    def test_its_inspector_tells_the_kernels(self, engine: Engine, tmp_path: Path) -> None:
+        path = tmp_path / "model.engine"
+        plan = plan_of(path, checked_manifest(path))
+        assert plan.convolutions > 1 and plan.macs > 0
 
 
 @pytest.mark.parametrize(

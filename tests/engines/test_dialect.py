@@ -23,6 +23,7 @@ CLASSES = {
     "runtime": "Runtime",
     "engine": "ICudaEngine",
     "context": "IExecutionContext",
+    "inspector": "EngineInspector",
 }
 PORTABLE_ONLY = {"num_compute_capabilities", "set_compute_capability", "ComputeCapability"}
 NOT_TENSORRT = {"write_bytes", "__version__", "__name__", "compute_capability", "__members__", "__init__", "split"}
