@@ -197,7 +197,7 @@ def _tensorrt(case: Case, model: Path, sha256: str, folder: Path) -> Compiled | 
     found = installed(TENSORRT_RTX)
     if found is None:
         return Why("not installed")
-    key: Key = {"model": sha256, "version": found, "source": source_hash(worker, PACKAGE / "engines" / "plan.py")}
+    key: Key = {"model": sha256, "version": found, "source": source_hash(worker, PACKAGE / "engines" / "plans")}
 
     def run() -> Fact:
         done = _finished([sys.executable, str(worker), str(model), *map(str, case.size)])
