@@ -35,6 +35,7 @@ from dlv3deploy.engines.rewrites.change import Change
 from dlv3deploy.engines.rewrites.rewrite import IN_THEIR_ORDER, Rewrite, rewritten
 from dlv3deploy.engines.rewrites.sub_grids import regroup_to_sub_grids
 from dlv3deploy.engines.tensorrt_backend import TensorRTBackend
+from dlv3deploy.engines.tensorrt_options import TensorRTOptions
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -111,7 +112,7 @@ def main() -> int:
 
 
 def _rows(case: Case) -> Iterator[tuple[str, ...]]:
-    backend, plain = TensorRTBackend(TENSORRT_RTX, (CAPABILITY,)), case.graph()
+    backend, plain = TensorRTBackend(TENSORRT_RTX, TensorRTOptions((CAPABILITY,))), case.graph()
     batch, channels, height, width = (d.dim_value for d in plain.graph.input[0].type.tensor_type.shape.dim)
     for precision, graph in (("FP32", plain), ("FP16", plain), ("INT8", _calibrated(plain))):
         seen = list[list[Change]]()

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import platform
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from dlv3deploy.core.errors import UserError
-from dlv3deploy.core.files import replacing, sha256_of
+from dlv3deploy.core.files import sha256_of
 from dlv3deploy.core.graph import fix_input, load_onnx, simplified
 from dlv3deploy.core.progress import say
 from dlv3deploy.core.spec import ModelSpec
-from dlv3deploy.core.workspace import manifest_path
+from dlv3deploy.core.workspace import ENGINE_SUFFIX
 from dlv3deploy.engines import onnxruntime_engine, tensorrt_backend
 from dlv3deploy.engines.backend import Backend
+from dlv3deploy.engines.cache import EngineCache, key_of
 from dlv3deploy.engines.dialect import DIALECTS, TENSORRT, TENSORRT_RTX
-from dlv3deploy.engines.manifest import Calibration, Manifest, Timing, relative_source
+from dlv3deploy.engines.manifest import Calibration, Gate, Manifest, Timing, relative_source
 from dlv3deploy.engines.precision import is_quantized, to_float16
+from dlv3deploy.engines.release import release
 from dlv3deploy.engines.rewrites.certified import BY_DEFAULT, certified
 from dlv3deploy.engines.rewrites.change import Change
+from dlv3deploy.engines.tensorrt_options import TensorRTOptions
 from dlv3deploy.engines.timing import measure_latency
 
 if TYPE_CHECKING:
@@ -40,7 +47,7 @@ class EngineRequest:
     spec: ModelSpec
     precision: Precision
     backend: str
-    capabilities: tuple[str, ...] = ()
+    options: TensorRTOptions = field(default_factory=TensorRTOptions)
     calibration: Calibration | None = None
     command: str = ""
     rewrites: tuple[str, ...] = ()
@@ -71,55 +78,104 @@ def default_rewrites(backend: str) -> tuple[str, ...]:
     return BY_DEFAULT
 
 
-def target_label(backend: str, capabilities: tuple[str, ...]) -> str:
+def target_label(backend: str, options: TensorRTOptions) -> str:
     """The part of an engine's file name that says what it is for."""
     if backend == onnxruntime_engine.NAME:
         return "cuda" if onnxruntime_engine.providers()[0] == onnxruntime_engine.CUDA else "cpu"
-    return "-".join([backend, *(c.lower().removeprefix("sm_").removeprefix("sm").replace(".", "") for c in capabilities)])
+    digits = (text.lower().removeprefix("sm_").removeprefix("sm").replace(".", "") for text in options.capabilities)
+    return "-".join([backend, *digits, *(["dla"] if options.dla_core is not None else [])])
 
 
-def build(request: EngineRequest, engine: Path) -> Manifest:
+def build(request: EngineRequest, engine: Path, cache: EngineCache | None = None) -> Manifest:
     """Write `engine` and its manifest; when anything fails the older ones stay as they were.
 
-    The engine takes one image of the spec's size, also where the graph leaves its size open. Raises UserError when the backend
-    is missing, refuses the model, or cannot serve the precision.
+    The engine takes one image of the spec's size, also where the graph leaves its size open. One that `cache` has from an equal
+    build is taken from there. Raises UserError when the backend is missing, refuses the model, or cannot serve the precision.
     """
     if request.backend not in BACKENDS:
         raise UserError(f"backend {request.backend!r}", "is unknown", f"use one of {', '.join(BACKENDS)}")
-    spec = replace(request.spec, input=replace(request.spec.input, dynamic_size=False, dynamic_batch=False))
-    onnx_sha256 = sha256_of(request.source)  # before it is read: a file exported meanwhile then makes the engine stale
-    model, rewrites = _prepared(request)
     backend = _backend(request)
-    with replacing(engine) as fresh, replacing(manifest_path(engine)) as fresh_manifest:
-        backend.build(model.SerializeToString(), fresh, str(request.onnx))
-        timing = None
-        if backend.runs_here():
-            with backend.open(fresh, spec) as opened:
-                timing = measure_latency(opened)
-        manifest = Manifest(
-            spec=spec,
-            precision=request.precision,
-            engine_sha256=sha256_of(fresh),
+    # before the file is read: one exported meanwhile then makes the engine stale
+    onnx_sha256 = {path: sha256_of(path) for path in {request.onnx, request.source}}
+    if cache is None:
+        return release(engine, lambda fresh: _made(request, backend, onnx_sha256[request.source], fresh, engine, None))
+    with cache.slot(key_of(_facts(request, backend, onnx_sha256))) as slot:
+        known = cache.found(slot)
+        if known is None:
+            known = release(slot, lambda fresh: _made(request, backend, onnx_sha256[request.source], fresh, slot, cache))
+        else:
+            say(f"an equal engine was built before and is taken from {cache.folder} (--no-cache builds it again)")
+        manifest = replace(
+            known,
             onnx=relative_source(request.source, engine),
-            onnx_sha256=onnx_sha256,
-            builder=backend.builder(),
-            target=backend.target(),
-            layer_precision=backend.layer_precision(fresh, layer_precision(model)),
-            rewrites=rewrites,
             calibration=request.calibration,
-            timing=timing,
             command=request.command,
         )
-        manifest.write(fresh_manifest)
-    return manifest
+
+        def copy(fresh: Path) -> Manifest:
+            shutil.copyfile(slot, fresh)
+            return manifest
+
+        return release(engine, copy)
+
+
+def _facts(request: EngineRequest, backend: Backend, onnx_sha256: Mapping[Path, str]) -> dict[str, Any]:
+    """Everything that decides what a build makes and how its latency comes out, as JSON."""
+    return {
+        "onnx": onnx_sha256[request.onnx],
+        "source": onnx_sha256[request.source],
+        "spec": request.spec.to_text(),
+        "precision": request.precision,
+        "rewrites": request.rewrites,
+        "options": asdict(request.options),
+        "builder": asdict(backend.builder()),
+        "target": asdict(backend.target()),
+        "machine": platform.node(),
+        "libraries": {name: _version(name) for name in ("onnx", "onnx-ir", "onnxscript", "onnxconverter-common", "numpy")},
+    }
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return None
+
+
+def _made(
+    request: EngineRequest, backend: Backend, source_sha256: str, fresh: Path, place: Path, cache: EngineCache | None
+) -> Manifest:
+    """Compile into the file `fresh`, which is to lie at `place`, time it where it runs, and say what it is."""
+    spec = replace(request.spec, input=replace(request.spec.input, dynamic_size=False, dynamic_batch=False))
+    model, rewrites = _prepared(request)
+    backend.build(model.SerializeToString(), fresh, str(request.onnx))
+    timing, gate = None, None
+    if backend.runs_here():
+        timing = _timed(backend, fresh, spec)
+        gate = _gate(request, backend, spec, cache) if request.precision == "int8" else None
+    return Manifest(
+        spec=spec,
+        precision=request.precision,
+        engine_sha256=sha256_of(fresh),
+        onnx=relative_source(request.source, place),
+        onnx_sha256=source_sha256,
+        builder=backend.builder(),
+        target=backend.target(),
+        layer_precision=backend.layer_precision(fresh, layer_precision(model)),
+        rewrites=rewrites,
+        calibration=request.calibration,
+        timing=timing,
+        gate=gate,
+        command=request.command,
+    )
 
 
 def _backend(request: EngineRequest) -> Backend:
     if request.backend == onnxruntime_engine.NAME:
-        if request.capabilities:
-            raise UserError("--target", "is for TensorRT-RTX engines", "leave it out with ONNX Runtime")
+        if request.options != TensorRTOptions():
+            raise UserError("options of TensorRT", "do not fit ONNX Runtime", "leave them out, or choose another --backend")
         return onnxruntime_engine.OnnxRuntimeBackend()
-    return tensorrt_backend.TensorRTBackend(DIALECTS[request.backend], request.capabilities)
+    return tensorrt_backend.TensorRTBackend(DIALECTS[request.backend], request.options)
 
 
 def _prepared(request: EngineRequest) -> tuple[ModelProto, tuple[str, ...]]:
@@ -163,14 +219,16 @@ def layer_precision(model: ModelProto) -> dict[str, str]:
     return found
 
 
-def measure_float_latency(request: EngineRequest) -> Timing:
-    """Latency of the floating-point model that an INT8 request stems from, on the same backend, for comparison."""
-    plain = replace(request, onnx=request.source, precision=default_precision(request.backend), calibration=None)
-    spec = replace(plain.spec, input=replace(plain.spec.input, dynamic_size=False, dynamic_batch=False))
-    model, _ = _prepared(plain)
-    backend = _backend(plain)
+def _timed(backend: Backend, engine: Path, spec: ModelSpec) -> Timing:
+    with backend.open(engine, spec) as opened:
+        return measure_latency(opened)
+
+
+def _gate(request: EngineRequest, backend: Backend, spec: ModelSpec, cache: EngineCache | None) -> Gate:
+    """The floating-point model that an INT8 request stems from, on the same backend, timed now."""
+    precision = default_precision(request.backend)
+    plain = replace(request, onnx=request.source, precision=precision, calibration=None, command="")
     with TemporaryDirectory() as folder:
-        engine = Path(folder) / "float.engine"
-        backend.build(model.SerializeToString(), engine, str(plain.onnx))
-        with backend.open(engine, spec) as opened:
-            return measure_latency(opened)
+        engine = Path(folder) / f"float{ENGINE_SUFFIX}"
+        build(plain, engine, cache)
+        return Gate(precision, _timed(backend, engine, spec))

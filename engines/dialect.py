@@ -1,12 +1,18 @@
-"""Versions of TensorRT: which module speaks which dialect, and what each can do. No other file knows a version."""
+"""Versions of TensorRT: which module speaks which dialect, and what each can do. No other file knows a version.
+
+8.6 takes precisions as flags of the builder, 10 as types in the graph or as flags, 11 and TensorRT-RTX as types alone. What
+some have and others have not is asked for by `has`; a test holds every name in our code against the API of each version.
+"""
 
 from __future__ import annotations
 
 import importlib
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
 from dlv3deploy.core.errors import UserError
+from dlv3deploy.engines.tensorrt_options import TensorRTOptions
 
 
 @dataclass(frozen=True)
@@ -21,14 +27,14 @@ class Dialect:
 
 
 TENSORRT = Dialect(
-    "tensorrt", "tensorrt", "on a Jetson use JetPack's own TensorRT, elsewhere install dlv3deploy[tensorrt]", (10, 0), False
+    "tensorrt", "tensorrt", "on a Jetson use JetPack's own TensorRT, elsewhere install dlv3deploy[tensorrt]", (8, 6), False
 )
 TENSORRT_RTX = Dialect("tensorrt-rtx", "tensorrt_rtx", "install dlv3deploy[tensorrt-rtx]", (1, 0), True)
 DIALECTS = {dialect.name: dialect for dialect in (TENSORRT, TENSORRT_RTX)}
 
 
 def load_dialect(dialect: Dialect) -> Any:
-    """The Python bindings. Raises UserError when they are missing, broken, or too old for strongly typed networks."""
+    """The Python bindings. Raises UserError when they are missing, broken, or older than what this package is written for."""
     try:
         module = importlib.import_module(dialect.module)
     except (ImportError, OSError) as error:
@@ -36,18 +42,84 @@ def load_dialect(dialect: Dialect) -> Any:
     major, minor = (int(part) for part in module.__version__.split(".")[:2])
     if (major, minor) < dialect.oldest:
         oldest = ".".join(map(str, dialect.oldest))
-        raise UserError(
-            f"{dialect.name} {module.__version__}",
-            f"strongly typed networks need {oldest} or newer",
-            "use --backend onnxruntime",
-        )
+        raise UserError(f"{dialect.name} {module.__version__}", f"is older than {oldest}", "use --backend onnxruntime")
     return module
 
 
-def network_flags(module: Any) -> int:
-    """Strongly typed: every layer runs in the type that the ONNX file says. Newer versions know nothing else."""
-    flags = module.NetworkDefinitionCreationFlag
-    return 1 << int(flags.STRONGLY_TYPED)
+def has(module: Any, name: str) -> bool:
+    """Whether the bindings have a class or a member of one, such as "BuilderFlag.FP16"."""
+    owner, _, member = name.partition(".")
+    return hasattr(module, owner) and (not member or hasattr(getattr(module, owner), member))
+
+
+def is_strongly_typed(module: Any, options: TensorRTOptions) -> bool:
+    """Whether every layer runs in the type that the ONNX file says. DLA takes its precision from flags."""
+    return has(module, "NetworkDefinitionCreationFlag.STRONGLY_TYPED") and options.dla_core is None
+
+
+def network_flags(module: Any, options: TensorRTOptions) -> int:
+    """What a network is created with: its batch dimension is in the graph, and its types are where the dialect has that."""
+    flags = 0
+    if has(module, "NetworkDefinitionCreationFlag.EXPLICIT_BATCH"):
+        flags |= 1 << int(module.NetworkDefinitionCreationFlag.EXPLICIT_BATCH)
+    if has(module, "NetworkDefinitionCreationFlag.STRONGLY_TYPED"):
+        flags |= int(is_strongly_typed(module, options)) << int(module.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
+    return flags
+
+
+def configure(module: Any, config: Any, options: TensorRTOptions, types: Collection[str]) -> None:
+    """Set a builder's configuration to the options; `types` ("fp16", "int8") are those that the graph has besides FP32.
+
+    Raises UserError, naming the option, where this dialect cannot do what is asked for.
+    """
+    config.profiling_verbosity = module.ProfilingVerbosity.DETAILED  # so that an inspector knows the engine's kernels
+    if options.workspace_mb is not None:
+        config.set_memory_pool_limit(module.MemoryPoolType.WORKSPACE, options.workspace_mb * 1_000_000)
+    if options.version_compatible:
+        config.set_flag(module.BuilderFlag.VERSION_COMPATIBLE)
+    if options.hardware_compatible:
+        config.hardware_compatibility_level = module.HardwareCompatibilityLevel.AMPERE_PLUS
+    if options.dla_core is not None:
+        config.default_device_type = module.DeviceType.DLA
+        config.DLA_core = options.dla_core
+        config.set_flag(module.BuilderFlag.GPU_FALLBACK)
+    if not is_strongly_typed(module, options):
+        _allow(module, config, {*types, "fp16"} if options.dla_core is not None else types)
+    if has(module, "ComputeCapability") and options.capabilities:
+        config.num_compute_capabilities = len(options.capabilities)
+        for index, text in enumerate(options.capabilities):
+            config.set_compute_capability(compute_capability_of(module, text), index)
+
+
+def _allow(module: Any, config: Any, types: Collection[str]) -> None:
+    """Let the builder of a weakly typed network use these types, and hold it to those that the graph has."""
+    if has(module, "BuilderFlag.FP16"):
+        if "fp16" in types:
+            config.set_flag(module.BuilderFlag.FP16)
+        if "int8" in types:
+            config.set_flag(module.BuilderFlag.INT8)
+        if types:
+            config.set_flag(module.BuilderFlag.PREFER_PRECISION_CONSTRAINTS)
+
+
+def require_options(dialect: Dialect, module: Any, options: TensorRTOptions) -> None:
+    """Raise UserError, naming the option, where this dialect cannot do what is asked for."""
+    if options.capabilities and not dialect.portable:
+        raise UserError("--target", f"{dialect.name} always builds for this machine's GPU", "leave it out")
+    asked = {"--version-compatible": options.version_compatible, "--hardware-compatible": options.hardware_compatible}
+    for option in (name for name, is_asked in asked.items() if is_asked):
+        if dialect.portable:
+            raise UserError(option, f"engines of {dialect.name} run on every GPU that they are built for", "leave it out")
+    if options.dla_core is not None and (dialect.portable or not has(module, "BuilderFlag.FP16")):
+        rule = f"{dialect.name} {module.__version__} does not build for it, TensorRT 10.7 was the last that did"
+        raise UserError("--dla", rule, "use the TensorRT of JetPack 5 or 6")
+
+
+def takes_engines_of(options: TensorRTOptions, built: str, installed: str) -> bool:
+    """Whether an engine of TensorRT `built` is for `installed` too: for the same version, or a later one of its major version
+    where it was built to be compatible."""
+    then, now = ([int(part) for part in text.split(".")] for text in (built, installed))
+    return then == now or (options.version_compatible and then[0] == now[0] and now >= then)
 
 
 def nearest_capability(dialect: Dialect, wanted: str) -> str:
@@ -60,8 +132,10 @@ def nearest_capability(dialect: Dialect, wanted: str) -> str:
 
 def _capabilities(module: Any) -> dict[int, Any]:
     """The enumerators of what a portable dialect builds for, by number: 89 for 8.9."""
-    members = module.ComputeCapability.__members__.items()
-    return {int(name.removeprefix("SM")): value for name, value in members if name.startswith("SM")}
+    if has(module, "ComputeCapability"):
+        members = module.ComputeCapability.__members__.items()
+        return {int(name.removeprefix("SM")): value for name, value in members if name.startswith("SM")}
+    return {}
 
 
 def runs_on(dialect: Dialect, module: Any, capability: str) -> bool:

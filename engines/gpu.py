@@ -6,16 +6,19 @@ import ctypes
 from dataclasses import dataclass
 from functools import lru_cache
 
-COMPUTE_CAPABILITY_MAJOR, COMPUTE_CAPABILITY_MINOR = 75, 76  # CUdevice_attribute values of the CUDA driver API
+# CUdevice_attribute values of the CUDA driver API
+COMPUTE_CAPABILITY_MAJOR, COMPUTE_CAPABILITY_MINOR, INTEGRATED = 75, 76, 18
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """The first GPU: its name, compute capability such as "8.7", and the CUDA version that the driver supports."""
+    """The first GPU: its name, compute capability such as "8.7", the CUDA version that the driver supports, and whether its
+    memory is the processor's, as a Jetson's is."""
 
     name: str
     compute_capability: str
     driver: str
+    shares_memory: bool = False
 
 
 @lru_cache(maxsize=1)
@@ -31,10 +34,10 @@ def find_gpu() -> Gpu | None:
     name, numbers = ctypes.create_string_buffer(256), []
     if cuda.cuDeviceGet(ctypes.byref(device), 0) or cuda.cuDeviceGetName(name, len(name), device):
         return None
-    for attribute in (COMPUTE_CAPABILITY_MAJOR, COMPUTE_CAPABILITY_MINOR):
+    for attribute in (COMPUTE_CAPABILITY_MAJOR, COMPUTE_CAPABILITY_MINOR, INTEGRATED):
         value = ctypes.c_int()
         cuda.cuDeviceGetAttribute(ctypes.byref(value), attribute, device)
         numbers.append(value.value)
     cuda.cuDriverGetVersion(ctypes.byref(version))
     driver = f"{version.value // 1000}.{version.value % 1000 // 10}"
-    return Gpu(name.value.decode(), f"{numbers[0]}.{numbers[1]}", driver)
+    return Gpu(name.value.decode(), f"{numbers[0]}.{numbers[1]}", driver, bool(numbers[2]))

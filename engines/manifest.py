@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dlv3deploy.core.errors import StaleArtefact, UserError
+from dlv3deploy.core.errors import UserError
 from dlv3deploy.core.files import read_json, sha256_of, write_json
-from dlv3deploy.core.progress import say
 from dlv3deploy.core.spec import ModelSpec
 from dlv3deploy.core.workspace import Workspace, by_building, manifest_path
 
-MANIFEST_FORMAT = 1
+MANIFEST_FORMAT = 2
+PREVIOUS, SEALS = "previous", "seals"
 OWN_ONNX = "model.onnx"  # the workspace's own, which `build-engine` takes without being told
 
 
@@ -57,6 +59,18 @@ class Timing:
 
 
 @dataclass(frozen=True)
+class Gate:
+    """What an INT8 engine is held against: the same network in floating point, timed in the same run."""
+
+    precision: str
+    timing: Timing
+
+    def ratio(self, timing: Timing) -> float:
+        """How many times as fast as floating point `timing` is."""
+        return self.timing.p50_ms / timing.p50_ms
+
+
+@dataclass(frozen=True)
 class Manifest:
     spec: ModelSpec
     precision: str
@@ -69,11 +83,23 @@ class Manifest:
     rewrites: tuple[str, ...] = ()
     calibration: Calibration | None = None
     timing: Timing | None = None
-    gate: Mapping[str, Any] | None = None
+    gate: Gate | None = None
     command: str = ""
+    seals: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)  # as they were read
 
-    def write(self, path: Path) -> None:
-        write_json(path, {"format": MANIFEST_FORMAT, **asdict(self), "spec": self.spec.to_text()})
+    def to_json(self) -> dict[str, Any]:
+        content = {**asdict(self), "spec": self.spec.to_text()}
+        del content["seals"]
+        return {"format": MANIFEST_FORMAT, **content, SEALS: _seals(content)}
+
+    def broken_seals(self) -> dict[str, tuple[str, str]]:
+        """The fields that were changed since the manifest was written: their seals then and now."""
+        now = self.to_json()[SEALS]
+        return {name: (self.seals.get(name, "none"), seal) for name, seal in now.items() if self.seals.get(name) != seal}
+
+    def write(self, path: Path, previous: Manifest | None = None) -> None:
+        """`previous` is of the engine that still lies beside `path` and is about to be replaced (see `engines.release`)."""
+        write_json(path, {**self.to_json(), **({PREVIOUS: previous.to_json()} if previous else {})})
 
     @classmethod
     def read(cls, engine: Path) -> Manifest:
@@ -87,12 +113,14 @@ class Manifest:
             )
         data = read_json(path)
         try:
+            if (previous := data.pop(PREVIOUS, None)) and engine.is_file() and sha256_of(engine) != data["engine_sha256"]:
+                data = previous  # whoever was about to replace the engine did not come to it
             if data.pop("format") != MANIFEST_FORMAT:
                 raise ValueError("of another format")
             for name in ("precision", "engine_sha256", "onnx", "onnx_sha256", "command"):
                 if not isinstance(data[name], str):
                     raise TypeError(f"{name} is {data[name]!r}")
-            calibration, timing = data.pop("calibration"), data.pop("timing")
+            calibration, timing, gate = (data.pop(name) for name in ("calibration", "timing", "gate"))
             if calibration:
                 height, width = calibration.pop("resolution")
                 calibration = Calibration(**calibration, resolution=(height, width))
@@ -102,8 +130,10 @@ class Manifest:
                 target=Target(**data.pop("target")),
                 calibration=calibration or None,
                 timing=_timing(timing) if timing else None,
+                gate=Gate(str(gate["precision"]), _timing(gate["timing"])) if gate else None,
                 rewrites=tuple(map(str, data.pop("rewrites"))),
                 layer_precision=dict(data.pop("layer_precision")),
+                seals=dict(data.pop(SEALS)),
                 **data,
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -118,42 +148,15 @@ class Manifest:
         return f"rebuild with: {Workspace(engine.parent).command('build-engine', *words)}"
 
 
+def _seals(content: Mapping[str, Any]) -> dict[str, str]:
+    """Of each field the beginning of a sha256 over its JSON."""
+    return {
+        name: hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12] for name, value in content.items()
+    }
+
+
 def _timing(data: dict[str, Any]) -> Timing:
     return Timing(float(data["p50_ms"]), float(data["p90_ms"]), int(data["runs"]))
-
-
-def check_fresh(engine: Path, manifest: Manifest, builder: Builder, target: Target) -> None:
-    """Raise StaleArtefact, naming the field and both values, unless the engine fits its ONNX, this backend and this machine."""
-
-    def require(name: str, found: object, expected: object) -> None:
-        if found != expected:
-            raise StaleArtefact(str(engine), name, found, expected, manifest.rebuild(engine))
-
-    require("sha256 of the engine file", manifest.engine_sha256[:12], sha256_of(engine)[:12])
-    source = engine.parent / manifest.onnx
-    if not source.is_file():
-        say(f"{engine}: {source} is gone, so whether the engine still fits it is not checked")
-    else:
-        require(f"sha256 of {source.name}", manifest.onnx_sha256[:12], sha256_of(source)[:12])
-    if manifest.calibration is not None and (table := engine.parent / manifest.calibration.table).is_file():
-        require(f"model_sha256 in {table.name}", manifest.calibration.model_sha256[:12], _calibrated_model(table)[:12])
-    require("builder", manifest.builder.name, builder.name)
-    require(f"{builder.name} version", manifest.builder.version, builder.version)
-    for name, found, here in (
-        ("device", manifest.target.device, target.device),
-        ("compute capability", manifest.target.compute_capability, target.compute_capability),
-        ("driver", manifest.target.driver, target.driver),
-    ):
-        if found is not None:
-            require(name, found, here)
-
-
-def _calibrated_model(table: Path) -> str:
-    """sha256 of the INT8 graph that a calibration table belongs to."""
-    try:
-        return str(dict(read_json(table))["model_sha256"])
-    except (UserError, KeyError, TypeError, ValueError):
-        return "none"
 
 
 def relative_source(onnx: Path, engine: Path) -> str:

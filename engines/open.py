@@ -11,11 +11,13 @@ from dlv3deploy.core.files import require_file
 from dlv3deploy.core.workspace import by_building
 from dlv3deploy.engines.backend import Backend
 from dlv3deploy.engines.dialect import DIALECTS
+from dlv3deploy.engines.fresh import check_fresh
 from dlv3deploy.engines.gpu import find_gpu
-from dlv3deploy.engines.manifest import Manifest, Target, check_fresh
+from dlv3deploy.engines.manifest import Manifest, Target
 from dlv3deploy.engines.onnxruntime_engine import NAME, OnnxRuntimeBackend
 from dlv3deploy.engines.plans.plan import Plan
 from dlv3deploy.engines.tensorrt_backend import TensorRTBackend
+from dlv3deploy.engines.tensorrt_options import TensorRTOptions
 
 
 def open_engine(path: Path) -> Engine:
@@ -46,8 +48,9 @@ def backend_for(manifest: Manifest) -> Backend:
     if name == NAME:
         return OnnxRuntimeBackend()
     if name in DIALECTS:
-        capabilities = manifest.target.compute_capability
-        return TensorRTBackend(DIALECTS[name], tuple(capabilities.split(", ")) if capabilities else ())
+        capabilities = manifest.target.compute_capability if DIALECTS[name].portable else None
+        named = tuple(capabilities.split(", ")) if capabilities else ()
+        return TensorRTBackend(DIALECTS[name], TensorRTOptions.from_flags(manifest.builder.flags, named))
     raise UserError(
         f"an engine of {name!r}", "is of no backend that this version knows", "update dlv3deploy, or build it again"
     )

@@ -41,3 +41,11 @@ def to_float16(model: ModelProto) -> ModelProto:
 def is_quantized(model: ModelProto) -> bool:
     """Whether a graph has its quantisation written in it."""
     return any(node.op_type == "QuantizeLinear" for node in model.graph.node)
+
+
+def types_in(model: ModelProto) -> set[str]:
+    """The types besides FP32 that a graph computes in: "fp16" of stored weights, "int8" where it quantises."""
+    from onnx import TensorProto
+
+    is_half = any(weight.data_type == TensorProto.FLOAT16 for weight in model.graph.initializer)
+    return {name for name, is_there in (("fp16", is_half), ("int8", is_quantized(model))) if is_there}

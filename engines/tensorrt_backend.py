@@ -3,29 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dlv3deploy.core.errors import UserError
 from dlv3deploy.core.spec import ModelSpec
 from dlv3deploy.core.workspace import Workspace
-from dlv3deploy.engines.dialect import TENSORRT_RTX, Dialect, compute_capability_of, load_dialect, network_flags, runs_on
+from dlv3deploy.engines.build_progress import build_progress
+from dlv3deploy.engines.dialect import (
+    TENSORRT_RTX,
+    Dialect,
+    configure,
+    has,
+    is_strongly_typed,
+    load_dialect,
+    network_flags,
+    require_options,
+    runs_on,
+)
 from dlv3deploy.engines.gpu import find_gpu
 from dlv3deploy.engines.manifest import Builder, Target
+from dlv3deploy.engines.memory import available_bytes, workspace_on_shared_memory
 from dlv3deploy.engines.plans.plan import Plan
 from dlv3deploy.engines.plans.printed import read_plan
+from dlv3deploy.engines.precision import types_in
 from dlv3deploy.engines.tensorrt_engine import TensorRTEngine, inspected_plan
+from dlv3deploy.engines.tensorrt_options import TensorRTOptions
+from dlv3deploy.engines.timing_cache import timing_cache, timing_cache_file
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
 
 ANY_GPU = "any GPU that this version supports"
 
 
 @dataclass(frozen=True)
 class TensorRTBackend:
-    """`capabilities` ("8.6", "sm_89", …) name what a portable dialect builds for; empty means every one it knows."""
+    """One dialect, asked for engines with these options."""
 
     dialect: Dialect
-    capabilities: tuple[str, ...] = ()
+    options: TensorRTOptions = field(default_factory=TensorRTOptions)
 
     def build(self, model: bytes, engine: Path, where: str) -> None:
         """Compile `model`. Raises UserError when the parser refuses the graph (node, operator, reason), when the builder fails,
@@ -43,24 +62,25 @@ class TensorRTBackend:
 
     def plan_of(self, engine: Path) -> Plan:
         """The plan in an engine that is there. Raises UserError and CheckFailed as opening it does, which needs its GPU."""
-        return inspected_plan(self.dialect, engine)
+        return inspected_plan(self.dialect, engine, self.options)
 
     def _compiled(self, model: bytes, where: str, log: _Log) -> memoryview:
         trt = load_dialect(self.dialect)
+        require_options(self.dialect, trt, self.options)
         logger = _logger(trt, log)
         builder = trt.Builder(logger)
-        network = builder.create_network(network_flags(trt))
+        network = builder.create_network(network_flags(trt, self.options))
         parser = trt.OnnxParser(network, logger)
         if not parser.parse(model):
             see = f"see its graph: {Workspace().command('inspect', where)}"
-            raise UserError(where, f"is refused by {self.dialect.name}: {_parser_errors(parser)}", see)
+            raise UserError(where, f"is refused by {self.dialect.name}: {_parser_errors(trt, parser)}", see)
+        import onnx
+
         config = builder.create_builder_config()
-        config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # so that an inspector knows the engine's kernels
-        if self.capabilities:
-            config.num_compute_capabilities = len(self.capabilities)
-            for index, text in enumerate(self.capabilities):
-                config.set_compute_capability(compute_capability_of(trt, text), index)
-        plan = builder.build_serialized_network(network, config)
+        graph = onnx.load_from_string(model)
+        configure(trt, config, self._fitted(graph), types_in(graph))
+        with build_progress(trt, config), self._timing_cache(config):
+            plan = builder.build_serialized_network(network, config)
         if plan is None:
             reason = "; ".join(log.errors[-3:]) or "no reason given"
             raise UserError(
@@ -68,20 +88,29 @@ class TensorRTBackend:
             )
         return memoryview(plan)
 
-    def _require_buildable(self) -> None:
+    def _fitted(self, graph: ModelProto) -> TensorRTOptions:
+        """With a workspace limit where the GPU shares the processor's memory and none was asked for."""
+        gpu = find_gpu()
+        if self.options.workspace_mb is not None or gpu is None or not gpu.shares_memory:
+            return self.options
+        return replace(self.options, workspace_mb=workspace_on_shared_memory(graph, available_bytes()))
+
+    def _timing_cache(self, config: Any) -> AbstractContextManager[None]:
+        """Kept where kernels are timed: TensorRT-RTX times none when it builds."""
         if self.dialect.portable:
-            return
-        if find_gpu() is None:
+            return nullcontext()
+        return timing_cache(config, timing_cache_file(self.builder(), self.target()))
+
+    def _require_buildable(self) -> None:
+        if not self.dialect.portable and find_gpu() is None:
             raise UserError(
                 f"--backend {self.dialect.name}",
                 "builds on the very GPU it is for, and this machine has none",
                 "use --backend onnxruntime, or tensorrt-rtx, which builds without one",
             )
-        if self.capabilities:
-            raise UserError("--target", f"{self.dialect.name} always builds for this machine's GPU", "leave it out")
 
     def open(self, engine: Path, spec: ModelSpec) -> TensorRTEngine:
-        return TensorRTEngine(self.dialect, engine, spec)
+        return TensorRTEngine(self.dialect, engine, spec, self.options)
 
     def layer_precision(self, engine: Path, typed: Mapping[str, str]) -> Mapping[str, str]:  # noqa: ARG002 (see Backend)
         """Strongly typed networks run as the graph is typed."""
@@ -92,24 +121,30 @@ class TensorRTBackend:
         return gpu is not None and runs_on(self.dialect, load_dialect(self.dialect), gpu.compute_capability)
 
     def builder(self) -> Builder:
-        return Builder(self.dialect.name, load_dialect(self.dialect).__version__, {"strongly_typed": True})
+        trt = load_dialect(self.dialect)
+        flags = {"strongly_typed": is_strongly_typed(trt, self.options), **self.options.flags()}
+        return Builder(self.dialect.name, trt.__version__, flags)
 
     def target(self) -> Target:
         """This GPU; for a portable dialect the capabilities that were named, or any."""
         gpu = find_gpu()
         if self.dialect.portable or gpu is None:
-            return Target(ANY_GPU, ", ".join(self.capabilities) or None)
+            return Target(ANY_GPU, ", ".join(self.options.capabilities) or None)
         return Target(gpu.name, gpu.compute_capability, gpu.driver)
 
 
-def _parser_errors(parser: Any) -> str:
+def _parser_errors(trt: Any, parser: Any) -> str:
+    """Node, operator and reason of the first errors; TensorRT 8 has the reason alone, with the operator in it."""
     texts = []
     for index in range(min(parser.num_errors, 3)):
         error = parser.get_error(index)
         reason = "; ".join(
             line for line in error.desc().splitlines() if "catchCudaError" not in line
         )  # it builds without a GPU
-        texts.append(f"node {error.node_name() or '?'} ({error.node_operator() or '?'}): {reason}")
+        where = ""
+        if has(trt, "ParserError.node_name"):
+            where = f"node {error.node_name() or '?'} ({error.node_operator() or '?'}): "
+        texts.append(f"{where}{reason}")
     return "; ".join(texts)
 
 

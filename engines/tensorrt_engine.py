@@ -17,6 +17,7 @@ from dlv3deploy.engines.dialect import Dialect, load_dialect, runs_on
 from dlv3deploy.engines.gpu import find_gpu
 from dlv3deploy.engines.plans.inspected import read_engine_information
 from dlv3deploy.engines.plans.plan import Plan
+from dlv3deploy.engines.tensorrt_options import TensorRTOptions
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class _Loaded:
     name: str
 
 
-def _load(dialect: Dialect, path: Path) -> _Loaded:
+def _load(dialect: Dialect, path: Path, options: TensorRTOptions) -> _Loaded:
     gpu = find_gpu()
     if gpu is None:  # creating a Runtime without a driver can crash the process
         raise UserError(str(path), "runs on an NVIDIA GPU, and this machine has none", "use --backend onnxruntime")
@@ -40,15 +41,18 @@ def _load(dialect: Dialect, path: Path) -> _Loaded:
         raise UserError(str(path), rule, "use --backend tensorrt or onnxruntime")
     name = f"{dialect.name} {trt.__version__}, {gpu.name}"
     runtime = trt.Runtime(trt.Logger(trt.Logger.ERROR))
+    runtime.engine_host_code_allowed = options.version_compatible  # such an engine brings a runtime of its own version
+    if options.dla_core is not None:
+        runtime.DLA_core = options.dla_core
     engine = runtime.deserialize_cuda_engine(path.read_bytes())
     if engine is None:
         raise CheckFailed(f"{path} cannot be loaded by {name}; build it again on this machine")
     return _Loaded(trt, runtime, engine, name)
 
 
-def inspected_plan(dialect: Dialect, path: Path) -> Plan:
+def inspected_plan(dialect: Dialect, path: Path, options: TensorRTOptions) -> Plan:
     """The kernels of an engine. Raises UserError without a GPU that runs it, CheckFailed where it tells nothing of them."""
-    loaded = _load(dialect, path)
+    loaded = _load(dialect, path, options)
     inspector = loaded.engine.create_engine_inspector()
     return read_engine_information(inspector.get_engine_information(loaded.trt.LayerInformationFormat.JSON), loaded.name)
 
@@ -56,8 +60,8 @@ def inspected_plan(dialect: Dialect, path: Path) -> Plan:
 class TensorRTEngine(ClosingEngine):
     """A deserialised plan with its buffers on the device: one input and one output of fixed shape."""
 
-    def __init__(self, dialect: Dialect, path: Path, spec: ModelSpec) -> None:
-        loaded = _load(dialect, path)
+    def __init__(self, dialect: Dialect, path: Path, spec: ModelSpec, options: TensorRTOptions) -> None:
+        loaded = _load(dialect, path, options)
         trt, runtime, engine = loaded.trt, loaded.runtime, loaded.engine
         self.spec, self.name = spec, loaded.name
         context = engine.create_execution_context()

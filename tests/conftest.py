@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from dlv3deploy.core.cache_folder import CACHE_VARIABLE
+
 HAS_TORCH = find_spec("torch") is not None
 collect_ignore = [] if HAS_TORCH else ["train"]
 
@@ -27,6 +29,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason="the real data set folder ../shared is not beside this checkout"))
         if item.get_closest_marker("gpu") and not has_gpu:
             item.add_marker(pytest.mark.skip(reason="no NVIDIA GPU"))
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test builds for itself, and the user's cache stays as it is."""
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path_factory.mktemp("cache")))
 
 
 @pytest.fixture(scope="session")

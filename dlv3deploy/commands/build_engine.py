@@ -23,9 +23,12 @@ from dlv3deploy.commands.options import (
 )
 from dlv3deploy.core.workspace import DEFAULT_ROOT, Workspace
 
+OF_TENSORRT = ("--target", "--workspace-mb", "--version-compatible", "--hardware-compatible", "--dla")
+
 if TYPE_CHECKING:
     from onnx import ModelProto
 
+    from dlv3deploy.core.spec import ModelSpec
     from dlv3deploy.engines.build import EngineRequest, Precision
     from dlv3deploy.engines.manifest import Manifest
 
@@ -54,6 +57,22 @@ def build_engine(
             help="Exact rewrites: none, or some of dead-taps,image-pooling,regions; default: the first two for TensorRT."
         ),
     ] = None,
+    workspace_mb: Annotated[
+        int | None,
+        typer.Option(help="TensorRT: MB of scratch memory that kernels may take; default: its own choice.", min=1),
+    ] = None,
+    version_compatible: Annotated[
+        bool, typer.Option("--version-compatible", help="TensorRT: for later versions of its major version too; slower.")
+    ] = False,
+    hardware_compatible: Annotated[
+        bool, typer.Option("--hardware-compatible", help="TensorRT: for every GPU since Ampere; slower.")
+    ] = False,
+    dla: Annotated[
+        int | None, typer.Option(help="TensorRT 8 or 10 on a Jetson: the DLA core that takes what can run there.", min=0)
+    ] = None,
+    no_cache: Annotated[
+        bool, typer.Option("--no-cache", help="Build and time it even if an equal engine was built before.")
+    ] = False,
     to: Annotated[
         Path | None, typer.Option("--to", help="Engine file; default: in the workspace, named after precision and target.")
     ] = None,
@@ -64,14 +83,16 @@ def build_engine(
     output: OutputOption = None,
 ) -> None:
     """Build an engine, with a manifest that says what it was made from and for."""
-    from dlv3deploy.calibration.calibrate import described_earlier
     from dlv3deploy.commands.models import check_export_is_current, sized
+    from dlv3deploy.core.cache_folder import cache_folder
     from dlv3deploy.core.errors import UserError
     from dlv3deploy.core.foreign import spec_of
     from dlv3deploy.core.graph import load_onnx
     from dlv3deploy.core.progress import say
     from dlv3deploy.engines.build import BACKENDS, EngineRequest, build, default_backend, default_rewrites, target_label
+    from dlv3deploy.engines.cache import FOLDER, EngineCache
     from dlv3deploy.engines.rewrites.certified import named
+    from dlv3deploy.engines.tensorrt_options import TensorRTOptions
 
     precisions: dict[Precision, bool] = {"int8": int8, "fp16": fp16, "fp32": fp32}
     wanted = [name for name, chosen in precisions.items() if chosen]
@@ -91,7 +112,7 @@ def build_engine(
         check_export_is_current(place)
     precision, description = _precision(wanted, chosen), describe(classes, ignore_index, mean, std, output)
     takes_earlier = precision == "int8" and images is None and calibration_images is None
-    known = described_earlier(graph, source, place.int8_onnx(source)) if takes_earlier else None
+    known = _described_earlier(graph, source, place) if takes_earlier else None
     if known is not None:
         say(f"what the options do not say of {source} is as in {place.int8_onnx(source)}")
         description = description.completed_by(known)
@@ -104,6 +125,10 @@ def build_engine(
         "--calibration-images": calibration_images,
         "--size": size,
         "--rewrites": rewrites,
+        "--workspace-mb": workspace_mb,
+        "--version-compatible": version_compatible,
+        "--hardware-compatible": hardware_compatible,
+        "--dla": dla,
         "--to": to,
         "--classes": classes,
         "--ignore-index": ignore_index,
@@ -113,21 +138,38 @@ def build_engine(
     }
     command = _command(place, model, precision, given, target or [])
     applied = default_rewrites(chosen) if rewrites is None else named(rewrites)
-    request = EngineRequest(source, source, spec, precision, chosen, tuple(target or ()), command=command, rewrites=applied)
-    engine = to or place.engine(source, request.precision, target_label(chosen, request.capabilities))
+    options = TensorRTOptions(tuple(target or ()), workspace_mb, version_compatible, hardware_compatible, dla)
+    _require_options_of(chosen, {**given, "--target": target})
+    request = EngineRequest(source, source, spec, precision, chosen, options, command=command, rewrites=applied)
+    engine = to or place.engine(source, request.precision, target_label(chosen, options))
     if request.precision == "int8":
         request = _calibrated(request, place, engine, images, calibration_images)
-    manifest = build(request, engine)
+    cache = None if no_cache else EngineCache(cache_folder() / FOLDER)
+    manifest = build(request, engine, cache)
     made = f"{manifest.builder.name} {manifest.builder.version}, {manifest.target.device}"
     say(f"wrote {engine} ({engine.stat().st_size / 1e6:.1f} MB, {made})")
-    _report_speed(manifest, request)
+    _report_speed(manifest)
+
+
+def _require_options_of(backend: str, given: Mapping[str, object]) -> None:
+    from dlv3deploy.core.errors import UserError
+    from dlv3deploy.engines.onnxruntime_engine import NAME
+
+    if backend == NAME and (idle := [name for name in OF_TENSORRT if given[name] not in (None, False)]):
+        raise UserError(", ".join(idle), "is for TensorRT", "leave it out, or choose --backend tensorrt or tensorrt-rtx")
+
+
+def _described_earlier(graph: ModelProto, source: Path, place: Workspace) -> ModelSpec | None:
+    from dlv3deploy.calibration.calibrate import described_earlier
+
+    return described_earlier(graph, source, place.int8_onnx(source))
 
 
 def _command(place: Workspace, model: Path | None, precision: str, given: Mapping[str, object], targets: list[str]) -> str:
     """The command line that makes this engine again."""
     words: list[object] = [*([model] if model else []), f"--{precision}"]
     for option, value in (*given.items(), *(("--target", text) for text in targets)):
-        words += [] if value is None else [option, value]
+        words += [] if value is None or value is False else [option] if value is True else [option, value]
     return place.command("build-engine", *words)
 
 
@@ -185,17 +227,16 @@ def _calibrated(
     return replace(request, onnx=int8_onnx, calibration=facts)
 
 
-def _report_speed(manifest: Manifest, request: EngineRequest) -> None:
+def _report_speed(manifest: Manifest) -> None:
     """Latency where the engine runs here, and a warning when INT8 is no faster than floating point in the same place."""
     from dlv3deploy.core.progress import say
-    from dlv3deploy.engines.build import measure_float_latency
 
     if manifest.timing is None:
         say("not timed: it needs a GPU, and this machine has none")
         return
     say(f"latency {manifest.timing.p50_ms:.1f} ms (median of {manifest.timing.runs})")
-    if manifest.precision == "int8":
-        plain = measure_float_latency(request)
-        ratio = plain.p50_ms / manifest.timing.p50_ms
+    if manifest.gate is not None:
+        ratio = manifest.gate.ratio(manifest.timing)
         verdict = f"{ratio:.2f}× as fast as" if ratio > 1 else f"SLOWER ({ratio:.2f}×) than"
-        say(f"INT8 is {verdict} floating point here ({plain.p50_ms:.1f} ms, same run)")
+        plain = f"{manifest.gate.precision.upper()} {manifest.gate.timing.p50_ms:.1f} ms"
+        say(f"INT8 is {verdict} floating point here ({plain}, same run)")

@@ -74,6 +74,7 @@ def _plan(path: Path, request: PlanRequest, device: Device | None) -> _Compiled:
     from dlv3deploy.engines.open import checked_manifest, plan_of
     from dlv3deploy.engines.precision import is_quantized, to_float16
     from dlv3deploy.engines.tensorrt_backend import TensorRTBackend
+    from dlv3deploy.engines.tensorrt_options import TensorRTOptions
 
     if path.suffix == ".engine":
         manifest = checked_manifest(path)
@@ -84,7 +85,7 @@ def _plan(path: Path, request: PlanRequest, device: Device | None) -> _Compiled:
     graph = fix_input(model, (1, 3, *_size(model, path, request.size)))
     typed = to_float16(simplified(graph)) if request.fp16 and not is_quantized(graph) else graph
     capability = nearest_capability(TENSORRT_RTX, device.capability if device else CAPABILITY)
-    backend = TensorRTBackend(TENSORRT_RTX, (capability,))
+    backend = TensorRTBackend(TENSORRT_RTX, TensorRTOptions((capability,)))
     plan, builder = backend.plan(typed.SerializeToString(), str(path)), backend.builder()
     return _Compiled(plan, f"{builder.name} {builder.version}", capability)
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import errno
+import glob
 import hashlib
 import json
 import os
 import secrets
 import shutil
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,6 +19,8 @@ from typing import Any
 from dlv3deploy.core.errors import UserError
 
 NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+TOKEN_BYTES = 4  # of what is random in a temporary's name
+ABANDONED_S = 24 * 3600.0  # nobody writes to a temporary that has not changed for so long
 PROBE_BYTES = 1 << 20  # a disk that refused a write has less left than this
 
 
@@ -45,7 +49,8 @@ def replacing(path: Path) -> Iterator[Path]:
             rule = "is a folder, a file is needed" if target.is_dir() else "is no plain file, and cannot be replaced by one"
             raise UserError(str(path), rule, "choose another name")
         target.parent.mkdir(parents=True, exist_ok=True)
-        fresh = target.with_name(f".{target.stem}.{secrets.token_hex(4)}.partial{target.suffix}")
+        sweep(target, ABANDONED_S)
+        fresh = target.with_name(f".{target.stem}.{secrets.token_hex(TOKEN_BYTES)}.partial{target.suffix}")
         fresh.touch(exist_ok=False)  # unlike tempfile's, its permissions follow the umask
         made = fresh
         mode = (target if target.exists() else made).stat().st_mode
@@ -64,6 +69,14 @@ def replacing(path: Path) -> Iterator[Path]:
         if made is not None:
             with suppress(FileNotFoundError):
                 made.unlink()
+
+
+def sweep(target: Path, idle_s: float = 0.0) -> None:
+    """Remove what writers of `target` that were killed have left beside it: temporaries untouched for `idle_s` seconds."""
+    for left in target.parent.glob(f".{glob.escape(target.stem)}.{'?' * 2 * TOKEN_BYTES}.partial{glob.escape(target.suffix)}"):
+        with suppress(OSError):
+            if time.time() - left.stat().st_mtime >= idle_s:
+                left.unlink()
 
 
 def _write_refusal(path: Path) -> OSError | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,8 @@ from tiny_models import CLASSES, tiny_deeplab, write_tiny
 from typer.testing import CliRunner, Result
 
 from dlv3deploy.cli import app
+from dlv3deploy.core.workspace import manifest_path
+from dlv3deploy.engines.manifest import Manifest, Timing
 
 pytest.importorskip("onnxruntime")
 cv2 = pytest.importorskip("cv2")
@@ -301,9 +304,9 @@ def test_run_and_evaluate_take_the_fastest_engine(work: Path, data: Path) -> Non
     assert dlv3deploy("build-engine", "--int8", "--workspace", work, "--images", data / "train" / "images").exit_code == 0
     for fast, slow in (("fp32", "int8"), ("int8", "fp32")):
         for precision, latency_ms in ((fast, 1.0), (slow, 2.0)):
-            manifest = work / f"model.{precision}.cpu.engine.json"
-            facts = json.loads(manifest.read_text())
-            manifest.write_text(json.dumps(facts | {"timing": {"p50_ms": latency_ms, "p90_ms": latency_ms, "runs": 3}}))
+            engine = work / f"model.{precision}.cpu.engine"
+            manifest = replace(Manifest.read(engine), timing=Timing(latency_ms, latency_ms, 3))
+            manifest.write(manifest_path(engine))
         done = dlv3deploy("evaluate", "--workspace", work, "--data", data, "--json")
         assert json.loads(done.stdout)["model"] == str(work / f"model.{fast}.cpu.engine")
 

@@ -22,6 +22,7 @@ from dlv3deploy.engines.build import EngineRequest, build, layer_precision
 from dlv3deploy.engines.manifest import Manifest
 from dlv3deploy.engines.open import open_engine
 from dlv3deploy.engines.precision import to_float16
+from dlv3deploy.engines.tensorrt_options import TensorRTOptions
 
 onnxruntime = pytest.importorskip("onnxruntime")
 
@@ -102,11 +103,11 @@ def test_tensorrt_rtx_accepts_the_int8_placement(source: Path, int8: Path, tmp_p
 def test_tensorrt_rtx_builds_for_named_gpus_and_refuses_unknown_ones(source: Path, tmp_path: Path) -> None:
     pytest.importorskip("tensorrt_rtx")
     engine = tmp_path / "model.engine"
-    manifest = build(replace(request_for(source, "fp16", "tensorrt-rtx"), capabilities=("8.6", "sm_89")), engine)
+    manifest = build(replace(request_for(source, "fp16", "tensorrt-rtx"), options=TensorRTOptions(("8.6", "sm_89"))), engine)
     assert manifest.target.compute_capability == "8.6, sm_89"
     before = engine.read_bytes()
     with pytest.raises(UserError, match="sm_86"):
-        build(replace(request_for(source, "fp16", "tensorrt-rtx"), capabilities=("sm_12",)), engine)
+        build(replace(request_for(source, "fp16", "tensorrt-rtx"), options=TensorRTOptions(("sm_12",))), engine)
     assert engine.read_bytes() == before
 
 

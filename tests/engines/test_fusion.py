@@ -16,6 +16,7 @@ from dlv3deploy.core.graph import fix_input, tensor_shapes
 from dlv3deploy.engines.dialect import TENSORRT_RTX
 from dlv3deploy.engines.fusion import ELEMENT_BY_ELEMENT, ConvolutionKernel, Fusion, fusion_of
 from dlv3deploy.engines.tensorrt_backend import TensorRTBackend
+from dlv3deploy.engines.tensorrt_options import TensorRTOptions
 
 
 @dataclass
@@ -313,7 +314,7 @@ def test_tensorrt_rtx_fuses_at_least_this_in_floating_point() -> None:
     branch = graph.conv(graph.relu(graph.conv(first, "second", (8, 8, 3, 3), rate=2)), "third", (8, 8, 1, 1))
     model = graph.model(graph.conv(graph.relu(graph.node("Add", [first, branch], "sum")), "last", (4, 8, 1, 1)), 17)
     model = onnx.shape_inference.infer_shapes(model)
-    plan = TensorRTBackend(TENSORRT_RTX, ("8.9",)).plan(model.SerializeToString(), "graph")
+    plan = TensorRTBackend(TENSORRT_RTX, TensorRTOptions(("8.9",))).plan(model.SerializeToString(), "graph")
     compiled = {name: set(kernel.nodes) for kernel in plan.kernels if kernel.is_convolution for name in kernel.nodes}
     for kernel in fusion_of(model).convolutions:
         kinds = [node.op_type for node in model.graph.node if node.name in compiled[kernel.name]]

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tiny_models import tiny_spec, write_tiny
 
+from dlv3deploy.calibration.calibrate import Request, calibrate
 from dlv3deploy.core.errors import StaleArtefact, UserError
+from dlv3deploy.core.images import list_images
 from dlv3deploy.core.workspace import manifest_path
 from dlv3deploy.engines.build import EngineRequest, build
-from dlv3deploy.engines.manifest import Builder, Manifest, Target, check_fresh
+from dlv3deploy.engines.fresh import check_fresh
+from dlv3deploy.engines.manifest import Builder, Calibration, Manifest, Target
 from dlv3deploy.engines.open import open_engine
 
 pytest.importorskip("onnxruntime")
@@ -77,6 +81,75 @@ def test_every_field_that_differs_is_named_with_both_values(engine: Path, keys: 
     assert "dlv3deploy build-engine" in str(caught.value)
 
 
+def leaves(value: Any, *keys: str) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Every number, text and truth in JSON, with the way to it."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from leaves(inner, *keys, key)
+    elif isinstance(value, list):
+        yield keys, value
+    else:
+        yield keys, value
+
+
+def other(value: Any) -> Any:
+    """Another value of the same type."""
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int | float):
+        return value + 1
+    if isinstance(value, list):
+        return [*value, *value] or ["more"]
+    return f"{value}x" if value is not None else "something"
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_no_field_of_a_manifest_can_be_another(precision: str, tmp_path: Path, scenes: Path) -> None:
+    """Whatever is changed in the file, the engine is refused in words, or the file as one that no version wrote."""
+    source, table = write_tiny(tmp_path / "model.onnx"), tmp_path / "calibration.json"
+    request, engine = EngineRequest(source, source, tiny_spec(), precision, "onnxruntime"), tmp_path / "model.engine"  # type: ignore[arg-type]  # a text
+    if precision == "int8":
+        images = list_images(scenes / "train" / "images")[:4]
+        made = calibrate(Request(source, tiny_spec(), images, "min-max"), tmp_path / "model.int8.onnx", table)
+        key = made.key
+        facts = Calibration(made.chosen, key.images, key.images_sha256, table.name, made.model_sha256, key.resolution)
+        request = replace(request, onnx=tmp_path / "model.int8.onnx", calibration=facts)
+    build(request, engine)
+    open_engine(engine).close()
+    whole = json.loads(manifest_path(engine).read_text())
+    seen = set()
+    for keys, value in leaves({name: content for name, content in whole.items() if name not in ("format", "seals")}):
+        edit(engine, *keys, value=other(value))
+        with pytest.raises((StaleArtefact, UserError)) as caught:
+            open_engine(engine)
+        assert keys[0] != "timing" or "the manifest's timing" in str(caught.value)
+        seen.add(keys[0])
+        manifest_path(engine).write_text(json.dumps(whole))
+    assert seen == {field.name for field in fields(Manifest)} - {"seals"}
+
+
+def test_a_spec_is_held_against_that_of_its_onnx_file(engine: Path) -> None:
+    manifest = Manifest.read(engine)
+    spec = manifest.spec
+    replace(manifest, spec=replace(spec, input=replace(spec.input, mean=(1.0, 2.0, 3.0)))).write(manifest_path(engine))
+    with pytest.raises(
+        StaleArtefact, match="input mean was .*1.0, 2.0, 3.0.* when it was made and is .*; rebuild with"
+    ) as caught:
+        open_engine(engine)
+    assert caught.value.expected == spec.input.mean
+
+
+def test_a_calibration_that_was_made_again_is_told_by_what_changed(tmp_path: Path, scenes: Path) -> None:
+    source, int8, table = write_tiny(tmp_path / "model.onnx"), tmp_path / "model.int8.onnx", tmp_path / "calibration.json"
+    images = list_images(scenes / "train" / "images")
+    key = (made := calibrate(Request(source, tiny_spec(), images[:4], "min-max"), int8, table)).key
+    facts = Calibration(made.chosen, key.images, key.images_sha256, table.name, made.model_sha256, key.resolution)
+    build(EngineRequest(int8, source, tiny_spec(), "int8", "onnxruntime", calibration=facts), tmp_path / "model.engine")
+    calibrate(Request(source, tiny_spec(), images[2:6], "min-max"), int8, table)
+    with pytest.raises(StaleArtefact, match="model_sha256 in calibration.json"):
+        open_engine(tmp_path / "model.engine")
+
+
 def test_an_engine_from_another_model_under_this_name_is_refused(engine: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     other.mkdir()
@@ -122,7 +195,8 @@ def test_a_field_may_be_removed_or_of_another_type_without_a_crash(engine: Path)
 
 
 def test_a_gpu_engine_is_refused_on_another_gpu_and_driver(engine: Path) -> None:
-    manifest = replace(Manifest.read(engine), target=Target("Orin", "8.7", "12.6"))
+    replace(Manifest.read(engine), target=Target("Orin", "8.7", "12.6")).write(manifest_path(engine))
+    manifest = Manifest.read(engine)
     for here, field in ((Target("Xavier", "7.2", "12.6"), "device"), (Target("Orin", "8.7", "13.0"), "driver")):
         with pytest.raises(StaleArtefact) as caught:
             check_fresh(engine, manifest, manifest.builder, here)

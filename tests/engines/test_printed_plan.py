@@ -10,6 +10,7 @@ from dlv3deploy.engines.dialect import TENSORRT, TENSORRT_RTX
 from dlv3deploy.engines.plans.plan import Kernel, Tensor
 from dlv3deploy.engines.plans.printed import read_plan
 from dlv3deploy.engines.tensorrt_backend import TensorRTBackend
+from dlv3deploy.engines.tensorrt_options import TensorRTOptions
 
 
 def tensor(name: str, shape: str, kind: str) -> str:
@@ -87,10 +88,10 @@ def test_tensorrt_rtx_prints_what_it_compiled_without_a_gpu() -> None:
     graph = Graph()
     maps = graph.relu(graph.conv("image", "first", (8, 3, 3, 3)))
     model = graph.model(graph.conv(maps, "last", (4, 8, 1, 1)), 17)
-    plan = TensorRTBackend(TENSORRT_RTX, ("8.9",)).plan(model.SerializeToString(), "graph")
+    plan = TensorRTBackend(TENSORRT_RTX, TensorRTOptions(("8.9",))).plan(model.SerializeToString(), "graph")
     convolutions = [kernel for kernel in plan.kernels if kernel.is_convolution]
     assert [kernel.nodes for kernel in convolutions] == [("first", "first.relu"), ("last",)]
     assert [kernel.outputs[0].shape for kernel in convolutions] == [(1, 8, *graph.size), (1, 4, *graph.size)]
     assert convolutions[1].inputs == convolutions[0].outputs
     with pytest.raises(UserError, match="refused by tensorrt-rtx"):
-        TensorRTBackend(TENSORRT_RTX, ("8.9",)).plan(b"no model", "model.onnx")
+        TensorRTBackend(TENSORRT_RTX, TensorRTOptions(("8.9",))).plan(b"no model", "model.onnx")

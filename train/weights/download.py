@@ -12,19 +12,15 @@ from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 from dlv3deploy import __version__
+from dlv3deploy.core.cache_folder import cache_folder
 from dlv3deploy.core.errors import CheckFailed, UserError
 from dlv3deploy.core.files import replacing, require_file, sha256_of
 from dlv3deploy.core.progress import say, tracked
 from dlv3deploy.train.weights.published import Published, published_called
 
-CACHE_VARIABLE = "DLV3DEPLOY_CACHE"  # the folder of downloads instead of ~/.cache/dlv3deploy
 URL_VARIABLE = "DLV3DEPLOY_WEIGHTS_URL"  # a mirror: the folder of the files instead of the publisher's
 TIMEOUT_S = 30.0  # without a byte
 BLOCK_BYTES = 1 << 18
-
-
-def cache_folder() -> Path:
-    return Path(os.environ.get(CACHE_VARIABLE) or "~/.cache/dlv3deploy").expanduser()
 
 
 def weights_file(name_or_path: str | Path) -> Path:

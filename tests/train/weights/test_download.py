@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 from file_server import Served
 
+from dlv3deploy.core.cache_folder import cache_folder
 from dlv3deploy.core.errors import CheckFailed, UserError
 from dlv3deploy.train.weights import download
-from dlv3deploy.train.weights.download import cache_folder, fetch, weights_file
+from dlv3deploy.train.weights.download import fetch, weights_file
 from dlv3deploy.train.weights.published import PUBLISHED, published_as, published_called
 
 CONTENT = np.random.default_rng(0).bytes(3 * download.BLOCK_BYTES + 17)

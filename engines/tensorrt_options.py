@@ -1,0 +1,33 @@
+"""What a TensorRT build is asked for besides the graph."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+
+@dataclass(frozen=True)
+class TensorRTOptions:
+    """`capabilities` ("8.6", "sm_89", …) name what a portable dialect builds for; empty means every one it knows.
+
+    `workspace_mb` limits the scratch memory of kernels, 10⁶ bytes. A version-compatible engine runs on later TensorRTs of its
+    major version, a hardware-compatible one on every GPU since Ampere; both are slower for it. `dla_core` puts what can run
+    there on a deep learning accelerator, the rest on the GPU.
+    """
+
+    capabilities: tuple[str, ...] = ()
+    workspace_mb: int | None = None
+    version_compatible: bool = False
+    hardware_compatible: bool = False
+    dla_core: int | None = None
+
+    def flags(self) -> dict[str, Any]:
+        """Those that were asked for, as a manifest has them; capabilities are part of its target."""
+        plain = asdict(TensorRTOptions())
+        return {name: value for name, value in asdict(self).items() if name != "capabilities" and value != plain[name]}
+
+    @classmethod
+    def from_flags(cls, flags: Mapping[str, Any], capabilities: tuple[str, ...]) -> TensorRTOptions:
+        known = {field.name for field in fields(cls)} - {"capabilities"}
+        return cls(capabilities, **{name: value for name, value in flags.items() if name in known})
