@@ -155,7 +155,7 @@ def _require_options_of(backend: str, given: Mapping[str, object]) -> None:
     from dlv3deploy.core.errors import UserError
     from dlv3deploy.engines.onnxruntime_engine import NAME
 
-    if backend == NAME and (idle := [name for name in OF_TENSORRT if given[name] not in (None, False)]):
+    if backend == NAME and (idle := [name for name in OF_TENSORRT if given[name] is not None and given[name] is not False]):
         raise UserError(", ".join(idle), "is for TensorRT", "leave it out, or choose --backend tensorrt or tensorrt-rtx")
 
 

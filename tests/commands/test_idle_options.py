@@ -29,6 +29,15 @@ def test_calibration_without_int8_is_refused_not_ignored(work: Path, option: tup
     assert f"{option[0]} without --int8" in refused("build-engine", "--workspace", work, *option)
 
 
+@pytest.mark.parametrize(
+    "option",
+    [("--target", "sm_89"), ("--workspace-mb", 64), ("--version-compatible",), ("--hardware-compatible",), ("--dla", 0)],
+)
+def test_options_of_tensorrt_are_refused_with_another_backend(work: Path, option: tuple[object, ...]) -> None:
+    line = refused("build-engine", "--workspace", work, "--backend", "onnxruntime", *option)
+    assert f"error: {option[0]}: is for TensorRT; leave it out" in line
+
+
 def test_options_of_graphs_are_refused_beside_what_holds_none(work: Path) -> None:
     assert dlv3deploy("build-engine", "--workspace", work).exit_code == 0
     line = refused("inspect", work / "model.fp32.cpu.engine", "--all", "--classes", "voc")
