@@ -24,9 +24,9 @@ from dlv3deploy.commands.options import (
 from dlv3deploy.core.workspace import DEFAULT_ROOT, Workspace
 
 MOST_NAMED = 4  # tensors in one line
-OF_GRAPHS = ("size", "every", "rewrites", "classes", "ignore_index", "mean", "std", "output")
+OF_GRAPHS = ("size", "every", "rewrites", "dla", "classes", "ignore_index", "mean", "std", "output")
 OF_PLANS = ("device", "fp16", "picture")
-NOT_OF_PLANS = ("rewrites", "classes", "ignore_index", "mean", "std", "output")
+NOT_OF_PLANS = ("rewrites", "dla", "classes", "ignore_index", "mean", "std", "output")
 
 
 def inspect(
@@ -56,6 +56,9 @@ def inspect(
     rewrites: Annotated[
         bool,
         typer.Option("--rewrites", help="Say what exact rewrites save at the ONNX file's size, and prove that they are exact."),
+    ] = False,
+    dla: Annotated[
+        bool, typer.Option("--dla", help="Predict which layers a Jetson's DLA will not run at the ONNX file's size, and why.")
     ] = False,
     json_output: JsonOption = False,
     classes: ClassesOption = None,
@@ -88,7 +91,7 @@ def inspect(
         show_plans(paths, PlanRequest(size, device, fp16, picture), every, json_output)
         return
     description = describe(classes, ignore_index, mean, std, output)
-    facts = _facts(paths[0], description, size, rewrites)
+    facts = _facts(paths[0], description, size, rewrites, dla)
     if json_output:
         print(json.dumps(facts, ensure_ascii=False))
     else:
@@ -107,9 +110,10 @@ def _require_graph(path: Path, given: Mapping[str, str], plan: bool) -> None:
         raise UserError(f"{named} with {path}", "is about the graph of an ONNX file", f"leave {named} out")
 
 
-def _facts(path: Path, description: Any, size: str | None, rewrites: bool) -> dict[str, Any]:
+def _facts(path: Path, description: Any, size: str | None, rewrites: bool, dla: bool) -> dict[str, Any]:
     from dataclasses import asdict
 
+    from dlv3deploy.commands.inspect_dla import dla_facts
     from dlv3deploy.commands.inspect_rewrites import rewrite_facts
     from dlv3deploy.core.checkpoints import checkpoint_facts
     from dlv3deploy.core.errors import UserError
@@ -151,6 +155,7 @@ def _facts(path: Path, description: Any, size: str | None, rewrites: bool) -> di
         "writing_int8": fusion.writing_int8,
         "further_int8_kernels": fusion.others,
         "rewrites": rewrite_facts(fixed, listed) if rewrites else None,
+        "dla": dla_facts(fixed) if dla else None,
         "convolutions": listed,
     }
 
@@ -170,6 +175,10 @@ def _print(path: Path, facts: dict[str, Any], every: bool) -> None:
         from dlv3deploy.commands.inspect_rewrites import print_rewrites
 
         print_rewrites(facts["rewrites"], facts["convolutions"])
+    if facts.get("dla"):
+        from dlv3deploy.commands.inspect_dla import print_dla
+
+        print_dla(facts["dla"])
 
 
 def _tuples(architecture: dict[str, Any]) -> dict[str, Any]:
