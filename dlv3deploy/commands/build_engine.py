@@ -70,6 +70,12 @@ def build_engine(
     dla: Annotated[
         int | None, typer.Option(help="TensorRT 8 or 10 on a Jetson: the DLA core that takes what can run there.", min=0)
     ] = None,
+    export: Annotated[
+        str | None, typer.Option(help="Also write what another program runs the model by: triton or deepstream.")
+    ] = None,
+    export_to: Annotated[
+        Path | None, typer.Option(help="With --export: the folder; default: in the workspace, named after the program.")
+    ] = None,
     no_cache: Annotated[
         bool, typer.Option("--no-cache", help="Build and time it even if an equal engine was built before.")
     ] = False,
@@ -83,6 +89,7 @@ def build_engine(
     output: OutputOption = None,
 ) -> None:
     """Build an engine, with a manifest that says what it was made from and for."""
+    from dlv3deploy.commands.export_pipeline import PIPELINES, export_pipeline
     from dlv3deploy.commands.models import check_export_is_current, sized
     from dlv3deploy.core.cache_folder import cache_folder
     from dlv3deploy.core.errors import UserError
@@ -101,6 +108,9 @@ def build_engine(
             raise UserError(f"{option} without --int8", "INT8 alone is calibrated on images", "add --int8, or leave it out")
     if len(wanted) > 1:
         raise UserError(" and ".join(f"--{name}" for name in wanted), "exclude each other", "give one precision")
+    if export_to is not None and export is None:
+        raise UserError("--export-to without --export", "is where an export goes", "add --export triton or deepstream")
+    pipeline = parse_choice(export, "--export", PIPELINES) if export else None
     chosen = parse_choice(backend, "--backend", BACKENDS) if backend else default_backend()
     place, source = Workspace(workspace), model or Workspace(workspace).onnx
     if to is not None and to.suffix != ".engine":
@@ -149,6 +159,8 @@ def build_engine(
     made = f"{manifest.builder.name} {manifest.builder.version}, {manifest.target.device}"
     say(f"wrote {engine} ({engine.stat().st_size / 1e6:.1f} MB, {made})")
     _report_speed(manifest)
+    if pipeline is not None:
+        export_pipeline(pipeline, export_to or workspace / pipeline, place.stem_for(source), request, engine, manifest)
 
 
 def _require_options_of(backend: str, given: Mapping[str, object]) -> None:

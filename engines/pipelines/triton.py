@@ -1,0 +1,79 @@
+"""A model repository for NVIDIA Triton: `NAME/config.pbtxt`, `NAME/labels.txt` and the engine, `NAME/1/model.plan` or `.onnx`.
+
+The form is `ModelConfig` of Triton's `model_config.proto`. Triton hands tensors on as they are, so whoever asks it normalises
+frames and makes masks of scores; how stands in the configuration's parameters, in the words of the spec.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from dlv3deploy.core.errors import UserError
+from dlv3deploy.core.files import replacing, write_text
+from dlv3deploy.core.graph import Port
+from dlv3deploy.core.spec import ModelSpec
+from dlv3deploy.engines.manifest import Manifest
+
+PLATFORMS = {"tensorrt": ("tensorrt_plan", "model.plan"), "onnxruntime": ("onnxruntime_onnx", "model.onnx")}
+LABELS = "labels.txt"
+
+
+def write_triton(folder: Path, name: str, engine: Path, manifest: Manifest, ports: tuple[Port, Port]) -> Path:
+    """Write the model NAME into the repository `folder`; `ports` are those of the engine, of fixed shape. Returns its folder.
+
+    Raises UserError where Triton has no backend for the engine, or the folder cannot be written.
+    """
+    if manifest.builder.name not in PLATFORMS:
+        known = " or ".join(PLATFORMS)
+        raise UserError("--export triton", f"Triton runs no engines of {manifest.builder.name}", f"use --backend {known}")
+    platform, file = PLATFORMS[manifest.builder.name]
+    model = folder / name
+    with replacing(model / "1" / file) as fresh:
+        shutil.copyfile(engine, fresh)
+    write_text(model / LABELS, "".join(f"{label}\n" for label in manifest.spec.classes.names))
+    write_text(model / "config.pbtxt", _config(name, platform, manifest, *ports))
+    return model
+
+
+def _config(name: str, platform: str, manifest: Manifest, given: Port, result: Port) -> str:
+    kind = "KIND_CPU" if manifest.target.device.startswith("cpu") else "KIND_GPU"
+    output = "TYPE_INT64" if result.is_integer else "TYPE_FP32"
+    lines = [
+        f"name: {_text(name)}",
+        f"platform: {_text(platform)}",
+        "max_batch_size: 0",
+        *_tensor("input", given, "TYPE_FP32"),
+        *_tensor("output", result, output, f"label_filename: {_text(LABELS)}"),
+        f"instance_group [ {{ kind: {kind} count: 1 }} ]",
+    ]
+    for key, value in _parameters(manifest.spec).items():
+        lines.append(f"parameters {{ key: {_text(key)} value {{ string_value: {_text(value)} }} }}")
+    return "\n".join(lines) + "\n"
+
+
+def _tensor(field: str, port: Port, kind: str, *further: str) -> Sequence[str]:
+    dims = ", ".join(map(str, port.shape))
+    return (f"{field} [", f"  {{ name: {_text(port.name)} data_type: {kind} dims: [ {dims} ] {' '.join(further)} }}", "]")
+
+
+def _parameters(spec: ModelSpec) -> dict[str, str]:
+    """What a client must know: mean and std in 8-bit pixel units, the resize rule, how scores become a mask."""
+    given, output = spec.input, spec.output
+    return {
+        "colour_order": given.colour_order,
+        "mean": ",".join(f"{value:g}" for value in given.mean),
+        "std": ",".join(f"{value:g}" for value in given.std),
+        "resize": given.resize,
+        "output": output.kind,
+        "coordinates": output.coordinates,
+        "shift": f"{output.shift:g}",
+        "ignore_index": str(spec.classes.ignore_index),
+    }
+
+
+def _text(value: str) -> str:
+    """A string of protobuf's text format."""
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    return f'"{escaped}"'

@@ -1,0 +1,52 @@
+"""`dlv3deploy build-engine --export`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from dlv3deploy.cli import app
+
+pytest.importorskip("onnxruntime")
+
+
+def build(work: Path, *arguments: object) -> Result:
+    words = ["build-engine", "--workspace", work, "--backend", "onnxruntime", *arguments]
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
+def test_a_model_repository_lies_in_the_workspace(work: Path) -> None:
+    done = build(work, "--export", "triton")
+    assert done.exit_code == 0, done.output
+    assert f"tritonserver --model-repository {work / 'triton'}" in done.stderr
+    assert sorted(str(p.relative_to(work / "triton")) for p in (work / "triton").rglob("*") if p.is_file()) == [
+        "model/1/model.onnx",
+        "model/config.pbtxt",
+        "model/labels.txt",
+    ]
+
+
+def test_deepstream_gets_the_float_graph_or_the_implicit_one_with_its_cache(work: Path, data: Path, tmp_path: Path) -> None:
+    assert build(work, "--export", "deepstream").exit_code == 0
+    assert sorted(p.name for p in (work / "deepstream").iterdir()) == ["config_infer.txt", "labels.txt", "model.onnx"]
+    images = ("--int8", "--images", data / "train" / "images", "--calibration-images", 4)
+    done = build(work, *images, "--export", "deepstream", "--export-to", tmp_path / "there")
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "there" / "calibration.cache").read_text().startswith("TRT-")
+    assert "int8-calib-file=calibration.cache" in (tmp_path / "there" / "config_infer.txt").read_text()
+    assert b"QuantizeLinear" not in (tmp_path / "there" / "model.onnx").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--export", "gstreamer"), "use one of triton, deepstream"),
+        (("--export-to", "there"), "--export-to without --export: is where an export goes"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_before_anything_is_built(work: Path, arguments: tuple[str, ...], says: str) -> None:
+    done = build(work, *arguments)
+    assert done.exit_code == 1 and says in done.stderr
+    assert not list(work.glob("*.engine"))
