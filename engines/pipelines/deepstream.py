@@ -2,7 +2,7 @@
 
 nvinfer computes scale · (pixel − mean) with one scale for all channels and takes the class whose probability is highest at each
 output position. The graph gets the rest: what channels' deviations differ by goes in front, the upsampling to the input's
-size and a softmax go behind. For INT8 the graph is the one for implicit quantisation, and the calibration cache lies beside it. A
+size and a softmax go behind. For INT8 the graph is the one for implicit quantisation, the calibration cache lies beside it. A
 letterbox has black borders there, and of the mean colour here.
 """
 
