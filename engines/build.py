@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
@@ -24,7 +23,7 @@ from dlv3deploy.engines.cache import EngineCache, key_of
 from dlv3deploy.engines.dialect import DIALECTS, TENSORRT, TENSORRT_RTX
 from dlv3deploy.engines.manifest import Calibration, Gate, Manifest, Timing, relative_source
 from dlv3deploy.engines.precision import is_quantized, to_float16
-from dlv3deploy.engines.release import release
+from dlv3deploy.engines.release import copied, release
 from dlv3deploy.engines.rewrites.certified import BY_DEFAULT, certified
 from dlv3deploy.engines.rewrites.change import Change
 from dlv3deploy.engines.tensorrt_options import TensorRTOptions
@@ -94,7 +93,7 @@ def build(request: EngineRequest, engine: Path, cache: EngineCache | None = None
     """
     if request.backend not in BACKENDS:
         raise UserError(f"backend {request.backend!r}", "is unknown", f"use one of {', '.join(BACKENDS)}")
-    backend = _backend(request)
+    backend = backend_of(request)
     # before the file is read: one exported meanwhile then makes the engine stale
     onnx_sha256 = {path: sha256_of(path) for path in {request.onnx, request.source}}
     if cache is None:
@@ -105,18 +104,7 @@ def build(request: EngineRequest, engine: Path, cache: EngineCache | None = None
             known = release(slot, lambda fresh: _made(request, backend, onnx_sha256[request.source], fresh, slot, cache))
         else:
             say(f"an equal engine was built before and is taken from {cache.folder} (--no-cache builds it again)")
-        manifest = replace(
-            known,
-            onnx=relative_source(request.source, engine),
-            calibration=request.calibration,
-            command=request.command,
-        )
-
-        def copy(fresh: Path) -> Manifest:
-            shutil.copyfile(slot, fresh)
-            return manifest
-
-        return release(engine, copy)
+        return copied(slot, replace(known, calibration=request.calibration, command=request.command), engine)
 
 
 def _facts(request: EngineRequest, backend: Backend, onnx_sha256: Mapping[Path, str]) -> dict[str, Any]:
@@ -147,7 +135,7 @@ def _made(
 ) -> Manifest:
     """Compile into the file `fresh`, which is to lie at `place`, time it where it runs, and say what it is."""
     spec = replace(request.spec, input=replace(request.spec.input, dynamic_size=False, dynamic_batch=False))
-    model, rewrites = _prepared(request)
+    model, rewrites = prepared(request)
     backend.build(model.SerializeToString(), fresh, str(request.onnx))
     timing, gate = None, None
     if backend.runs_here():
@@ -170,7 +158,7 @@ def _made(
     )
 
 
-def _backend(request: EngineRequest) -> Backend:
+def backend_of(request: EngineRequest) -> Backend:
     if request.backend == onnxruntime_engine.NAME:
         if request.options != TensorRTOptions():
             raise UserError("options of TensorRT", "do not fit ONNX Runtime", "leave them out, or choose another --backend")
@@ -178,7 +166,7 @@ def _backend(request: EngineRequest) -> Backend:
     return tensorrt_backend.TensorRTBackend(DIALECTS[request.backend], request.options)
 
 
-def _prepared(request: EngineRequest) -> tuple[ModelProto, tuple[str, ...]]:
+def prepared(request: EngineRequest) -> tuple[ModelProto, tuple[str, ...]]:
     """The graph for one image of the spec's size, rewritten and in the wanted precision, and the rewrites that changed it.
 
     Raises UserError where the graph or the backend does not suit the precision.

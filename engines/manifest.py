@@ -59,6 +59,18 @@ class Timing:
 
 
 @dataclass(frozen=True)
+class Trial:
+    """A candidate of tuning: its latency in milliseconds, timed or estimated, and whether it became the engine."""
+
+    precision: str
+    rewrites: tuple[str, ...]
+    p50_ms: float
+    p90_ms: float
+    is_estimate: bool
+    is_kept: bool
+
+
+@dataclass(frozen=True)
 class Gate:
     """What an INT8 engine is held against: the same network in floating point, timed in the same run."""
 
@@ -84,6 +96,7 @@ class Manifest:
     calibration: Calibration | None = None
     timing: Timing | None = None
     gate: Gate | None = None
+    tuning: tuple[Trial, ...] = ()
     command: str = ""
     seals: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)  # as they were read
 
@@ -132,6 +145,7 @@ class Manifest:
                 timing=_timing(timing) if timing else None,
                 gate=Gate(str(gate["precision"]), _timing(gate["timing"])) if gate else None,
                 rewrites=tuple(map(str, data.pop("rewrites"))),
+                tuning=tuple(Trial(**{**trial, "rewrites": tuple(trial["rewrites"])}) for trial in data.pop("tuning")),
                 layer_precision=dict(data.pop("layer_precision")),
                 seals=dict(data.pop(SEALS)),
                 **data,

@@ -40,9 +40,9 @@ def with_unsigned_activations(model: ModelProto) -> ModelProto:
         if scale.ndim or zero_point.dtype != np.int8 or zero_point != 0:
             continue
         names = [f"{name}/unsigned" for name in node.input[1:3]]
-        if names[0] not in constants:
-            values = np.float32(scale * SIGNED_STEPS / UNSIGNED_STEPS), np.int8(LOWEST)
-            for name, value in zip(names, values, strict=True):
+        values = np.float32(scale * SIGNED_STEPS / UNSIGNED_STEPS), np.int8(LOWEST)
+        for name, value in zip(names, values, strict=True):
+            if name not in constants:  # tensors share what is alike
                 constants[name] = numpy_helper.from_array(np.asarray(value), name)
                 result.graph.initializer.append(constants[name])
         node.input[1], node.input[2] = names

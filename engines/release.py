@@ -6,14 +6,26 @@ killed in between leaves an engine with a manifest that knows it: the new one, o
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from dlv3deploy.core.errors import UserError
 from dlv3deploy.core.files import replacing
 from dlv3deploy.core.workspace import manifest_path
-from dlv3deploy.engines.manifest import Manifest
+from dlv3deploy.engines.manifest import Manifest, relative_source
+
+
+def copied(source: Path, manifest: Manifest, engine: Path) -> Manifest:
+    """Release a copy of the engine file `source`, with this manifest, at `engine`."""
+
+    def copy(fresh: Path) -> Manifest:
+        shutil.copyfile(source, fresh)
+        return replace(manifest, onnx=relative_source(source.parent / manifest.onnx, engine))
+
+    return release(engine, copy)
 
 
 def release(engine: Path, make: Callable[[Path], Manifest]) -> Manifest:

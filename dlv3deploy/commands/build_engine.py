@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -23,6 +23,7 @@ from dlv3deploy.commands.options import (
 )
 from dlv3deploy.core.workspace import DEFAULT_ROOT, Workspace
 
+FALLING_BACK_TO = ("fp32", "fp16", "int8")  # tuning keeps the earlier one unless a later one is faster
 OF_TENSORRT = ("--target", "--workspace-mb", "--version-compatible", "--hardware-compatible", "--dla")
 
 if TYPE_CHECKING:
@@ -70,6 +71,13 @@ def build_engine(
     dla: Annotated[
         int | None, typer.Option(help="TensorRT 8 or 10 on a Jetson: the DLA core that takes what can run there.", min=0)
     ] = None,
+    tune_: Annotated[
+        bool,
+        typer.Option("--tune", help="Build all sets of exact rewrites in the precisions that are given, and keep the fastest."),
+    ] = False,
+    device: Annotated[
+        str | None, typer.Option(help="--tune where engines cannot run: the GPU to estimate them for, such as orin-nano.")
+    ] = None,
     export: Annotated[
         str | None, typer.Option(help="Also write what another program runs the model by: triton or deepstream.")
     ] = None,
@@ -98,15 +106,23 @@ def build_engine(
     from dlv3deploy.core.progress import say
     from dlv3deploy.engines.build import BACKENDS, EngineRequest, build, default_backend, default_rewrites, target_label
     from dlv3deploy.engines.cache import FOLDER, EngineCache
+    from dlv3deploy.engines.plans.devices import device_named
     from dlv3deploy.engines.rewrites.certified import named
     from dlv3deploy.engines.tensorrt_options import TensorRTOptions
+    from dlv3deploy.engines.tune import tune
 
     precisions: dict[Precision, bool] = {"int8": int8, "fp16": fp16, "fp32": fp32}
     wanted = [name for name, chosen in precisions.items() if chosen]
     for option, value in (("--images", images), ("--calibration-images", calibration_images)):
         if value is not None and not int8:
             raise UserError(f"{option} without --int8", "INT8 alone is calibrated on images", "add --int8, or leave it out")
-    if len(wanted) > 1:
+    if tune_ and rewrites is not None:
+        raise UserError("--rewrites with --tune", "tuning tries them all", "leave one of them out")
+    if device is not None and not tune_:
+        raise UserError("--device without --tune", "is what tuning estimates engines for", "add --tune, or leave it out")
+    if tune_ and to is not None and len(wanted) > 1:
+        raise UserError("--to with several precisions", "the engine is named after the one that is kept", "leave --to out")
+    if len(wanted) > 1 and not tune_:
         raise UserError(" and ".join(f"--{name}" for name in wanted), "exclude each other", "give one precision")
     if export_to is not None and export is None:
         raise UserError("--export-to without --export", "is where an export goes", "add --export triton or deepstream")
@@ -120,8 +136,9 @@ def build_engine(
     _require_float(graph, source)
     if model is None:
         check_export_is_current(place)
-    precision, description = _precision(wanted, chosen), describe(classes, ignore_index, mean, std, output)
-    takes_earlier = precision == "int8" and images is None and calibration_images is None
+    precisions_ = wanted or [_precision(wanted, chosen)]
+    description = describe(classes, ignore_index, mean, std, output)
+    takes_earlier = int8 and images is None and calibration_images is None
     known = _described_earlier(graph, source, place) if takes_earlier else None
     if known is not None:
         say(f"what the options do not say of {source} is as in {place.int8_onnx(source)}")
@@ -139,6 +156,8 @@ def build_engine(
         "--version-compatible": version_compatible,
         "--hardware-compatible": hardware_compatible,
         "--dla": dla,
+        "--tune": tune_,
+        "--device": device,
         "--to": to,
         "--classes": classes,
         "--ignore-index": ignore_index,
@@ -146,21 +165,28 @@ def build_engine(
         "--std": std,
         "--output": output,
     }
-    command = _command(place, model, precision, given, target or [])
+    command = _command(place, model, precisions_, given, target or [])
     applied = default_rewrites(chosen) if rewrites is None else named(rewrites)
     options = TensorRTOptions(tuple(target or ()), workspace_mb, version_compatible, hardware_compatible, dla)
     _require_options_of(chosen, {**given, "--target": target})
-    request = EngineRequest(source, source, spec, precision, chosen, options, command=command, rewrites=applied)
-    engine = to or place.engine(source, request.precision, target_label(chosen, options))
-    if request.precision == "int8":
-        request = _calibrated(request, place, engine, images, calibration_images)
+    requests: dict[Path, EngineRequest] = {}
+    for precision in sorted(precisions_, key=FALLING_BACK_TO.index):
+        request = EngineRequest(source, source, spec, precision, chosen, options, command=command, rewrites=applied)
+        engine = to or place.engine(source, precision, target_label(chosen, options))
+        is_int8 = precision == "int8"
+        requests[engine] = _calibrated(request, place, engine, images, calibration_images) if is_int8 else request
     cache = None if no_cache else EngineCache(cache_folder() / FOLDER)
-    manifest = build(request, engine, cache)
+    if tune_:
+        engine, manifest = tune(requests, cache, device_named(device) if device else None)
+        _report_tuning(manifest)
+    else:
+        ((engine, request),) = requests.items()
+        manifest = build(request, engine, cache)
     made = f"{manifest.builder.name} {manifest.builder.version}, {manifest.target.device}"
     say(f"wrote {engine} ({engine.stat().st_size / 1e6:.1f} MB, {made})")
     _report_speed(manifest)
     if pipeline is not None:
-        export_pipeline(pipeline, export_to or workspace / pipeline, place.stem_for(source), request, engine, manifest)
+        export_pipeline(pipeline, export_to or workspace / pipeline, place.stem_for(source), requests[engine], engine, manifest)
 
 
 def _require_options_of(backend: str, given: Mapping[str, object]) -> None:
@@ -177,9 +203,11 @@ def _described_earlier(graph: ModelProto, source: Path, place: Workspace) -> Mod
     return described_earlier(graph, source, place.int8_onnx(source))
 
 
-def _command(place: Workspace, model: Path | None, precision: str, given: Mapping[str, object], targets: list[str]) -> str:
+def _command(
+    place: Workspace, model: Path | None, precisions: Sequence[str], given: Mapping[str, object], targets: list[str]
+) -> str:
     """The command line that makes this engine again."""
-    words: list[object] = [*([model] if model else []), f"--{precision}"]
+    words: list[object] = [*([model] if model else []), *(f"--{precision}" for precision in precisions)]
     for option, value in (*given.items(), *(("--target", text) for text in targets)):
         words += [] if value is None or value is False else [option] if value is True else [option, value]
     return place.command("build-engine", *words)
@@ -237,6 +265,20 @@ def _calibrated(
     key, beside = table.key, relative_source(table_path, engine)
     facts = Calibration(table.chosen, key.images, key.images_sha256, beside, table.model_sha256, key.resolution)
     return replace(request, onnx=int8_onnx, calibration=facts)
+
+
+def _report_tuning(manifest: Manifest) -> None:
+    """A table of the candidates on stderr's side of things: it is no result of the command, the engine is."""
+    from dlv3deploy.core.progress import say
+
+    kept = next(trial for trial in manifest.tuning if trial.is_kept)
+    first = manifest.tuning[0]
+    for trial in manifest.tuning:
+        what = f"{trial.precision.upper()}, {', '.join(trial.rewrites) or 'no rewrites'}"
+        figures = f"{trial.p50_ms:.3f} ms" + (" (estimate)" if trial.is_estimate else f" (90th percentile {trial.p90_ms:.3f})")
+        say(f"{'*' if trial.is_kept else ' '} {what}: {figures}, {first.p50_ms / trial.p50_ms:.2f}× as fast as the first")
+    if kept is first:
+        say("kept the first: no other is faster beyond noise")
 
 
 def _report_speed(manifest: Manifest) -> None:

@@ -242,6 +242,9 @@ def _manifest(manifest: dict[str, Any]) -> Iterable[tuple[str, str]]:
     if calibration:
         height, width = calibration["resolution"]
         yield "calibrated", f"{calibration['method']}, {calibration['images']} images at {height}×{width}"
+    if tuning := manifest["tuning"]:
+        how = "estimated" if tuning[0]["is_estimate"] else "timed"
+        yield "tuned", f"the fastest of {len(tuning)} candidates, {how}; the first of them {tuning[0]['p50_ms']:.2f} ms"
     if timing:
         yield "latency", f"{timing['p50_ms']:.1f} ms median, {timing['p90_ms']:.1f} ms 90th percentile, {timing['runs']} runs"
 

@@ -9,7 +9,7 @@ from dlv3deploy.core.errors import CheckFailed, UserError
 from dlv3deploy.core.graph import ports, simplified
 from dlv3deploy.engines.rewrites.certificate import certify, noise
 from dlv3deploy.engines.rewrites.change import Change
-from dlv3deploy.engines.rewrites.rewrite import IN_THEIR_ORDER, rewritten
+from dlv3deploy.engines.rewrites.rewrite import BY_NAME, rewritten
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -23,10 +23,10 @@ def named(text: str) -> tuple[str, ...]:
     if text == "none":
         return ()
     names = [name.strip() for name in text.split(",")]
-    if unknown := [name for name in names if name not in IN_THEIR_ORDER]:
-        known = ", ".join(IN_THEIR_ORDER)
+    if unknown := [name for name in names if name not in BY_NAME]:
+        known = ", ".join(BY_NAME)
         raise UserError(f"--rewrites {text}", f"{unknown[0] or 'nothing'} is unknown", f"use none, or some of {known}")
-    return tuple(name for name in IN_THEIR_ORDER if name in names)
+    return tuple(name for name in BY_NAME if name in names)
 
 
 def certified(model: ModelProto, names: Sequence[str], where: str) -> tuple[ModelProto, list[Change]]:
@@ -36,7 +36,7 @@ def certified(model: ModelProto, names: Sequence[str], where: str) -> tuple[Mode
     UserError where ONNX Runtime, which compares them, is missing.
     """
     plain = simplified(model)
-    changed, changes = rewritten(plain, [IN_THEIR_ORDER[name] for name in names])
+    changed, changes = rewritten(plain, [BY_NAME[name] for name in names])
     if not changes:
         return plain, []
     batch, channels, height, width = (size or 1 for size in ports(plain, "the graph")[0].shape)

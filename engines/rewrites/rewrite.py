@@ -9,6 +9,7 @@ from dlv3deploy.engines.rewrites.change import Change
 from dlv3deploy.engines.rewrites.dead_taps import drop_dead_taps
 from dlv3deploy.engines.rewrites.image_pooling import fold_image_pooling
 from dlv3deploy.engines.rewrites.regions import split_into_regions
+from dlv3deploy.engines.rewrites.sub_grids import regroup_to_sub_grids
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -19,7 +20,8 @@ IN_THEIR_ORDER: dict[str, Rewrite] = {
     "dead-taps": drop_dead_taps,
     "image-pooling": fold_image_pooling,
     "regions": split_into_regions,
-}  # `regroup_to_sub_grids` does the work of regions in other words, filled up
+}
+BY_NAME = {**IN_THEIR_ORDER, "sub-grids": regroup_to_sub_grids}  # which does the work of regions in other words, filled up
 
 
 def rewritten(model: ModelProto, rewrites: Sequence[Rewrite]) -> tuple[ModelProto, list[Change]]:

@@ -100,3 +100,25 @@ def test_more_convolutions_run_on_integers(symmetric: onnx.ModelProto, tmp_path:
 def test_a_graph_without_quantisation_stays_as_it_is() -> None:
     model = tiny_deeplab()
     assert with_unsigned_activations(model).SerializeToString(deterministic=True) == model.SerializeToString(deterministic=True)
+
+
+def test_scales_and_zero_points_that_tensors_share_are_added_once(symmetric: onnx.ModelProto) -> None:
+    """A library that simplifies graphs leaves one zero point, and one scale where two are alike."""
+    shared = onnx.ModelProto()
+    shared.CopyFrom(symmetric)
+    kept: dict[bytes, str] = {}
+    for weight in shared.graph.initializer:
+        if not weight.dims:
+            kept.setdefault(weight.SerializeToString().replace(weight.name.encode(), b""), weight.name)
+    renamed = {
+        weight.name: kept[weight.SerializeToString().replace(weight.name.encode(), b"")]
+        for weight in shared.graph.initializer
+        if not weight.dims
+    }
+    for node in shared.graph.node:
+        for place, name in enumerate(node.input):
+            node.input[place] = renamed.get(name, name)
+    assert len(set(renamed.values())) < len(renamed)
+    names = [weight.name for weight in with_unsigned_activations(shared).graph.initializer]
+    assert len(names) == len(set(names))
+    assert sum(name.endswith("/unsigned") for name in names) > 2

@@ -1,0 +1,136 @@
+"""Tuning: the fastest candidate beyond noise is kept, all are in the manifest, and estimates are called so."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny_models import tiny_spec, write_tiny
+
+from dlv3deploy.core.engine import Batch, Outputs
+from dlv3deploy.core.errors import UserError
+from dlv3deploy.core.spec import ModelSpec
+from dlv3deploy.engines import tune as tuning
+from dlv3deploy.engines.build import EngineRequest
+from dlv3deploy.engines.cache import EngineCache
+from dlv3deploy.engines.manifest import Manifest
+from dlv3deploy.engines.open import open_engine
+from dlv3deploy.engines.plans.devices import DEVICES
+from dlv3deploy.engines.tensorrt_options import TensorRTOptions
+from dlv3deploy.engines.tune import Candidate, fastest, race, tune
+
+pytest.importorskip("onnxruntime")
+
+
+@pytest.fixture
+def request_(tmp_path: Path) -> EngineRequest:
+    source = write_tiny(tmp_path / "model.onnx")
+    return EngineRequest(source, source, tiny_spec(), "fp32", "onnxruntime")
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tuning, "WARM_UP_S", 0.0)
+    monkeypatch.setattr(tuning, "ROUNDS_S", 0.0)
+
+
+class Sleeper:
+    """An engine of known latency."""
+
+    name, input_shape = "sleeper", (1, 3, 64, 96)
+    spec: ModelSpec = tiny_spec()
+
+    def __init__(self, milliseconds: float) -> None:
+        self.seconds = milliseconds / 1e3
+
+    def infer(self, batch: Batch) -> Outputs:
+        time.sleep(self.seconds)
+        return batch
+
+
+def candidates(request: EngineRequest, *ms: list[float]) -> list[Candidate]:
+    return [Candidate(request, (), np.asarray(times)) for times in ms]
+
+
+@pytest.mark.parametrize(
+    ("ms", "kept"),
+    [
+        (([3.0] * 8, [2.0] * 8), 1),
+        (([3.0] * 8, [2.0] * 8, [1.9] * 8), 2),
+        (([2.0] * 8, [2.0] * 8), 0),
+        (([2.0, 9, 2, 9, 2, 9, 2, 9], [1.9, 9, 2.1, 9, 2.1, 9, 2.1, 9]), 0),
+        (([2.0] * 8, [1.9] * 5 + [2.1] * 3), 0),
+        (([2.0] * 8, [1.9] * 6 + [2.1] * 2), 1),
+        (([3.0] * 8, [1.0] * 8, [2.0] * 8), 1),
+    ],
+)
+def test_a_candidate_is_kept_when_it_is_faster_in_the_median_and_in_most_rounds(
+    request_: EngineRequest, ms: tuple[list[float], ...], kept: int
+) -> None:
+    assert fastest(candidates(request_, *ms)) == kept
+
+
+def test_engines_are_timed_in_turns() -> None:
+    slow, quick = race([Sleeper(6), Sleeper(2)])  # type: ignore[list-item]  # as much of an engine as a race takes
+    assert len(slow) == len(quick) == tuning.FEWEST_ROUNDS
+    assert np.median(slow) == pytest.approx(6, rel=0.3) and np.median(quick) == pytest.approx(2, rel=0.5)
+
+
+def test_every_candidate_is_in_the_manifest_and_the_kept_one_is_the_engine(
+    request_: EngineRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The race is decided: the second candidate, image pooling folded, wins."""
+    monkeypatch.setattr(tuning, "race", lambda engines: [np.full(8, 5.0 - (index == 1)) for index in range(len(engines))])
+    place, manifest = tune({tmp_path / "model.engine": request_}, EngineCache(tmp_path / "cache"), None)
+    assert place == tmp_path / "model.engine"
+    assert [trial.rewrites for trial in manifest.tuning] == [(), ("image pooling folded",)]  # the others change nothing here
+    assert [(trial.p50_ms, trial.is_kept, trial.is_estimate) for trial in manifest.tuning] == [
+        (5.0, False, False),
+        (4.0, True, False),
+    ]
+    assert manifest.rewrites == ("image pooling folded",)
+    assert manifest.timing is not None and manifest.timing.p50_ms == 4.0
+    assert Manifest.read(place) == manifest
+    open_engine(place).close()
+
+
+def test_the_plain_graph_stays_when_nothing_is_faster(
+    request_: EngineRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tuning, "race", lambda engines: [np.full(8, 5.0)] * len(engines))
+    _, manifest = tune({tmp_path / "model.engine": request_}, None, None)
+    assert manifest.rewrites == () and [trial.is_kept for trial in manifest.tuning] == [True, False]
+
+
+def test_a_real_race_ends_with_an_engine_that_runs(request_: EngineRequest, tmp_path: Path) -> None:
+    place, manifest = tune({tmp_path / "model.engine": request_}, None, None)
+    assert sum(trial.is_kept for trial in manifest.tuning) == 1 and all(trial.p50_ms > 0 for trial in manifest.tuning)
+    open_engine(place).close()
+
+
+@pytest.mark.slow
+def test_where_engines_cannot_run_plans_are_ranked(request_: EngineRequest, tmp_path: Path) -> None:
+    pytest.importorskip("tensorrt_rtx")
+    options = TensorRTOptions(("8.9",))
+    plain = replace(request_, backend="tensorrt-rtx", options=options)
+    requests = {tmp_path / "fp32.engine": plain, tmp_path / "fp16.engine": replace(plain, precision="fp16")}
+    place, manifest = tune(requests, None, None)
+    assert place == tmp_path / "fp16.engine" and manifest.precision == "fp16" and manifest.timing is None
+    assert {trial.precision for trial in manifest.tuning} == {"fp32", "fp16"}
+    assert all(trial.is_estimate for trial in manifest.tuning)
+    kept = next(trial for trial in manifest.tuning if trial.is_kept)
+    assert kept.p50_ms == min(trial.p50_ms for trial in manifest.tuning)
+    assert not (tmp_path / "fp32.engine").exists()
+    _, named = tune({tmp_path / "other.engine": plain}, None, DEVICES["orin-nano"])
+    assert named.tuning[0].p50_ms > manifest.tuning[0].p50_ms
+
+
+def test_an_estimate_needs_a_device(request_: EngineRequest, tmp_path: Path) -> None:
+    pytest.importorskip("tensorrt_rtx")
+    for options in (TensorRTOptions(), TensorRTOptions(("7.5",))):
+        plain = replace(request_, backend="tensorrt-rtx", options=options)
+        with pytest.raises(UserError, match="cannot time engines here.*add --device xavier"):
+            tune({tmp_path / "model.engine": plain}, None, None)
