@@ -16,7 +16,7 @@ from dlv3deploy.core.spec import ModelSpec
 from dlv3deploy.core.workspace import Workspace
 from dlv3deploy.engines.gpu import find_gpu
 from dlv3deploy.engines.manifest import Builder, Target
-from dlv3deploy.engines.onnxruntime_int8 import with_unsigned_activations
+from dlv3deploy.engines.onnxruntime_int8 import with_constants_of_its_own, with_unsigned_activations
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -119,7 +119,7 @@ def _fusable(model: bytes) -> bytes:
 
     if providers()[0] != CPU:
         return model
-    data: bytes = with_unsigned_activations(onnx.load_from_string(model)).SerializeToString()
+    data: bytes = with_unsigned_activations(with_constants_of_its_own(onnx.load_from_string(model))).SerializeToString()
     return data
 
 

@@ -24,6 +24,34 @@ KEEP_SIGN = {
 DATA_INPUTS = {"QuantizeLinear": 1, "DequantizeLinear": 1, "Expand": 1, "Reshape": 1, "Tile": 1, "ReduceMean": 1}
 
 
+def with_constants_of_its_own(model: ModelProto) -> ModelProto:
+    """A copy in which no two tensors share a scale or a zero point.
+
+    ONNX Runtime replaces the zero points of INT8 weights where it keeps products exact without VNNI, and fails on the second
+    tensor that one belongs to; whoever simplifies a graph makes them share what is alike.
+    """
+    import onnx
+
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    constants, owner, source = {w.name: w for w in result.graph.initializer}, dict[str, str](), dict[str, str]()
+    for node in result.graph.node:
+        if node.op_type not in ("QuantizeLinear", "DequantizeLinear"):
+            continue
+        tensor = source.get(node.input[0], node.input[0])  # both nodes of a pair are of one tensor
+        source[node.output[0]] = tensor
+        for place, name in enumerate(node.input[1:3], 1):
+            if name not in constants or owner.setdefault(name, tensor) == tensor:
+                continue
+            own = f"{name}/of/{tensor}"
+            if own not in constants:
+                result.graph.initializer.add().CopyFrom(constants[name])
+                result.graph.initializer[-1].name = own
+                constants[own] = result.graph.initializer[-1]
+            node.input[place] = own
+    return result
+
+
 def with_unsigned_activations(model: ModelProto) -> ModelProto:
     """A copy in which Q/DQ pairs of tensors that cannot be negative use zero point −128; ranges stay as they were."""
     import onnx

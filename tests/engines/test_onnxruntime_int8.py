@@ -13,7 +13,7 @@ from dlv3deploy.calibration.placement import place
 from dlv3deploy.calibration.quantize import quantized
 from dlv3deploy.core.graph import fix_input
 from dlv3deploy.engines.onnxruntime_engine import OnnxRuntimeBackend
-from dlv3deploy.engines.onnxruntime_int8 import with_unsigned_activations
+from dlv3deploy.engines.onnxruntime_int8 import with_constants_of_its_own, with_unsigned_activations
 
 onnxruntime = pytest.importorskip("onnxruntime")
 
@@ -102,23 +102,43 @@ def test_a_graph_without_quantisation_stays_as_it_is() -> None:
     assert with_unsigned_activations(model).SerializeToString(deterministic=True) == model.SerializeToString(deterministic=True)
 
 
-def test_scales_and_zero_points_that_tensors_share_are_added_once(symmetric: onnx.ModelProto) -> None:
-    """A library that simplifies graphs leaves one zero point, and one scale where two are alike."""
-    shared = onnx.ModelProto()
-    shared.CopyFrom(symmetric)
-    kept: dict[bytes, str] = {}
-    for weight in shared.graph.initializer:
-        if not weight.dims:
-            kept.setdefault(weight.SerializeToString().replace(weight.name.encode(), b""), weight.name)
-    renamed = {
-        weight.name: kept[weight.SerializeToString().replace(weight.name.encode(), b"")]
-        for weight in shared.graph.initializer
-        if not weight.dims
-    }
-    for node in shared.graph.node:
-        for place, name in enumerate(node.input):
-            node.input[place] = renamed.get(name, name)
+@pytest.fixture
+def shared(symmetric: onnx.ModelProto) -> onnx.ModelProto:
+    """With one constant for all tensors whose scales or zero points are alike, as libraries that simplify graphs leave it."""
+    result = onnx.ModelProto()
+    result.CopyFrom(symmetric)
+    first: dict[tuple[bytes, tuple[int, ...], int], str] = {}
+    renamed = {}
+    for weight in result.graph.initializer:
+        if weight.name.endswith(("/scale", "/zero_point")):
+            values = numpy_helper.to_array(weight)
+            renamed[weight.name] = first.setdefault((values.tobytes(), values.shape, weight.data_type), weight.name)
+    for node in result.graph.node:
+        for index, name in enumerate(node.input):
+            node.input[index] = renamed.get(name, name)
     assert len(set(renamed.values())) < len(renamed)
+    return result
+
+
+def test_constants_that_tensors_share_are_added_once(shared: onnx.ModelProto) -> None:
     names = [weight.name for weight in with_unsigned_activations(shared).graph.initializer]
     assert len(names) == len(set(names))
     assert sum(name.endswith("/unsigned") for name in names) > 2
+
+
+def test_constants_that_tensors_share_are_told_apart_and_the_function_stays(shared: onnx.ModelProto, image: np.ndarray) -> None:
+    apart = with_constants_of_its_own(shared)
+    users: dict[str, set[str]] = {}
+    for node in apart.graph.node:
+        if node.op_type == "QuantizeLinear":
+            for name in node.input[1:3]:
+                users.setdefault(name, set()).add(node.input[0])
+    assert all(len(tensors) == 1 for tensors in users.values())
+    np.testing.assert_array_equal(run(apart, image), run(shared, image))
+    assert len({weight.name for weight in apart.graph.initializer}) == len(apart.graph.initializer)
+
+
+def test_a_graph_of_shared_constants_becomes_an_engine(shared: onnx.ModelProto, tmp_path: Path) -> None:
+    OnnxRuntimeBackend().build(shared.SerializeToString(), tmp_path / "model.engine", "shared")
+    kinds = [node.op_type for node in onnx.load(str(tmp_path / "model.engine")).graph.node]
+    assert kinds.count("QLinearConv") > 3
