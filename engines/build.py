@@ -22,7 +22,7 @@ from dlv3deploy.engines.backend import Backend
 from dlv3deploy.engines.cache import EngineCache, key_of
 from dlv3deploy.engines.dialect import DIALECTS, TENSORRT, TENSORRT_RTX
 from dlv3deploy.engines.manifest import Calibration, Gate, Manifest, Timing, relative_source
-from dlv3deploy.engines.precision import is_quantized, to_float16
+from dlv3deploy.engines.precision import is_quantized, to_bfloat16, to_float16
 from dlv3deploy.engines.release import copied, release
 from dlv3deploy.engines.rewrites.certified import BY_DEFAULT, certified
 from dlv3deploy.engines.rewrites.change import Change
@@ -32,7 +32,8 @@ from dlv3deploy.engines.timing import measure_latency
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-Precision = Literal["fp32", "fp16", "int8"]
+Precision = Literal["fp32", "fp16", "bf16", "int8"]
+NARROWED = {"fp16": to_float16, "bf16": to_bfloat16}
 BACKENDS = (onnxruntime_engine.NAME, *DIALECTS)
 
 
@@ -176,8 +177,8 @@ def prepared(request: EngineRequest) -> tuple[ModelProto, tuple[str, ...]]:
     model, changes = fix_input(model, shape), list[Change]()
     if request.rewrites:
         model, changes = certified(model, request.rewrites, str(request.onnx))
-    if request.precision == "fp16":
-        model = fix_input(to_float16(simplified(model)), shape)
+    if request.precision in NARROWED:
+        model = fix_input(NARROWED[request.precision](simplified(model)), shape)
     return model, tuple(dict.fromkeys(change.rewrite for change in changes))
 
 
@@ -186,6 +187,8 @@ def _require_precision(model: ModelProto, request: EngineRequest) -> None:
         raise UserError(
             str(request.onnx), f"is quantised, and --{request.precision} is asked for", "give the floating-point file"
         )
+    if request.precision == "bf16" and request.backend == onnxruntime_engine.NAME:
+        raise UserError("--bf16 with ONNX Runtime", "it has no BF16 convolutions", "use --fp16, or --backend tensorrt")
     on_cpu = request.backend == onnxruntime_engine.NAME and onnxruntime_engine.providers()[0] == onnxruntime_engine.CPU
     if request.precision == "fp16" and on_cpu:
         raise UserError(
@@ -194,16 +197,17 @@ def _require_precision(model: ModelProto, request: EngineRequest) -> None:
 
 
 def layer_precision(model: ModelProto) -> dict[str, str]:
-    """For every convolution, by name, the type that its input and weights have in the graph: int8, fp16 or fp32."""
+    """For every convolution, by name, the type that its input and weights have in the graph: int8, fp16, bf16 or fp32."""
     from onnx import TensorProto
 
     dequantized = {output for node in model.graph.node if node.op_type == "DequantizeLinear" for output in node.output}
-    half = {w.name for w in model.graph.initializer if w.data_type == TensorProto.FLOAT16}
+    names = {TensorProto.FLOAT16: "fp16", TensorProto.BFLOAT16: "bf16"}
+    narrow = {w.name: names[w.data_type] for w in model.graph.initializer if w.data_type in names}
     found = {}
     for node in model.graph.node:
         if node.op_type == "Conv":
             is_int8 = node.input[0] in dequantized and node.input[1] in dequantized
-            found[node.name or node.output[0]] = "int8" if is_int8 else "fp16" if node.input[1] in half else "fp32"
+            found[node.name or node.output[0]] = "int8" if is_int8 else narrow.get(node.input[1], "fp32")
     return found
 
 

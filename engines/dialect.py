@@ -52,6 +52,12 @@ def has(module: Any, name: str) -> bool:
     return hasattr(module, owner) and (not member or hasattr(getattr(module, owner), member))
 
 
+def require_types(module: Any, options: TensorRTOptions, types: Collection[str]) -> None:
+    """Raise UserError where a network cannot have one of the graph's types: BF16 is for strongly typed ones here."""
+    if "bf16" in types and not is_strongly_typed(module, options):
+        raise UserError(f"--bf16 with TensorRT {module.__version__}", "needs 10.0 or newer, and no DLA", "use --fp16")
+
+
 def is_strongly_typed(module: Any, options: TensorRTOptions) -> bool:
     """Whether every layer runs in the type that the ONNX file says. DLA takes its precision from flags."""
     return has(module, "NetworkDefinitionCreationFlag.STRONGLY_TYPED") and options.dla_core is None

@@ -21,6 +21,7 @@ from dlv3deploy.engines.dialect import (
     load_dialect,
     network_flags,
     require_options,
+    require_types,
     runs_on,
 )
 from dlv3deploy.engines.gpu import find_gpu
@@ -78,7 +79,8 @@ class TensorRTBackend:
 
         config = builder.create_builder_config()
         graph = onnx.load_from_string(model)
-        configure(trt, config, self._fitted(graph), types_in(graph))
+        require_types(trt, self.options, types := types_in(graph))
+        configure(trt, config, self._fitted(graph), types)
         with build_progress(trt, config), self._timing_cache(config):
             plan = builder.build_serialized_network(network, config)
         if plan is None:

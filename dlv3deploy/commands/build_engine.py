@@ -23,7 +23,7 @@ from dlv3deploy.commands.options import (
 )
 from dlv3deploy.core.workspace import DEFAULT_ROOT, Workspace
 
-FALLING_BACK_TO = ("fp32", "fp16", "int8")  # tuning keeps the earlier one unless a later one is faster
+FALLING_BACK_TO = ("fp32", "bf16", "fp16", "int8")  # tuning keeps the earlier one unless a later one is faster
 OF_TENSORRT = ("--target", "--workspace-mb", "--version-compatible", "--hardware-compatible", "--dla")
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ def build_engine(
     workspace: WorkspaceOption = DEFAULT_ROOT,
     int8: Annotated[bool, typer.Option("--int8", help="INT8 convolutions, calibrated on images.")] = False,
     fp16: Annotated[bool, typer.Option("--fp16", help="Half precision; the default on a GPU.")] = False,
+    bf16: Annotated[bool, typer.Option("--bf16", help="BF16, for TensorRT on GPUs since Ampere.")] = False,
     fp32: Annotated[bool, typer.Option("--fp32", help="Single precision; the default on a CPU.")] = False,
     backend: Annotated[
         str | None, typer.Option(help="onnxruntime, tensorrt or tensorrt-rtx; default: the best one here.")
@@ -111,7 +112,7 @@ def build_engine(
     from dlv3deploy.engines.tensorrt_options import TensorRTOptions
     from dlv3deploy.engines.tune import tune
 
-    precisions: dict[Precision, bool] = {"int8": int8, "fp16": fp16, "fp32": fp32}
+    precisions: dict[Precision, bool] = {"int8": int8, "bf16": bf16, "fp16": fp16, "fp32": fp32}
     wanted = [name for name, chosen in precisions.items() if chosen]
     for option, value in (("--images", images), ("--calibration-images", calibration_images)):
         if value is not None and not int8:
