@@ -23,6 +23,8 @@ from dlv3deploy.engines.cache import EngineCache, key_of
 from dlv3deploy.engines.dialect import DIALECTS, TENSORRT, TENSORRT_RTX
 from dlv3deploy.engines.manifest import Calibration, Gate, Manifest, Timing, relative_source
 from dlv3deploy.engines.precision import is_quantized, to_bfloat16, to_float16
+from dlv3deploy.engines.providers import CPU, CUDA, providers
+from dlv3deploy.engines.providers import TENSORRT as TENSORRT_PROVIDER
 from dlv3deploy.engines.release import copied, release
 from dlv3deploy.engines.rewrites.certified import BY_DEFAULT, certified
 from dlv3deploy.engines.rewrites.change import Change
@@ -40,7 +42,7 @@ BACKENDS = (onnxruntime_engine.NAME, *DIALECTS)
 @dataclass(frozen=True)
 class EngineRequest:
     """`onnx` is what is compiled (for INT8 the Q/DQ model), `source` the floating-point file that it stems from, `command` what
-    makes the engine again, `rewrites` are names of `engines.rewrites`."""
+    makes the engine again, `rewrites` are names of `engines.rewrites`, `provider` is ONNX Runtime's (`engines.providers`)."""
 
     onnx: Path
     source: Path
@@ -48,6 +50,7 @@ class EngineRequest:
     precision: Precision
     backend: str
     options: TensorRTOptions = field(default_factory=TensorRTOptions)
+    provider: str | None = None
     calibration: Calibration | None = None
     command: str = ""
     rewrites: tuple[str, ...] = ()
@@ -78,10 +81,10 @@ def default_rewrites(backend: str) -> tuple[str, ...]:
     return BY_DEFAULT
 
 
-def target_label(backend: str, options: TensorRTOptions) -> str:
+def target_label(backend: str, options: TensorRTOptions, provider: str | None) -> str:
     """The part of an engine's file name that says what it is for."""
     if backend == onnxruntime_engine.NAME:
-        return "cuda" if onnxruntime_engine.providers()[0] == onnxruntime_engine.CUDA else "cpu"
+        return {CPU: "cpu", CUDA: "cuda", TENSORRT_PROVIDER: "onnxruntime-tensorrt"}[providers(provider)[0]]
     digits = (text.lower().removeprefix("sm_").removeprefix("sm").replace(".", "") for text in options.capabilities)
     return "-".join([backend, *digits, *(["dla"] if options.dla_core is not None else [])])
 
@@ -163,7 +166,7 @@ def backend_of(request: EngineRequest) -> Backend:
     if request.backend == onnxruntime_engine.NAME:
         if request.options != TensorRTOptions():
             raise UserError("options of TensorRT", "do not fit ONNX Runtime", "leave them out, or choose another --backend")
-        return onnxruntime_engine.OnnxRuntimeBackend()
+        return onnxruntime_engine.OnnxRuntimeBackend(request.provider)
     return tensorrt_backend.TensorRTBackend(DIALECTS[request.backend], request.options)
 
 
@@ -189,7 +192,7 @@ def _require_precision(model: ModelProto, request: EngineRequest) -> None:
         )
     if request.precision == "bf16" and request.backend == onnxruntime_engine.NAME:
         raise UserError("--bf16 with ONNX Runtime", "it has no BF16 convolutions", "use --fp16, or --backend tensorrt")
-    on_cpu = request.backend == onnxruntime_engine.NAME and onnxruntime_engine.providers()[0] == onnxruntime_engine.CPU
+    on_cpu = request.backend == onnxruntime_engine.NAME and providers(request.provider)[0] == CPU
     if request.precision == "fp16" and on_cpu:
         raise UserError(
             "--fp16 with ONNX Runtime", "needs a GPU, CPUs only emulate it", "use --fp32, --int8 or --backend tensorrt-rtx"

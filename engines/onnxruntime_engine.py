@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,35 +18,39 @@ from dlv3deploy.core.workspace import Workspace
 from dlv3deploy.engines.gpu import find_gpu
 from dlv3deploy.engines.manifest import Builder, Target
 from dlv3deploy.engines.onnxruntime_int8 import with_constants_of_its_own, with_unsigned_activations
+from dlv3deploy.engines.providers import CPU, TENSORRT, providers, runtime
 
 if TYPE_CHECKING:
     import onnxruntime
 
 NAME = "onnxruntime"
-INSTALL = "install dlv3deploy[onnxruntime], or dlv3deploy[onnxruntime-gpu] for CUDA"
-CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 
 
 class OnnxRuntimeEngine(ClosingEngine):
-    """A session on CUDA where ONNX Runtime has it, otherwise on the CPU; which one is in `name`, and a fallback is said."""
+    """A session on the chosen provider, or on CUDA where ONNX Runtime has it, otherwise on the CPU; which one is in `name`.
 
-    def __init__(self, model: bytes, spec: ModelSpec, where: str) -> None:
-        runtime = _runtime()
+    A fallback from CUDA is said, one from a provider that was chosen is an error.
+    """
+
+    def __init__(self, model: bytes, spec: ModelSpec, where: str, provider: str | None = None) -> None:
+        module, wanted = runtime(), providers(provider)
         try:
-            self.session: Any = runtime.InferenceSession(model, _options(runtime), providers=providers())
+            self.session: Any = module.InferenceSession(model, _options(module), providers=wanted)
         except Exception as error:  # ONNX Runtime's own exceptions share no public base
             raise UserError(
                 where, f"cannot be loaded by ONNX Runtime ({_reason(error)})", "export or build it again"
             ) from error
-        if self.session.get_providers()[0] != providers()[0]:
-            say(f"ONNX Runtime could not start {providers()[0]} and runs on the CPU; `dlv3deploy doctor` says what is missing")
+        running = self.session.get_providers()[0]
+        if running != wanted[0]:
+            if provider is not None:
+                raise UserError(where, f"ONNX Runtime could not start {wanted[0]}", "`dlv3deploy doctor` says what is missing")
+            say(f"ONNX Runtime could not start {wanted[0]} and runs on the CPU; `dlv3deploy doctor` says what is missing")
         self.spec = spec
         given = self.session.get_inputs()[0]
         self._input, self._element = given.name, np.float16 if "float16" in given.type else np.float32
         batch, _, height, width = (d if isinstance(d, int) else None for d in given.shape)
         self.input_shape = (batch, 3, height, width)
-        device = "CUDA" if self.session.get_providers()[0] == CUDA else "CPU"
-        self.name = f"ONNX Runtime {runtime.__version__}, {device}"
+        self.name = f"ONNX Runtime {module.__version__}, {running.removesuffix('ExecutionProvider')}"
 
     @classmethod
     def open(cls, path: Path, spec: ModelSpec) -> OnnxRuntimeEngine:
@@ -64,29 +69,30 @@ class OnnxRuntimeEngine(ClosingEngine):
         self.session = None
 
 
-def providers() -> list[str]:
-    """CUDA before the CPU where this build of ONNX Runtime and this machine have it."""
-    usable = CUDA in _runtime().get_available_providers() and find_gpu() is not None
-    return [CUDA, CPU] if usable else [CPU]
-
-
+@dataclass(frozen=True)
 class OnnxRuntimeBackend:
-    """Models as ONNX Runtime optimises them for the provider that this machine will run them on."""
+    """Models as ONNX Runtime optimises them for the provider that will run them: the chosen one, or this machine's best."""
+
+    provider: str | None = None
 
     def build(self, model: bytes, engine: Path, where: str) -> None:
         """Optimise `model` into `engine`. Raises UserError when ONNX Runtime refuses it."""
-        runtime = _runtime()
-        options = _options(runtime)
-        options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+        wanted = providers(self.provider)
+        if wanted[0] == TENSORRT:  # which compiles the graph as it is, when it opens it
+            engine.write_bytes(model)
+            return
+        module = runtime()
+        options = _options(module)
+        options.graph_optimization_level = module.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
         options.optimized_model_filepath = str(engine)
         try:
-            runtime.InferenceSession(_fusable(model), options, providers=providers())
+            module.InferenceSession(_fusable(model, wanted), options, providers=wanted)
         except Exception as error:  # ONNX Runtime's own exceptions share no public base
             see = f"see its graph: {Workspace().command('inspect', where)}"
             raise UserError(where, f"cannot be optimised by ONNX Runtime ({_reason(error)})", see) from error
 
     def open(self, engine: Path, spec: ModelSpec) -> OnnxRuntimeEngine:
-        return OnnxRuntimeEngine(engine.read_bytes(), spec, str(engine))
+        return OnnxRuntimeEngine(engine.read_bytes(), spec, str(engine), self.provider)
 
     def layer_precision(self, engine: Path, typed: Mapping[str, str]) -> Mapping[str, str]:
         """Read from the optimised graph: where ONNX Runtime does not fuse a Q/DQ convolution, it runs in float."""
@@ -104,20 +110,21 @@ class OnnxRuntimeBackend:
         return True
 
     def builder(self) -> Builder:
-        return Builder(NAME, _runtime().__version__, {"optimisation": "extended", "providers": providers()})
+        wanted = providers(self.provider)
+        return Builder(NAME, runtime().__version__, {"optimisation": "extended", "providers": wanted})
 
     def target(self) -> Target:
         """The kind of processor; extended optimisations use nothing that is particular to one CPU of the kind."""
-        if providers()[0] == CUDA and (gpu := find_gpu()):
+        if providers(self.provider)[0] != CPU and (gpu := find_gpu()):
             return Target(gpu.name, gpu.compute_capability, gpu.driver)
         return Target(f"cpu ({platform.machine()})")
 
 
-def _fusable(model: bytes) -> bytes:
+def _fusable(model: bytes, wanted: list[str]) -> bytes:
     """On a CPU, the form of a Q/DQ graph that ONNX Runtime fuses; other graphs as they are."""
     import onnx
 
-    if providers()[0] != CPU:
+    if wanted[0] != CPU:
         return model
     data: bytes = with_unsigned_activations(with_constants_of_its_own(onnx.load_from_string(model))).SerializeToString()
     return data
@@ -132,20 +139,12 @@ def lacks_vnni() -> bool:
     return platform.machine() in ("x86_64", "AMD64") and "vnni" not in flags
 
 
-def _options(runtime: Any) -> onnxruntime.SessionOptions:
-    options = runtime.SessionOptions()
+def _options(module: Any) -> onnxruntime.SessionOptions:
+    options = module.SessionOptions()
     options.log_severity_level = 4
     if lacks_vnni():
         options.add_session_config_entry("session.x64quantprecision", "1")  # slower, and exact
     return options
-
-
-def _runtime() -> Any:
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise UserError("ONNX Runtime", "is not installed", INSTALL) from error
-    return onnxruntime
 
 
 def _reason(error: Exception) -> str:

@@ -16,6 +16,7 @@ from dlv3deploy.engines.gpu import find_gpu
 from dlv3deploy.engines.manifest import Manifest, Target
 from dlv3deploy.engines.onnxruntime_engine import NAME, OnnxRuntimeBackend
 from dlv3deploy.engines.plans.plan import Plan
+from dlv3deploy.engines.providers import of_flags
 from dlv3deploy.engines.tensorrt_backend import TensorRTBackend
 from dlv3deploy.engines.tensorrt_options import TensorRTOptions
 
@@ -46,7 +47,7 @@ def plan_of(path: Path, manifest: Manifest) -> Plan:
 def backend_for(manifest: Manifest) -> Backend:
     name = manifest.builder.name
     if name == NAME:
-        return OnnxRuntimeBackend()
+        return OnnxRuntimeBackend(of_flags(manifest.builder.flags))
     if name in DIALECTS:
         capabilities = manifest.target.compute_capability if DIALECTS[name].portable else None
         named = tuple(capabilities.split(", ")) if capabilities else ()

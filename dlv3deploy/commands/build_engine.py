@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
     from dlv3deploy.core.spec import ModelSpec
     from dlv3deploy.engines.build import EngineRequest, Precision
-    from dlv3deploy.engines.manifest import Manifest
 
 
 def build_engine(
@@ -43,6 +42,9 @@ def build_engine(
     fp32: Annotated[bool, typer.Option("--fp32", help="Single precision; the default on a CPU.")] = False,
     backend: Annotated[
         str | None, typer.Option(help="onnxruntime, tensorrt or tensorrt-rtx; default: the best one here.")
+    ] = None,
+    provider: Annotated[
+        str | None, typer.Option(help="ONNX Runtime: cpu, cuda or tensorrt; default: cuda where it is, otherwise cpu.")
     ] = None,
     target: Annotated[
         list[str] | None, typer.Option(help="Compute capability that TensorRT-RTX builds for, such as sm_89; may be repeated.")
@@ -98,6 +100,7 @@ def build_engine(
     output: OutputOption = None,
 ) -> None:
     """Build an engine, with a manifest that says what it was made from and for."""
+    from dlv3deploy.commands.build_report import report_speed, report_tuning
     from dlv3deploy.commands.export_pipeline import PIPELINES, export_pipeline
     from dlv3deploy.commands.models import check_export_is_current, sized
     from dlv3deploy.core.cache_folder import cache_folder
@@ -108,6 +111,7 @@ def build_engine(
     from dlv3deploy.engines.build import BACKENDS, EngineRequest, build, default_backend, default_rewrites, target_label
     from dlv3deploy.engines.cache import FOLDER, EngineCache
     from dlv3deploy.engines.plans.devices import device_named
+    from dlv3deploy.engines.providers import BY_NAME
     from dlv3deploy.engines.rewrites.certified import named
     from dlv3deploy.engines.tensorrt_options import TensorRTOptions
     from dlv3deploy.engines.tune import tune
@@ -157,6 +161,7 @@ def build_engine(
         "--version-compatible": version_compatible,
         "--hardware-compatible": hardware_compatible,
         "--dla": dla,
+        "--provider": provider,
         "--tune": tune_,
         "--device": device,
         "--to": to,
@@ -170,22 +175,23 @@ def build_engine(
     applied = default_rewrites(chosen) if rewrites is None else named(rewrites)
     options = TensorRTOptions(tuple(target or ()), workspace_mb, version_compatible, hardware_compatible, dla)
     _require_options_of(chosen, {**given, "--target": target})
+    running = parse_choice(provider, "--provider", BY_NAME) if provider else None
     requests: dict[Path, EngineRequest] = {}
     for precision in sorted(precisions_, key=FALLING_BACK_TO.index):
-        request = EngineRequest(source, source, spec, precision, chosen, options, command=command, rewrites=applied)
-        engine = to or place.engine(source, precision, target_label(chosen, options))
+        request = EngineRequest(source, source, spec, precision, chosen, options, running, command=command, rewrites=applied)
+        engine = to or place.engine(source, precision, target_label(chosen, options, running))
         is_int8 = precision == "int8"
         requests[engine] = _calibrated(request, place, engine, images, calibration_images) if is_int8 else request
     cache = None if no_cache else EngineCache(cache_folder() / FOLDER)
     if tune_:
         engine, manifest = tune(requests, cache, device_named(device) if device else None)
-        _report_tuning(manifest)
+        report_tuning(manifest)
     else:
         ((engine, request),) = requests.items()
         manifest = build(request, engine, cache)
     made = f"{manifest.builder.name} {manifest.builder.version}, {manifest.target.device}"
     say(f"wrote {engine} ({engine.stat().st_size / 1e6:.1f} MB, {made})")
-    _report_speed(manifest)
+    report_speed(manifest)
     if pipeline is not None:
         export_pipeline(pipeline, export_to or workspace / pipeline, place.stem_for(source), requests[engine], engine, manifest)
 
@@ -194,6 +200,8 @@ def _require_options_of(backend: str, given: Mapping[str, object]) -> None:
     from dlv3deploy.core.errors import UserError
     from dlv3deploy.engines.onnxruntime_engine import NAME
 
+    if backend != NAME and given["--provider"] is not None:
+        raise UserError("--provider", "is for ONNX Runtime", "leave it out, or choose --backend onnxruntime")
     if backend == NAME and (idle := [name for name in OF_TENSORRT if given[name] is not None and given[name] is not False]):
         raise UserError(", ".join(idle), "is for TensorRT", "leave it out, or choose --backend tensorrt or tensorrt-rtx")
 
@@ -266,32 +274,3 @@ def _calibrated(
     key, beside = table.key, relative_source(table_path, engine)
     facts = Calibration(table.chosen, key.images, key.images_sha256, beside, table.model_sha256, key.resolution)
     return replace(request, onnx=int8_onnx, calibration=facts)
-
-
-def _report_tuning(manifest: Manifest) -> None:
-    """A table of the candidates on stderr's side of things: it is no result of the command, the engine is."""
-    from dlv3deploy.core.progress import say
-
-    kept = next(trial for trial in manifest.tuning if trial.is_kept)
-    first = manifest.tuning[0]
-    for trial in manifest.tuning:
-        what = f"{trial.precision.upper()}, {', '.join(trial.rewrites) or 'no rewrites'}"
-        figures = f"{trial.p50_ms:.3f} ms" + (" (estimate)" if trial.is_estimate else f" (90th percentile {trial.p90_ms:.3f})")
-        say(f"{'*' if trial.is_kept else ' '} {what}: {figures}, {first.p50_ms / trial.p50_ms:.2f}× as fast as the first")
-    if kept is first:
-        say("kept the first: no other is faster beyond noise")
-
-
-def _report_speed(manifest: Manifest) -> None:
-    """Latency where the engine runs here, and a warning when INT8 is no faster than floating point in the same place."""
-    from dlv3deploy.core.progress import say
-
-    if manifest.timing is None:
-        say("not timed: it needs a GPU, and this machine has none")
-        return
-    say(f"latency {manifest.timing.p50_ms:.1f} ms (median of {manifest.timing.runs})")
-    if manifest.gate is not None:
-        ratio = manifest.gate.ratio(manifest.timing)
-        verdict = f"{ratio:.2f}× as fast as" if ratio > 1 else f"SLOWER ({ratio:.2f}×) than"
-        plain = f"{manifest.gate.precision.upper()} {manifest.gate.timing.p50_ms:.1f} ms"
-        say(f"INT8 is {verdict} floating point here ({plain}, same run)")

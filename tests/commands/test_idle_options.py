@@ -38,6 +38,12 @@ def test_options_of_tensorrt_are_refused_with_another_backend(work: Path, option
     assert f"error: {option[0]}: is for TensorRT; leave it out" in line
 
 
+def test_a_provider_is_onnx_runtimes(work: Path) -> None:
+    command = ("build-engine", "--workspace", work, "--backend")
+    assert "--provider: is for ONNX Runtime" in refused(*command, "tensorrt-rtx", "--provider", "cpu")
+    assert "use one of cpu, cuda, tensorrt" in refused(*command, "onnxruntime", "--provider", "gpu")
+
+
 def test_options_of_graphs_are_refused_beside_what_holds_none(work: Path) -> None:
     assert dlv3deploy("build-engine", "--workspace", work).exit_code == 0
     line = refused("inspect", work / "model.fp32.cpu.engine", "--all", "--classes", "voc")

@@ -1,0 +1,37 @@
+"""What `dlv3deploy build-engine` says of the engine that it made: candidates, latency, INT8 against floating point."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dlv3deploy.engines.manifest import Manifest
+
+
+def report_tuning(manifest: Manifest) -> None:
+    """A line for each candidate, the kept one marked."""
+    from dlv3deploy.core.progress import say
+
+    kept = next(trial for trial in manifest.tuning if trial.is_kept)
+    first = manifest.tuning[0]
+    for trial in manifest.tuning:
+        what = f"{trial.precision.upper()}, {', '.join(trial.rewrites) or 'no rewrites'}"
+        figures = f"{trial.p50_ms:.3f} ms" + (" (estimate)" if trial.is_estimate else f" (90th percentile {trial.p90_ms:.3f})")
+        say(f"{'*' if trial.is_kept else ' '} {what}: {figures}, {first.p50_ms / trial.p50_ms:.2f}× as fast as the first")
+    if kept is first:
+        say("kept the first: no other is faster beyond noise")
+
+
+def report_speed(manifest: Manifest) -> None:
+    """Latency where the engine runs here, and a warning when INT8 is no faster than floating point in the same place."""
+    from dlv3deploy.core.progress import say
+
+    if manifest.timing is None:
+        say("not timed: it needs a GPU, and this machine has none")
+        return
+    say(f"latency {manifest.timing.p50_ms:.1f} ms (median of {manifest.timing.runs})")
+    if manifest.gate is not None:
+        ratio = manifest.gate.ratio(manifest.timing)
+        verdict = f"{ratio:.2f}× as fast as" if ratio > 1 else f"SLOWER ({ratio:.2f}×) than"
+        plain = f"{manifest.gate.precision.upper()} {manifest.gate.timing.p50_ms:.1f} ms"
+        say(f"INT8 is {verdict} floating point here ({plain}, same run)")

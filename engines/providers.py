@@ -1,0 +1,52 @@
+"""ONNX Runtime's execution providers: which one runs a model, by choice, or by what this machine has."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+from dlv3deploy.core.errors import UserError
+from dlv3deploy.engines.gpu import find_gpu
+
+CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
+BY_NAME = {"cpu": CPU, "cuda": CUDA, "tensorrt": TENSORRT}
+INSTALL = "install dlv3deploy[onnxruntime], or dlv3deploy[onnxruntime-gpu] for CUDA"
+
+
+def runtime() -> Any:
+    """The module. Raises UserError where it is missing."""
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise UserError("ONNX Runtime", "is not installed", INSTALL) from error
+    return onnxruntime
+
+
+def providers(chosen: str | None = None) -> list[str]:
+    """A provider and those that take what it leaves, in ONNX Runtime's names; `chosen` is "cpu", "cuda", "tensorrt" or None.
+
+    None means CUDA where this build of ONNX Runtime and this machine have it, otherwise the CPU. Raises UserError where a
+    chosen one cannot run here: nothing falls back in silence.
+    """
+    available, gpu = runtime().get_available_providers(), find_gpu()
+    if chosen is None:
+        return [CUDA, CPU] if CUDA in available and gpu is not None else [CPU]
+    wanted = BY_NAME[chosen]
+    if wanted not in available:
+        names = ", ".join(name for name, provider in BY_NAME.items() if provider in available)
+        rule = f"this ONNX Runtime has {names}"
+        raise UserError(f"--provider {chosen}", rule, "install dlv3deploy[onnxruntime-gpu] in its place")
+    if wanted != CPU and gpu is None:
+        raise UserError(f"--provider {chosen}", "needs an NVIDIA GPU, and this machine has none", "use --provider cpu")
+    return [wanted, *([CUDA] if wanted == TENSORRT else []), *([CPU] if wanted != CPU else [])]
+
+
+def of_flags(flags: Mapping[str, Any]) -> str | None:
+    """The choice that leads to the providers in a manifest, or None where it cannot be made here."""
+    first = next(iter(flags.get("providers", ())), None)
+    for name, provider in BY_NAME.items():
+        if provider == first:
+            with suppress(UserError):
+                return name if providers(name) else None
+    return None

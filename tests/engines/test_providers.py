@@ -1,0 +1,103 @@
+"""Which of ONNX Runtime's providers runs a model. CUDA and TensorRT need a GPU: what ONNX Runtime has of them is played."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from tiny_models import tiny_spec, write_tiny
+
+from dlv3deploy.core.errors import StaleArtefact, UserError
+from dlv3deploy.core.workspace import manifest_path
+from dlv3deploy.engines import onnxruntime_engine
+from dlv3deploy.engines import providers as choosing
+from dlv3deploy.engines.build import EngineRequest, build
+from dlv3deploy.engines.gpu import Gpu
+from dlv3deploy.engines.manifest import Manifest
+from dlv3deploy.engines.onnxruntime_engine import OnnxRuntimeBackend, OnnxRuntimeEngine
+from dlv3deploy.engines.open import open_engine
+from dlv3deploy.engines.providers import CPU, CUDA, TENSORRT, providers
+
+onnxruntime = pytest.importorskip("onnxruntime")
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """ONNX Runtime with all providers, on a machine with a GPU."""
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [TENSORRT, CUDA, CPU])
+    for module in (choosing, onnxruntime_engine):
+        monkeypatch.setattr(module, "find_gpu", lambda: Gpu("Orin", "8.7", "12.6"))
+
+
+def test_without_a_gpu_the_cpu_is_taken_and_nothing_else_can_be_chosen() -> None:
+    assert providers() == providers("cpu") == [CPU]
+    for name in ("cuda", "tensorrt"):
+        with pytest.raises(UserError, match=f"--provider {name}: this ONNX Runtime has cpu"):
+            providers(name)
+
+
+def test_a_build_of_onnx_runtime_with_cuda_needs_a_gpu_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA, CPU])
+    monkeypatch.setattr(choosing, "find_gpu", lambda: None)
+    assert providers() == [CPU]
+    with pytest.raises(UserError, match="--provider cuda: needs an NVIDIA GPU"):
+        providers("cuda")
+
+
+@pytest.mark.usefixtures("gpu")
+def test_with_a_gpu_cuda_is_taken_and_every_choice_says_what_takes_the_rest() -> None:
+    assert providers() == providers("cuda") == [CUDA, CPU]
+    assert providers("tensorrt") == [TENSORRT, CUDA, CPU]
+    assert providers("cpu") == [CPU]
+
+
+@pytest.mark.usefixtures("gpu")
+def test_a_provider_that_was_chosen_and_does_not_start_is_an_error_and_another_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ONNX Runtime itself falls back: its CUDA provider is not in this build."""
+    real = onnxruntime.InferenceSession
+    monkeypatch.setattr(
+        onnxruntime, "InferenceSession", lambda model, options, providers: real(model, options, providers=providers[-1:])
+    )
+    model = write_tiny(tmp_path / "model.onnx").read_bytes()
+    engine = OnnxRuntimeEngine(model, tiny_spec(), "model.onnx")
+    assert "could not start CUDAExecutionProvider and runs on the CPU" in capsys.readouterr().err
+    assert engine.name.endswith(", CPU")
+    with pytest.raises(UserError, match="could not start CUDAExecutionProvider"):
+        OnnxRuntimeEngine(model, tiny_spec(), "model.onnx", "cuda")
+
+
+@pytest.mark.usefixtures("gpu")
+def test_the_tensorrt_provider_gets_the_graph_as_it_is(tmp_path: Path) -> None:
+    model = write_tiny(tmp_path / "model.onnx").read_bytes()
+    OnnxRuntimeBackend("tensorrt").build(model, tmp_path / "model.engine", "model.onnx")
+    assert (tmp_path / "model.engine").read_bytes() == model
+    assert OnnxRuntimeBackend("tensorrt").builder().flags["providers"] == [TENSORRT, CUDA, CPU]
+    assert OnnxRuntimeBackend("tensorrt").target().device == "Orin"
+
+
+def test_a_chosen_cpu_is_in_the_manifest_and_stays_where_there_is_a_gpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = write_tiny(tmp_path / "model.onnx")
+    request = EngineRequest(source, source, tiny_spec(), "fp32", "onnxruntime", provider="cpu")
+    assert build(request, tmp_path / "model.engine").builder.flags["providers"] == [CPU]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA, CPU])
+    for module in (choosing, onnxruntime_engine):
+        monkeypatch.setattr(module, "find_gpu", lambda: Gpu("Orin", "8.7", "12.6"))
+    with open_engine(tmp_path / "model.engine") as engine:
+        assert engine.name.endswith(", CPU")
+
+
+def test_an_engine_for_cuda_is_stale_where_there_is_none(tmp_path: Path) -> None:
+    source = write_tiny(tmp_path / "model.onnx")
+    build(EngineRequest(source, source, tiny_spec(), "fp32", "onnxruntime"), tmp_path / "model.engine")
+    place = manifest_path(tmp_path / "model.engine")
+    facts = json.loads(place.read_text())
+    facts["builder"]["flags"]["providers"] = [CUDA, CPU]
+    place.write_text(json.dumps(facts))
+    assert Manifest.read(tmp_path / "model.engine").builder.flags["providers"] == [CUDA, CPU]
+    with pytest.raises(StaleArtefact, match=r"builder's providers was \['CUDA.*is \['CPU"):
+        open_engine(tmp_path / "model.engine")
