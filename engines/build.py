@@ -141,10 +141,8 @@ def _made(
     spec = replace(request.spec, input=replace(request.spec.input, dynamic_size=False, dynamic_batch=False))
     model, rewrites = prepared(request)
     backend.build(model.SerializeToString(), fresh, str(request.onnx))
-    timing, gate = None, None
-    if backend.runs_here():
-        timing = _timed(backend, fresh, spec)
-        gate = _gate(request, backend, spec, cache) if request.precision == "int8" else None
+    timing = _timed(backend, fresh, spec) if backend.runs_here() else None
+    gate = _gate(request, model, backend, spec, cache) if request.precision == "int8" else None
     return Manifest(
         spec=spec,
         precision=request.precision,
@@ -219,11 +217,22 @@ def _timed(backend: Backend, engine: Path, spec: ModelSpec) -> Timing:
         return measure_latency(opened)
 
 
-def _gate(request: EngineRequest, backend: Backend, spec: ModelSpec, cache: EngineCache | None) -> Gate:
-    """The floating-point model that an INT8 request stems from, on the same backend, timed now."""
+def _gate(
+    request: EngineRequest, model: ModelProto, backend: Backend, spec: ModelSpec, cache: EngineCache | None
+) -> Gate | None:
+    """The floating-point model that an INT8 request stems from, on the same backend: timed now, or its plan beside the INT8
+    one's where TensorRT-RTX compiles both and runs neither."""
     precision = default_precision(request.backend)
     plain = replace(request, onnx=request.source, precision=precision, calibration=None, command="")
-    with TemporaryDirectory() as folder:
-        engine = Path(folder) / f"float{ENGINE_SUFFIX}"
-        build(plain, engine, cache)
-        return Gate(precision, _timed(backend, engine, spec))
+    if backend.runs_here():
+        with TemporaryDirectory() as folder:
+            engine = Path(folder) / f"float{ENGINE_SUFFIX}"
+            build(plain, engine, cache)
+            return Gate(precision, _timed(backend, engine, spec))
+    if not isinstance(backend, tensorrt_backend.TensorRTBackend) or not backend.dialect.portable:
+        return None
+    compiler = replace(backend, options=replace(backend.options, capabilities=backend.options.capabilities[:1] or ("8.9",)))
+    moved, int8_moved = (
+        compiler.plan(graph.SerializeToString(), str(request.onnx)).bytes_moved for graph in (prepared(plain)[0], model)
+    )
+    return Gate(precision, moved=moved, int8_moved=int8_moved)

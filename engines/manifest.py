@@ -72,14 +72,15 @@ class Trial:
 
 @dataclass(frozen=True)
 class Gate:
-    """What an INT8 engine is held against: the same network in floating point, timed in the same run."""
+    """What an INT8 engine is held against: the same network in `precision`, timed in the same run.
+
+    Where engines cannot run, the bytes that both plans move, `moved` in floating point and `int8_moved`.
+    """
 
     precision: str
-    timing: Timing
-
-    def ratio(self, timing: Timing) -> float:
-        """How many times as fast as floating point `timing` is."""
-        return self.timing.p50_ms / timing.p50_ms
+    timing: Timing | None = None
+    moved: int | None = None
+    int8_moved: int | None = None
 
 
 @dataclass(frozen=True)
@@ -143,7 +144,7 @@ class Manifest:
                 target=Target(**data.pop("target")),
                 calibration=calibration or None,
                 timing=_timing(timing) if timing else None,
-                gate=Gate(str(gate["precision"]), _timing(gate["timing"])) if gate else None,
+                gate=_gate(gate) if gate else None,
                 rewrites=tuple(map(str, data.pop("rewrites"))),
                 tuning=tuple(Trial(**{**trial, "rewrites": tuple(trial["rewrites"])}) for trial in data.pop("tuning")),
                 layer_precision=dict(data.pop("layer_precision")),
@@ -167,6 +168,12 @@ def _seals(content: Mapping[str, Any]) -> dict[str, str]:
     return {
         name: hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12] for name, value in content.items()
     }
+
+
+def _gate(data: dict[str, Any]) -> Gate:
+    timing, moved = data.pop("timing"), {name: data.pop(name) for name in ("moved", "int8_moved")}
+    counted = {name: None if value is None else int(value) for name, value in moved.items()}
+    return Gate(str(data.pop("precision")), _timing(timing) if timing else None, **counted, **data)
 
 
 def _timing(data: dict[str, Any]) -> Timing:

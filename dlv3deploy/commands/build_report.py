@@ -26,12 +26,18 @@ def report_speed(manifest: Manifest) -> None:
     """Latency where the engine runs here, and a warning when INT8 is no faster than floating point in the same place."""
     from dlv3deploy.core.progress import say
 
-    if manifest.timing is None:
+    gate, timing = manifest.gate, manifest.timing
+    if timing is not None:
+        say(f"latency {timing.p50_ms:.1f} ms (median of {timing.runs})")
+    else:
         say("not timed: it needs a GPU, and this machine has none")
-        return
-    say(f"latency {manifest.timing.p50_ms:.1f} ms (median of {manifest.timing.runs})")
-    if manifest.gate is not None:
-        ratio = manifest.gate.ratio(manifest.timing)
+    if gate is not None and gate.timing is not None and timing is not None:
+        ratio = gate.timing.p50_ms / timing.p50_ms
         verdict = f"{ratio:.2f}× as fast as" if ratio > 1 else f"SLOWER ({ratio:.2f}×) than"
-        plain = f"{manifest.gate.precision.upper()} {manifest.gate.timing.p50_ms:.1f} ms"
-        say(f"INT8 is {verdict} floating point here ({plain}, same run)")
+        say(f"INT8 is {verdict} floating point here ({gate.precision.upper()} {gate.timing.p50_ms:.1f} ms, same run)")
+    if gate is not None and gate.moved is not None and gate.int8_moved is not None and gate.int8_moved >= gate.moved:
+        floats = gate.precision.upper()
+        say(
+            f"{floats} on this target: by {manifest.builder.name}'s plans INT8 moves {gate.int8_moved / 1e6:.1f} MB and "
+            f"{floats} {gate.moved / 1e6:.1f} MB a frame; see: dlv3deploy inspect --plan with both ONNX files"
+        )

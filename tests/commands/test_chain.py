@@ -163,7 +163,8 @@ def test_tensorrt_rtx_builds_fp16_and_int8_from_the_workspace(folder: Path, tmp_
     pytest.importorskip("tensorrt_rtx")
     work = shutil.copytree(folder / "artifacts", tmp_path / "artifacts").parent
     for precision in ("--fp16", "--int8"):
-        succeed(work, "build-engine", precision, "--backend", "tensorrt-rtx")
+        said = succeed(work, "build-engine", precision, "--backend", "tensorrt-rtx").stderr
+        assert ("FP16 on this target: " in said) == (precision == "--int8")
     built = sorted(p.name for p in (work / "artifacts").glob("*rtx.engine"))
     assert built == ["model.fp16.tensorrt-rtx.engine", "model.int8.tensorrt-rtx.engine"]
 

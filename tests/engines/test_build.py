@@ -100,6 +100,22 @@ def test_tensorrt_rtx_accepts_the_int8_placement(source: Path, int8: Path, tmp_p
     assert list(manifest.layer_precision.values()).count("int8") == 7
 
 
+def test_int8_is_held_against_half_precision_by_plans_where_nothing_runs(source: Path, int8: Path, tmp_path: Path) -> None:
+    """TensorRT-RTX 1.7 writes floating point behind every INT8 convolution, and so INT8 moves more than FP16."""
+    pytest.importorskip("tensorrt_rtx")
+    request = replace(request_for(source, "int8", "tensorrt-rtx", int8), options=TensorRTOptions(("8.9",)))
+    gate = build(request, tmp_path / "model.engine").gate
+    assert gate is not None and gate.timing is None and gate.precision == "fp16"
+    assert gate.moved is not None and gate.int8_moved is not None and gate.int8_moved > gate.moved > 0
+    assert Manifest.read(tmp_path / "model.engine").gate == gate
+
+
+def test_int8_is_timed_beside_floating_point_where_it_runs(source: Path, int8: Path, tmp_path: Path) -> None:
+    gate = build(request_for(source, "int8", onnx_path=int8), tmp_path / "model.engine").gate
+    assert gate is not None and gate.timing is not None and gate.timing.p50_ms > 0
+    assert (gate.precision, gate.moved, gate.int8_moved) == ("fp32", None, None)
+
+
 def test_tensorrt_rtx_builds_for_named_gpus_and_refuses_unknown_ones(source: Path, tmp_path: Path) -> None:
     pytest.importorskip("tensorrt_rtx")
     engine = tmp_path / "model.engine"
