@@ -37,6 +37,8 @@ from dlv3deploy.engines.timing_cache import timing_cache, timing_cache_file
 if TYPE_CHECKING:
     from onnx import ModelProto
 
+MOST_ERRORS = 3
+NO_REASON, NO_LAYER = ("", "false"), "Plugin not found"  # a parser's words
 ANY_GPU = "any GPU that this version supports"
 
 
@@ -73,7 +75,9 @@ class TensorRTBackend:
         network = builder.create_network(network_flags(trt, self.options))
         parser = trt.OnnxParser(network, logger)
         if not parser.parse(model):
-            see = f"see its graph: {Workspace().command('inspect', where)}"
+            see = (
+                f"export it without that (see its graph: {Workspace().command('inspect', where)}), or use --backend onnxruntime"
+            )
             raise UserError(where, f"is refused by {self.dialect.name}: {_parser_errors(trt, parser)}", see)
         import onnx
 
@@ -138,14 +142,14 @@ class TensorRTBackend:
 def _parser_errors(trt: Any, parser: Any) -> str:
     """Node, operator and reason of the first errors; TensorRT 8 has the reason alone, with the operator in it."""
     texts = []
-    for index in range(min(parser.num_errors, 3)):
+    for index in range(min(parser.num_errors, MOST_ERRORS)):
         error = parser.get_error(index)
-        reason = "; ".join(
-            line for line in error.desc().splitlines() if "catchCudaError" not in line
-        )  # it builds without a GPU
-        where = ""
+        lines = [line for line in error.desc().splitlines() if "catchCudaError" not in line]  # it builds without a GPU
+        reason, where = "; ".join(lines), ""
         if has(trt, "ParserError.node_name"):
             where = f"node {error.node_name() or '?'} ({error.node_operator() or '?'}): "
+        if reason in NO_REASON or NO_LAYER in reason:  # what its checks come to where nothing takes an operator
+            reason = "there is no layer for this operator"
         texts.append(f"{where}{reason}")
     return "; ".join(texts)
 

@@ -95,3 +95,17 @@ def test_tensorrt_rtx_prints_what_it_compiled_without_a_gpu() -> None:
     assert convolutions[1].inputs == convolutions[0].outputs
     with pytest.raises(UserError, match="refused by tensorrt-rtx"):
         TensorRTBackend(TENSORRT_RTX, TensorRTOptions(("8.9",))).plan(b"no model", "model.onnx")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("operator", ["Foo", "MaxUnpool"])
+def test_an_operator_that_no_layer_does_is_named_with_its_node(operator: str) -> None:
+    pytest.importorskip("tensorrt_rtx")
+    graph = Graph()
+    model = graph.model(graph.node("Relu", [graph.conv("image", "first", (8, 3, 3, 3))], "strange"), 17)
+    model.graph.node[-1].op_type = operator
+    refusal = (
+        rf"model.onnx: is refused by tensorrt-rtx: node strange \({operator}\): there is no layer for this operator; export"
+    )
+    with pytest.raises(UserError, match=refusal):
+        TensorRTBackend(TENSORRT_RTX, TensorRTOptions(("8.9",))).plan(model.SerializeToString(), "model.onnx")
