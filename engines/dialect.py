@@ -53,7 +53,10 @@ def has(module: Any, name: str) -> bool:
 
 
 def require_types(module: Any, options: TensorRTOptions, types: Collection[str]) -> None:
-    """Raise UserError where a network cannot have one of the graph's types: BF16 is for strongly typed ones here."""
+    """Raise UserError where a network cannot have a type of the graph: BF16 is for strongly typed ones here, Q/DQ for GPUs."""
+    if "int8" in types and options.dla_core is not None:
+        rule = "a DLA takes INT8 from a calibration cache, not from Q/DQ"
+        raise UserError("--int8 with --dla", rule, "use --fp16, or trtexec with model.int8.implicit.onnx and its cache")
     if "bf16" in types and not is_strongly_typed(module, options):
         raise UserError(f"--bf16 with TensorRT {module.__version__}", "needs 10.0 or newer, and no DLA", "use --fp16")
 

@@ -104,5 +104,7 @@ def test_bf16_needs_a_strongly_typed_network() -> None:
         require_types(old, TensorRTOptions(), {"bf16"})
     new = SimpleNamespace(__version__="10.3.0", NetworkDefinitionCreationFlag=SimpleNamespace(STRONGLY_TYPED=1))
     require_types(new, TensorRTOptions(), {"bf16"})
+    with pytest.raises(UserError, match="--int8 with --dla: a DLA takes INT8 from a calibration cache"):
+        require_types(new, TensorRTOptions(dla_core=0), {"int8"})
     with pytest.raises(UserError, match="and no DLA"):
         require_types(new, TensorRTOptions(dla_core=0), {"bf16"})
