@@ -9,6 +9,7 @@ from typing import Protocol
 from dlv3deploy.core.engine import Engine
 from dlv3deploy.core.spec import ModelSpec
 from dlv3deploy.engines.manifest import Builder, Target
+from dlv3deploy.engines.tensorrt_options import TensorRTOptions
 
 
 class Backend(Protocol):
@@ -22,6 +23,9 @@ class Backend(Protocol):
 
     def layer_precision(self, engine: Path, typed: Mapping[str, str]) -> Mapping[str, str]:
         """For every convolution the type that the compiled engine runs it in; `typed` where that cannot be read."""
+
+    def fitted(self, model: Path) -> TensorRTOptions:
+        """The options that an engine of this ONNX file gets here, where this machine has a say in them."""
 
     def runs_here(self) -> bool:
         """Whether this machine can run what it builds."""

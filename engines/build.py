@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
 
-from dlv3deploy.core.errors import UserError
+from dlv3deploy.core.errors import CheckFailed, UserError
 from dlv3deploy.core.files import sha256_of
 from dlv3deploy.core.graph import fix_input, load_onnx, simplified
 from dlv3deploy.core.progress import say
@@ -95,27 +95,36 @@ def build(request: EngineRequest, engine: Path, cache: EngineCache | None = None
     The engine takes one image of the spec's size, also where the graph leaves its size open. One that `cache` has from an equal
     build is taken from there. Raises UserError when the backend is missing, refuses the model, or cannot serve the precision.
     """
-    if request.backend not in BACKENDS:
-        raise UserError(f"backend {request.backend!r}", "is unknown", f"use one of {', '.join(BACKENDS)}")
-    backend = backend_of(request)
-    # before the file is read: one exported meanwhile then makes the engine stale
-    onnx_sha256 = {path: sha256_of(path) for path in {request.onnx, request.source}}
+    request, backend, sha256 = _settled(request)
     if cache is None:
-        return release(engine, lambda fresh: _made(request, backend, onnx_sha256[request.source], fresh, engine, None))
-    with cache.slot(key_of(_facts(request, backend, onnx_sha256))) as slot:
+        return release(engine, lambda fresh: _made(request, backend, sha256, fresh, engine, None))
+    with cache.slot(key_of(_facts(request, backend, sha256))) as slot:
         known = cache.found(slot)
         if known is None:
-            known = release(slot, lambda fresh: _made(request, backend, onnx_sha256[request.source], fresh, slot, cache))
+            known = release(slot, lambda fresh: _made(request, backend, sha256, fresh, slot, cache))
         else:
             say(f"an equal engine was built before and is taken from {cache.folder} (--no-cache builds it again)")
         return copied(slot, replace(known, calibration=request.calibration, command=request.command), engine)
 
 
-def _facts(request: EngineRequest, backend: Backend, onnx_sha256: Mapping[Path, str]) -> dict[str, Any]:
+def build_key(request: EngineRequest) -> str:
+    """What an engine of this request is called in a cache. Raises as `build` does before it builds."""
+    return key_of(_facts(*_settled(request)))
+
+
+def _settled(request: EngineRequest) -> tuple[EngineRequest, Backend, dict[Path, str]]:
+    """The request with what this machine decides, its backend, and the sha256 of the files that it is made from."""
+    if request.backend not in BACKENDS:
+        raise UserError(f"backend {request.backend!r}", "is unknown", f"use one of {', '.join(BACKENDS)}")
+    request = replace(request, options=backend_of(request).fitted(request.onnx))
+    return request, backend_of(request), {path: sha256_of(path) for path in {request.onnx, request.source}}
+
+
+def _facts(request: EngineRequest, backend: Backend, sha256: Mapping[Path, str]) -> dict[str, Any]:
     """Everything that decides what a build makes and how its latency comes out, as JSON."""
     return {
-        "onnx": onnx_sha256[request.onnx],
-        "source": onnx_sha256[request.source],
+        "onnx": sha256[request.onnx],
+        "source": sha256[request.source],
         "spec": request.spec.to_text(),
         "precision": request.precision,
         "rewrites": request.rewrites,
@@ -135,11 +144,17 @@ def _version(distribution: str) -> str | None:
 
 
 def _made(
-    request: EngineRequest, backend: Backend, source_sha256: str, fresh: Path, place: Path, cache: EngineCache | None
+    request: EngineRequest, backend: Backend, sha256: Mapping[Path, str], fresh: Path, place: Path, cache: EngineCache | None
 ) -> Manifest:
-    """Compile into the file `fresh`, which is to lie at `place`, time it where it runs, and say what it is."""
+    """Compile into the file `fresh`, which is to lie at `place`, time it where it runs, and say what it is.
+
+    Raises CheckFailed when a file that it is made from is no longer the one whose `sha256` was taken.
+    """
     spec = replace(request.spec, input=replace(request.spec.input, dynamic_size=False, dynamic_batch=False))
     model, rewrites = prepared(request)
+    for path, then in sha256.items():
+        if sha256_of(path) != then:
+            raise CheckFailed(f"{path} was changed while an engine was being built from it; build it again")
     backend.build(model.SerializeToString(), fresh, str(request.onnx))
     timing = _timed(backend, fresh, spec) if backend.runs_here() else None
     gate = _gate(request, model, backend, spec, cache) if request.precision == "int8" else None
@@ -148,7 +163,7 @@ def _made(
         precision=request.precision,
         engine_sha256=sha256_of(fresh),
         onnx=relative_source(request.source, place),
-        onnx_sha256=source_sha256,
+        onnx_sha256=sha256[request.source],
         builder=backend.builder(),
         target=backend.target(),
         layer_precision=backend.layer_precision(fresh, layer_precision(model)),
@@ -188,6 +203,8 @@ def _require_precision(model: ModelProto, request: EngineRequest) -> None:
         raise UserError(
             str(request.onnx), f"is quantised, and --{request.precision} is asked for", "give the floating-point file"
         )
+    if request.precision == "fp32" and request.options.dla_core is not None:
+        raise UserError("--fp32 with --dla", "a DLA computes in half precision", "use --fp16")
     if request.precision == "bf16" and request.backend == onnxruntime_engine.NAME:
         raise UserError("--bf16 with ONNX Runtime", "it has no BF16 convolutions", "use --fp16, or --backend tensorrt")
     on_cpu = request.backend == onnxruntime_engine.NAME and providers(request.provider)[0] == CPU

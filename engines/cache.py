@@ -69,7 +69,6 @@ class EngineCache:
         """The place of an engine, held against everybody else. Raises UserError where the cache cannot be written."""
         engine = self.folder / f"{key}{ENGINE_SUFFIX}"
         try:
-            (self.folder / LOCKS).mkdir(parents=True, exist_ok=True)
             lock = self._lock(key)
             if not _taken(lock):
                 say("the same engine is being built by another process; waiting for it")
@@ -93,7 +92,8 @@ class EngineCache:
 
     def entries(self) -> list[Entry]:
         """All engines, the one used last first."""
-        found = (self._entry(engine) for engine in self.folder.glob(f"*{ENGINE_SUFFIX}"))
+        kept = (engine for engine in self.folder.glob(f"*{ENGINE_SUFFIX}") if not engine.name.startswith("."))
+        found = (self._entry(engine) for engine in kept)
         return sorted((entry for entry in found if entry is not None), key=lambda entry: -entry.used)
 
     def _entry(self, engine: Path) -> Entry | None:
@@ -124,14 +124,28 @@ class EngineCache:
                 entry.engine.unlink()
             lock.release()
             removed.append(entry)
-        for left in self.folder.glob(f"*{ENGINE_SUFFIX}.json"):
-            if not left.with_suffix("").exists() and _taken(lock := self._lock(left.name.split(".", 1)[0])):
-                left.unlink(missing_ok=True)
-                lock.release()
+        for key in {name.split(".")[name.startswith(".")] for name in map(_name, self.folder.glob("*.*"))}:
+            self._sweep(key)
         return removed, held
 
+    def _sweep(self, key: str) -> None:
+        """Remove what is left of an engine that is gone, or of its killed builders, unless one is at it."""
+        engine = self.folder / f"{key}{ENGINE_SUFFIX}"
+        if not _taken(lock := self._lock(key)):
+            return
+        for left in (engine, manifest_path(engine)):
+            sweep(left)
+        if not engine.exists():
+            manifest_path(engine).unlink(missing_ok=True)
+        lock.release()
+
     def _lock(self, key: str) -> FileLock:
+        (self.folder / LOCKS).mkdir(parents=True, exist_ok=True)
         return FileLock(self.folder / LOCKS / key)
+
+
+def _name(path: Path) -> str:
+    return path.name
 
 
 def _taken(lock: FileLock) -> bool:

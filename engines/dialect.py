@@ -7,6 +7,7 @@ some have and others have not is asked for by `has`; a test holds every name in 
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +27,7 @@ class Dialect:
     portable: bool
 
 
+LAST_WITH_DLA = (10, 7)
 TENSORRT = Dialect(
     "tensorrt", "tensorrt", "on a Jetson use JetPack's own TensorRT, elsewhere install dlv3deploy[tensorrt]", (8, 6), False
 )
@@ -39,8 +41,7 @@ def load_dialect(dialect: Dialect) -> Any:
         module = importlib.import_module(dialect.module)
     except (ImportError, OSError) as error:
         raise UserError(dialect.name, f"cannot be imported ({error})", dialect.install) from error
-    major, minor = (int(part) for part in module.__version__.split(".")[:2])
-    if (major, minor) < dialect.oldest:
+    if version_of(module.__version__)[:2] < dialect.oldest:
         oldest = ".".join(map(str, dialect.oldest))
         raise UserError(f"{dialect.name} {module.__version__}", f"is older than {oldest}", "use --backend onnxruntime")
     return module
@@ -119,16 +120,31 @@ def require_options(dialect: Dialect, module: Any, options: TensorRTOptions) -> 
     for option in (name for name, is_asked in asked.items() if is_asked):
         if dialect.portable:
             raise UserError(option, f"engines of {dialect.name} run on every GPU that they are built for", "leave it out")
-    if options.dla_core is not None and (dialect.portable or not has(module, "BuilderFlag.FP16")):
+    if options.dla_core is not None and (dialect.portable or version_of(module.__version__)[:2] > LAST_WITH_DLA):
         rule = f"{dialect.name} {module.__version__} does not build for it, TensorRT 10.7 was the last that did"
-        raise UserError("--dla", rule, "use the TensorRT of JetPack 5 or 6")
+        raise UserError("--dla", rule, "use the TensorRT of JetPack 6")
+
+
+def hold_types(module: Any, network: Any, options: TensorRTOptions, types: Collection[str]) -> None:
+    """Keep in single precision, where a network is weakly typed, what a graph in half precision keeps there."""
+    if has(module, "BuilderFlag.FP16") and not is_strongly_typed(module, options) and "fp16" in types:
+        kept = (module.LayerType.REDUCE, module.LayerType.RESIZE, module.LayerType.SOFTMAX, module.LayerType.TOPK)
+        for index in range(network.num_layers):
+            layer = network.get_layer(index)
+            if layer.type in kept and layer.get_input(0).dtype == module.float32:
+                layer.precision = module.float32
+
+
+def version_of(text: str) -> tuple[int, ...]:
+    """The numbers that a version begins with: (10, 3, 0) for "10.3.0b6"."""
+    return tuple(int(part) for part in re.findall(r"\d+", text)[:3])
 
 
 def takes_engines_of(options: TensorRTOptions, built: str, installed: str) -> bool:
     """Whether an engine of TensorRT `built` is for `installed` too: for the same version, or a later one of its major version
     where it was built to be compatible."""
-    then, now = ([int(part) for part in text.split(".")] for text in (built, installed))
-    return then == now or (options.version_compatible and then[0] == now[0] and now >= then)
+    then, now = version_of(built), version_of(installed)
+    return built == installed or (options.version_compatible and then[:1] == now[:1] and now >= then)
 
 
 def nearest_capability(dialect: Dialect, wanted: str) -> str:

@@ -6,6 +6,7 @@ Orin. A builder on a machine without a DLA accepts anything, so this is a predic
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 Shape = tuple[int, ...]
 LARGEST_SIDE, LARGEST_BATCH = 8192, 4096
 KERNEL, PADDING, STRIDE, RATE = 32, 31, 8, 32  # of convolutions
+BANKS, BANK_BYTES, BANK_ENTRIES = 16, 32768, 256  # of the convolution buffer
+FILTER_BYTES, ATOM_BYTES, ENTRY_ATOMS, HALF = 128, 32, 4, 2
 POOL_WINDOW, POOL_PADDING, POOL_STRIDE = 8, 7, 16
 NEAREST_SCALE, LINEAR_SCALE = 32, 4
 CLIPPED = (1.0, 127.0)  # bounds of a clipped ReLU
@@ -114,7 +117,19 @@ def _convolution(layer: _Layer) -> str:
     ):
         if any(not low <= value <= high for value in values):
             return f"{name} {_sides(values)}, goes from {low} to {high}"
-    return ""
+    banks = _banks(layer)
+    return f"needs {banks} banks of the convolution buffer, there are {BANKS}" if banks > BANKS else ""
+
+
+def _banks(layer: _Layer) -> int:
+    """Banks of the convolution buffer that a filter and the rows which it spans take in half precision, as the guide counts."""
+    _, channels, _, width = layer.given[0]
+    _, per_group, height, across = layer.given[1]
+    rate = int(layer.settings.get("dilations", (1, 1))[0])
+    filters = -(-(per_group * height * across * HALF) // FILTER_BYTES) * FILTER_BYTES
+    entries = math.ceil(-(-(channels * HALF) // ATOM_BYTES) * width / ENTRY_ATOMS)
+    rows = (height - 1) * rate + 1
+    return math.ceil(filters / BANK_BYTES) + math.ceil(entries * rows / BANK_ENTRIES)
 
 
 def _transposed(layer: _Layer) -> str:

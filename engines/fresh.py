@@ -12,11 +12,11 @@ from dlv3deploy.core.files import read_json, sha256_of
 from dlv3deploy.core.graph import embedded_spec, load_onnx
 from dlv3deploy.core.progress import say
 from dlv3deploy.core.spec import ModelSpec
-from dlv3deploy.engines.dialect import DIALECTS, takes_engines_of
+from dlv3deploy.engines.dialect import DIALECTS, takes_engines_of, version_of
 from dlv3deploy.engines.manifest import Builder, Calibration, Manifest, Target
 from dlv3deploy.engines.tensorrt_options import TensorRTOptions
 
-OLDEST_COMPATIBLE = 8.0  # compute capability that hardware-compatible engines are for
+OLDEST_COMPATIBLE = (8, 0)  # compute capability that hardware-compatible engines are for
 OF_AN_ENGINE = ("height", "width", "dynamic_size", "dynamic_batch")  # of an input: chosen when the engine was built
 Difference = tuple[str, object, object]  # a field, what it was when the engine was made, what it is now
 
@@ -47,7 +47,7 @@ def _differences(engine: Path, manifest: Manifest, builder: Builder, target: Tar
     if builder.name not in DIALECTS or not takes_engines_of(options, manifest.builder.version, builder.version):
         yield f"{builder.name} version", manifest.builder.version, builder.version
     yield from _of_flags(manifest.builder.flags, builder.flags)
-    if not (options.hardware_compatible and float(target.compute_capability or 0) >= OLDEST_COMPATIBLE):
+    if not (options.hardware_compatible and version_of(target.compute_capability or "0") >= OLDEST_COMPATIBLE):
         yield from _of_the_target(manifest.target, target)
     for name, (then, now) in manifest.broken_seals().items():
         yield f"the manifest's {name}", f"one whose sha256 begins with {then}", f"one whose begins with {now}"

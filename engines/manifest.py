@@ -134,6 +134,12 @@ class Manifest:
             for name in ("precision", "engine_sha256", "onnx", "onnx_sha256", "command"):
                 if not isinstance(data[name], str):
                     raise TypeError(f"{name} is {data[name]!r}")
+            _require_texts(data["builder"], "name", "version")
+            _require_texts(data["target"], "device", "compute_capability", "driver", may_be_none=True)
+            if data["calibration"]:
+                _require_texts(data["calibration"], "method", "images_sha256", "table", "model_sha256")
+            if not isinstance(data["builder"]["flags"], dict):
+                raise TypeError(f"flags is {data['builder']['flags']!r}")
             calibration, timing, gate = (data.pop(name) for name in ("calibration", "timing", "gate"))
             if calibration:
                 height, width = calibration.pop("resolution")
@@ -168,6 +174,12 @@ def _seals(content: Mapping[str, Any]) -> dict[str, str]:
     return {
         name: hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12] for name, value in content.items()
     }
+
+
+def _require_texts(data: Mapping[str, Any], *names: str, may_be_none: bool = False) -> None:
+    for name in names:
+        if not (isinstance(data[name], str) or (may_be_none and data[name] is None)):
+            raise TypeError(f"{name} is {data[name]!r}")
 
 
 def _gate(data: dict[str, Any]) -> Gate:

@@ -53,4 +53,5 @@ def workspace_on_shared_memory(model: ModelProto, available: int | None) -> int 
             "close other programs, or add swap"
         )
     spare = max(0, available - needed)
-    return max(LEAST_WORKSPACE_MB, int(SHARE_FOR_WORKSPACE * spare / 1e6))
+    megabytes = max(LEAST_WORKSPACE_MB, int(SHARE_FOR_WORKSPACE * spare / 1e6))
+    return 1 << (megabytes.bit_length() - 1)  # so that a little more or less free memory asks for the same engine

@@ -18,7 +18,8 @@ from dlv3deploy.core.workspace import Workspace
 from dlv3deploy.engines.gpu import find_gpu
 from dlv3deploy.engines.manifest import Builder, Target
 from dlv3deploy.engines.onnxruntime_int8 import with_constants_of_its_own, with_unsigned_activations
-from dlv3deploy.engines.providers import CPU, TENSORRT, providers, runtime
+from dlv3deploy.engines.providers import CPU, TENSORRT, providers, runtime, with_options
+from dlv3deploy.engines.tensorrt_options import TensorRTOptions
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -35,7 +36,10 @@ class OnnxRuntimeEngine(ClosingEngine):
     def __init__(self, model: bytes, spec: ModelSpec, where: str, provider: str | None = None) -> None:
         module, wanted = runtime(), providers(provider)
         try:
-            self.session: Any = module.InferenceSession(model, _options(module), providers=wanted)
+            options = _options(module)
+            if wanted[0] != CPU and provider is not None:
+                options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")  # no node goes there in silence
+            self.session: Any = module.InferenceSession(model, options, providers=with_options(wanted, model))
         except Exception as error:  # ONNX Runtime's own exceptions share no public base
             raise UserError(
                 where, f"cannot be loaded by ONNX Runtime ({_reason(error)})", "export or build it again"
@@ -105,6 +109,9 @@ class OnnxRuntimeBackend:
             elif node.op_type.endswith("Conv"):
                 found[node.name or node.output[0]] = "fp16" if "fp16" in typed.values() else "fp32"
         return found
+
+    def fitted(self, model: Path) -> TensorRTOptions:  # noqa: ARG002 (see Backend)
+        return TensorRTOptions()
 
     def runs_here(self) -> bool:
         return True

@@ -67,7 +67,12 @@ def _in_half(model: ModelProto) -> ModelProto:
         from onnxconverter_common import float16
     except ImportError as error:
         raise UserError("the FP16 converter", "is not installed", "install dlv3deploy[fp16]") from error
-    settings: dict[str, Any] = {"keep_io_types": True, "disable_shape_infer": False}
+    settings: dict[str, Any] = {
+        "keep_io_types": True,
+        "disable_shape_infer": False,
+        "max_finite_val": float(np.finfo(np.float16).max),  # beyond this the converter clips
+        "min_positive_val": float(np.finfo(np.float16).smallest_subnormal),
+    }
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # tiny weights that round to the smallest FP16 number, thousands of them
         converted: ModelProto = float16.convert_float_to_float16(

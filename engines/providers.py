@@ -8,6 +8,7 @@ from typing import Any
 
 from dlv3deploy.core.errors import UserError
 from dlv3deploy.engines.gpu import find_gpu
+from dlv3deploy.engines.precision import types_in
 
 CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
 BY_NAME = {"cpu": CPU, "cuda": CUDA, "tensorrt": TENSORRT}
@@ -26,8 +27,8 @@ def runtime() -> Any:
 def providers(chosen: str | None = None) -> list[str]:
     """A provider and those that take what it leaves, in ONNX Runtime's names; `chosen` is "cpu", "cuda", "tensorrt" or None.
 
-    None means CUDA where this build of ONNX Runtime and this machine have it, otherwise the CPU. Raises UserError where a
-    chosen one cannot run here: nothing falls back in silence.
+    None means CUDA where this build of ONNX Runtime and this machine have it, with the CPU for what that leaves, otherwise the
+    CPU. A chosen GPU leaves nothing to the CPU. Raises UserError where a chosen provider cannot run here.
     """
     available, gpu = runtime().get_available_providers(), find_gpu()
     if chosen is None:
@@ -39,14 +40,23 @@ def providers(chosen: str | None = None) -> list[str]:
         raise UserError(f"--provider {chosen}", rule, "install dlv3deploy[onnxruntime-gpu] in its place")
     if wanted != CPU and gpu is None:
         raise UserError(f"--provider {chosen}", "needs an NVIDIA GPU, and this machine has none", "use --provider cpu")
-    return [wanted, *([CUDA] if wanted == TENSORRT else []), *([CPU] if wanted != CPU else [])]
+    return [wanted, *([CUDA] if wanted == TENSORRT else [])]
+
+
+def with_options(wanted: list[str], model: bytes) -> list[str | tuple[str, dict[str, bool]]]:
+    """Providers as a session takes them: TensorRT's is told which types besides FP32 the model has."""
+    if wanted[0] != TENSORRT:
+        return list(wanted)
+    import onnx
+
+    types = types_in(onnx.load_from_string(model))
+    return [(TENSORRT, {f"trt_{name}_enable": True for name in sorted(types)}), *wanted[1:]]
 
 
 def of_flags(flags: Mapping[str, Any]) -> str | None:
     """The choice that leads to the providers in a manifest, or None where it cannot be made here."""
-    first = next(iter(flags.get("providers", ())), None)
-    for name, provider in BY_NAME.items():
-        if provider == first:
-            with suppress(UserError):
-                return name if providers(name) else None
+    for name in BY_NAME:
+        with suppress(UserError):
+            if providers(name) == flags.get("providers"):
+                return name
     return None

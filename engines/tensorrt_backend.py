@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dlv3deploy.core.errors import UserError
+from dlv3deploy.core.graph import load_onnx
 from dlv3deploy.core.spec import ModelSpec
 from dlv3deploy.core.workspace import Workspace
 from dlv3deploy.engines.build_progress import build_progress
@@ -17,6 +18,7 @@ from dlv3deploy.engines.dialect import (
     Dialect,
     configure,
     has,
+    hold_types,
     is_strongly_typed,
     load_dialect,
     network_flags,
@@ -33,9 +35,6 @@ from dlv3deploy.engines.precision import types_in
 from dlv3deploy.engines.tensorrt_engine import TensorRTEngine, inspected_plan
 from dlv3deploy.engines.tensorrt_options import TensorRTOptions
 from dlv3deploy.engines.timing_cache import timing_cache, timing_cache_file
-
-if TYPE_CHECKING:
-    from onnx import ModelProto
 
 MOST_ERRORS = 3
 NO_REASON, NO_LAYER = ("", "false"), "Plugin not found"  # a parser's words
@@ -72,6 +71,11 @@ class TensorRTBackend:
         require_options(self.dialect, trt, self.options)
         logger = _logger(trt, log)
         builder = trt.Builder(logger)
+        core = self.options.dla_core
+        if core is not None and core >= builder.num_DLA_cores:
+            raise UserError(
+                f"--dla {core}", f"this machine has {builder.num_DLA_cores} DLA cores", "count from 0, or leave it out"
+            )
         network = builder.create_network(network_flags(trt, self.options))
         parser = trt.OnnxParser(network, logger)
         if not parser.parse(model):
@@ -84,7 +88,8 @@ class TensorRTBackend:
         config = builder.create_builder_config()
         graph = onnx.load_from_string(model)
         require_types(trt, self.options, types := types_in(graph))
-        configure(trt, config, self._fitted(graph), types)
+        configure(trt, config, self.options, types)
+        hold_types(trt, network, self.options, types)
         with build_progress(trt, config), self._timing_cache(config):
             plan = builder.build_serialized_network(network, config)
         if plan is None:
@@ -94,12 +99,12 @@ class TensorRTBackend:
             )
         return memoryview(plan)
 
-    def _fitted(self, graph: ModelProto) -> TensorRTOptions:
+    def fitted(self, model: Path) -> TensorRTOptions:
         """With a workspace limit where the GPU shares the processor's memory and none was asked for."""
         gpu = find_gpu()
         if self.options.workspace_mb is not None or gpu is None or not gpu.shares_memory:
             return self.options
-        return replace(self.options, workspace_mb=workspace_on_shared_memory(graph, available_bytes()))
+        return replace(self.options, workspace_mb=workspace_on_shared_memory(load_onnx(model), available_bytes()))
 
     def _timing_cache(self, config: Any) -> AbstractContextManager[None]:
         """Kept where kernels are timed: TensorRT-RTX times none when it builds."""

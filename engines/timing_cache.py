@@ -11,7 +11,9 @@ from typing import Any
 from filelock import FileLock
 
 from dlv3deploy.core.cache_folder import cache_folder
+from dlv3deploy.core.errors import UserError
 from dlv3deploy.core.files import write_bytes
+from dlv3deploy.core.progress import say
 from dlv3deploy.engines.manifest import Builder, Target
 
 
@@ -28,15 +30,25 @@ def timing_cache(config: Any, file: Path) -> Iterator[None]:
 
     Builds at the same time share the file: what either learns is added to what the other left.
     """
-    held = file.read_bytes() if file.is_file() else b""
+    held = _read(file)
     if not config.set_timing_cache(config.create_timing_cache(held), False):
         config.set_timing_cache(config.create_timing_cache(b""), False)
     yield
     learnt = config.get_timing_cache()
     if learnt is None:
         return
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(file.with_suffix(".lock")):
-        if file.is_file() and (now := file.read_bytes()) != held:
-            learnt.combine(config.create_timing_cache(now), True)
-        write_bytes(file, bytes(memoryview(learnt.serialize())))
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(file.with_suffix(".lock")):
+            if (now := _read(file)) not in (held, b""):
+                learnt.combine(config.create_timing_cache(now), True)
+            write_bytes(file, bytes(memoryview(learnt.serialize())))
+    except (OSError, UserError) as error:  # the engine is built, and worth more than this
+        say(f"kernel times are not kept: {error}")
+
+
+def _read(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError:
+        return b""

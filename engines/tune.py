@@ -8,8 +8,8 @@ they do not run, TensorRT-RTX compiles them all the same and the roofline of a n
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,11 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dlv3deploy.core.engine import Engine
-from dlv3deploy.core.errors import UserError
+from dlv3deploy.core.errors import CheckFailed, UserError
 from dlv3deploy.core.progress import say, tracked
 from dlv3deploy.core.workspace import ENGINE_SUFFIX
-from dlv3deploy.engines.build import EngineRequest, backend_of, build, prepared
-from dlv3deploy.engines.cache import EngineCache
+from dlv3deploy.engines.build import EngineRequest, backend_of, build, build_key, prepared
+from dlv3deploy.engines.cache import EngineCache, key_of
 from dlv3deploy.engines.dialect import TENSORRT_RTX
 from dlv3deploy.engines.manifest import Manifest, Timing, Trial
 from dlv3deploy.engines.plans.devices import DEVICES, Device
@@ -48,22 +48,46 @@ class Candidate:
 
 def tune(requests: Mapping[Path, EngineRequest], cache: EngineCache | None, device: Device | None) -> tuple[Path, Manifest]:
     """Build the fastest of all `requests`, each with every set of rewrites, where the request's key says; with its manifest,
-    which has them all.
+    which has them all. Equal tuning is taken from `cache` as it came out.
 
-    `requests` differ in precision, the one to fall back to first. Raises UserError when a backend is missing or refuses a
-    model, and where candidates do not run here and no device is known to estimate them for.
+    `requests` differ in precision, the one to fall back to first. Raises UserError when a backend is missing or refuses the
+    first of them, where candidates do not run here and no device is known to estimate them for, and where they do and one is.
     """
     first = next(iter(requests.values()))
     sets = REWRITES if find_spec("onnxruntime") is not None else ((),)  # which proves that they are exact
-    everything = [(place, replace(request, rewrites=names)) for place, request in requests.items() for names in sets]
-    if backend_of(first).runs_here():
+    everything = [replace(request, rewrites=names) for request in requests.values() for names in sets]
+    if not backend_of(first).runs_here():
+        device = device or _device_of(first)
+    elif device is not None:
+        raise UserError("--device", f"engines of {first.backend} run here, and are timed", "leave it out")
+    if cache is None:
         with TemporaryDirectory() as folder:
-            return _raced(everything, Path(folder), cache)
-    ranked = _estimated([request for _, request in everything], device or _device_of(first))
+            engine = Path(folder) / f"best{ENGINE_SUFFIX}"
+            return _placed(requests, engine, _best(everything, engine, None, device))
+    key = key_of({"tune": [build_key(request) for request in everything], "device": device and device.title})
+    with cache.slot(key) as slot:
+        known = cache.found(slot)
+        if known is not None:
+            say(f"these candidates were tuned before, and the best is taken from {cache.folder} (--no-cache tunes again)")
+        return _placed(requests, slot, known or _best(everything, slot, cache, device))
+
+
+def _placed(requests: Mapping[Path, EngineRequest], engine: Path, manifest: Manifest) -> tuple[Path, Manifest]:
+    """A copy of the best engine where its precision belongs."""
+    place, request = next((place, request) for place, request in requests.items() if request.precision == manifest.precision)
+    made = copied(engine, replace(manifest, calibration=request.calibration, command=request.command), place)
+    return place, made
+
+
+def _best(requests: Sequence[EngineRequest], engine: Path, cache: EngineCache | None, device: Device | None) -> Manifest:
+    """Build the best into `engine`: timed, or estimated for a device."""
+    if device is None:
+        with TemporaryDirectory() as folder:
+            return _raced(requests, Path(folder), engine, cache)
+    ranked = _estimated(requests, device)
     best = fastest(ranked)
-    place = next(place for place, request in everything if request is ranked[best].request)
-    manifest = build(ranked[best].request, place, cache)
-    return place, copied(place, replace(manifest, tuning=_trials(ranked, best, is_estimate=True)), place)
+    manifest = build(ranked[best].request, engine, cache)
+    return copied(engine, replace(manifest, tuning=_trials(ranked, best, is_estimate=True)), engine)
 
 
 def fastest(candidates: Sequence[Candidate]) -> int:
@@ -76,15 +100,14 @@ def fastest(candidates: Sequence[Candidate]) -> int:
     return best
 
 
-def _raced(requests: Sequence[tuple[Path, EngineRequest]], folder: Path, cache: EngineCache | None) -> tuple[Path, Manifest]:
+def _raced(requests: Sequence[EngineRequest], folder: Path, engine: Path, cache: EngineCache | None) -> Manifest:
     built: list[tuple[EngineRequest, Path, Manifest]] = []
-    places: list[Path] = []
-    for number, (place, request) in enumerate(tracked(requests, "building")):
+    for number, request in enumerate(tracked(requests, "building")):
         path = folder / f"{number}{ENGINE_SUFFIX}"
-        manifest = build(request, path, cache)
-        if all((manifest.precision, manifest.rewrites) != (m.precision, m.rewrites) for *_, m in built):
-            built.append((request, path, manifest))  # rewrites that change nothing make no candidate
-            places.append(place)
+        with _may_fail(request, has_another=bool(built)):
+            manifest = build(request, path, cache)
+            if all((manifest.precision, manifest.rewrites) != (m.precision, m.rewrites) for *_, m in built):
+                built.append((request, path, manifest))  # rewrites that change nothing make no candidate
     with ExitStack() as opened:
         engines = [opened.enter_context(backend_of(request).open(path, m.spec)) for request, path, m in built]
         times = race(engines)
@@ -93,7 +116,18 @@ def _raced(requests: Sequence[tuple[Path, EngineRequest]], folder: Path, cache: 
     _, path, manifest = built[best]
     ms = candidates[best].ms
     timing = Timing(round(float(np.median(ms)), 3), round(float(np.percentile(ms, 90)), 3), len(ms))
-    return places[best], copied(path, replace(manifest, timing=timing, tuning=_trials(candidates, best)), places[best])
+    return copied(path, replace(manifest, timing=timing, tuning=_trials(candidates, best)), engine)
+
+
+@contextmanager
+def _may_fail(request: EngineRequest, has_another: bool) -> Iterator[None]:
+    """Say what became of a candidate that cannot be built, where there is another one."""
+    try:
+        yield
+    except (UserError, CheckFailed) as error:
+        if not has_another:
+            raise
+        say(f"no candidate: {request.precision.upper()} with {', '.join(request.rewrites) or 'no rewrites'}: {error}")
 
 
 def race(engines: Sequence[Engine]) -> list[NDArray[np.float64]]:
@@ -134,12 +168,13 @@ def _estimated(requests: Sequence[EngineRequest], device: Device) -> list[Candid
     found: list[Candidate] = []
     seen: set[tuple[str, tuple[str, ...]]] = set()
     for request in tracked(requests, "compiling"):
-        model, rewrites = prepared(request)
-        if (key := (request.precision, rewrites)) in seen:
-            continue
-        seen.add(key)
-        plan = TensorRTBackend(TENSORRT_RTX, request.options).plan(model.SerializeToString(), str(request.onnx))
-        found.append(Candidate(request, rewrites, np.asarray([estimate_ms(plan, device)])))
+        with _may_fail(request, has_another=bool(found)):
+            model, rewrites = prepared(request)
+            if (key := (request.precision, rewrites)) in seen:
+                continue
+            seen.add(key)
+            plan = TensorRTBackend(TENSORRT_RTX, request.options).plan(model.SerializeToString(), str(request.onnx))
+            found.append(Candidate(request, rewrites, np.asarray([estimate_ms(plan, device)])))
     say(f"estimated for {device.title} by its published peaks: nothing was timed")
     return found
 

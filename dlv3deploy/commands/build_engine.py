@@ -101,7 +101,7 @@ def build_engine(
 ) -> None:
     """Build an engine, with a manifest that says what it was made from and for."""
     from dlv3deploy.commands.build_report import report_speed, report_tuning
-    from dlv3deploy.commands.export_pipeline import PIPELINES, export_pipeline
+    from dlv3deploy.commands.export_pipeline import PIPELINES, check_pipeline, export_pipeline
     from dlv3deploy.commands.models import check_export_is_current, sized
     from dlv3deploy.core.cache_folder import cache_folder
     from dlv3deploy.core.errors import UserError
@@ -110,6 +110,8 @@ def build_engine(
     from dlv3deploy.core.progress import say
     from dlv3deploy.engines.build import BACKENDS, EngineRequest, build, default_backend, default_rewrites, target_label
     from dlv3deploy.engines.cache import FOLDER, EngineCache
+    from dlv3deploy.engines.dialect import TENSORRT_RTX
+    from dlv3deploy.engines.onnxruntime_engine import NAME
     from dlv3deploy.engines.plans.devices import device_named
     from dlv3deploy.engines.providers import BY_NAME
     from dlv3deploy.engines.rewrites.certified import named
@@ -133,6 +135,8 @@ def build_engine(
         raise UserError("--export-to without --export", "is where an export goes", "add --export triton or deepstream")
     pipeline = parse_choice(export, "--export", PIPELINES) if export else None
     chosen = parse_choice(backend, "--backend", BACKENDS) if backend else default_backend()
+    if device is not None and backend is None and chosen == NAME:
+        chosen = TENSORRT_RTX.name  # which compiles for GPUs that are not here
     place, source = Workspace(workspace), model or Workspace(workspace).onnx
     if to is not None and to.suffix != ".engine":
         raise UserError(str(to), "is no engine's name", "end it in .engine")
@@ -180,6 +184,8 @@ def build_engine(
     for precision in sorted(precisions_, key=FALLING_BACK_TO.index):
         request = EngineRequest(source, source, spec, precision, chosen, options, running, command=command, rewrites=applied)
         engine = to or place.engine(source, precision, target_label(chosen, options, running))
+        if pipeline is not None:
+            check_pipeline(pipeline, export_to or workspace / pipeline, place.stem_for(source), [request])
         is_int8 = precision == "int8"
         requests[engine] = _calibrated(request, place, engine, images, calibration_images) if is_int8 else request
     cache = None if no_cache else EngineCache(cache_folder() / FOLDER)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,16 +15,40 @@ if TYPE_CHECKING:
 PIPELINES = ("triton", "deepstream")
 
 
+def check_pipeline(pipeline: str, folder: Path, name: str, requests: Sequence[EngineRequest]) -> None:
+    """Raise UserError, before anything is built, where the pipeline cannot run what is asked for, or the folder is not an
+    earlier export of it and holds files."""
+    from dlv3deploy.core.errors import UserError
+    from dlv3deploy.engines.pipelines.deepstream import CONFIG, MODES, pixels_to_probabilities
+    from dlv3deploy.engines.pipelines.triton import PLATFORMS
+
+    place, marker = (folder / name, "config.pbtxt") if pipeline == "triton" else (folder, CONFIG)
+    if place.is_dir() and any(place.iterdir()) and not (place / marker).is_file():
+        raise UserError(
+            f"--export-to {folder}", f"{place} holds files, and none is a {marker}", "name a folder that is empty or new"
+        )
+    for request in requests:
+        if pipeline == "triton" and request.backend not in PLATFORMS:
+            known = " or ".join(PLATFORMS)
+            raise UserError("--export triton", f"Triton runs no engines of {request.backend}", f"use --backend {known}")
+        if pipeline == "deepstream":
+            if request.precision not in MODES:
+                raise UserError(f"--{request.precision} with --export deepstream", "nvinfer has no such mode", "use --fp16")
+            pixels_to_probabilities(_fixed(request.source, request.spec.input.height, request.spec.input.width), request.spec)
+
+
 def export_pipeline(pipeline: str, folder: Path, name: str, request: EngineRequest, engine: Path, manifest: Manifest) -> None:
     """Write the folder and say what to do with it. Raises UserError where the pipeline cannot run the model."""
     from dlv3deploy.core.graph import ports
     from dlv3deploy.core.progress import say
-    from dlv3deploy.engines.pipelines.deepstream import write_deepstream
+    from dlv3deploy.engines.pipelines.deepstream import MODEL, write_deepstream
     from dlv3deploy.engines.pipelines.triton import write_triton
 
+    size = manifest.spec.input.height, manifest.spec.input.width
     if pipeline == "triton":
-        made = write_triton(folder, name, engine, manifest, ports(_fixed(request.onnx, manifest), str(request.onnx)))
-        say(f"wrote {made}; serve it with: tritonserver --model-repository {folder}")
+        made = write_triton(folder, name, engine, manifest, ports(_fixed(request.onnx, *size), str(request.onnx)))
+        flag = " --backend-config=tensorrt,version-compatible=true" if request.options.version_compatible else ""
+        say(f"wrote {made}; serve it with: tritonserver --model-repository {folder}{flag}")
         return
     graph, cache = request.source, None
     if request.precision == "int8":
@@ -31,11 +56,11 @@ def export_pipeline(pipeline: str, folder: Path, name: str, request: EngineReque
 
         implicit = ImplicitFiles.beside(request.onnx)
         graph, cache = implicit.graph, implicit.cache
-    config = write_deepstream(folder, _fixed(graph, manifest), manifest.spec, request.precision, cache)
-    say(f"wrote {config}; nvinfer takes it as config-file-path, and builds its engine from {folder / 'model.onnx'}")
+    config = write_deepstream(folder, _fixed(graph, *size), manifest.spec, request.precision, cache, request.options)
+    say(f"wrote {config}; nvinfer takes it as config-file-path, and builds its engine from {folder / MODEL}")
 
 
-def _fixed(path: Path, manifest: Manifest) -> ModelProto:
+def _fixed(path: Path, height: int, width: int) -> ModelProto:
     from dlv3deploy.core.graph import fix_input, load_onnx
 
-    return fix_input(load_onnx(path), (1, 3, manifest.spec.input.height, manifest.spec.input.width))
+    return fix_input(load_onnx(path), (1, 3, height, width))

@@ -192,7 +192,7 @@ def print_plan(title: str, facts: dict[str, Any], every: bool) -> None:
     weight = (lambda kernel: kernel["roofline_ms"]) if timed else (lambda kernel: kernel["bytes_moved"])
     kernels: list[dict[str, Any]] = facts["kernels"]
     kept = kernels if every else sorted(kernels, key=weight, reverse=True)[:MOST_KERNELS]
-    header = ("kernel", "reads", "writes", "MB moved", "MACs", *(("least time", "bound by") if timed else ()))
+    header = ("kernel", "reads", "writes", "MB moved", "MACs", *(("roofline", "by") if timed else ()))
     records = [
         (
             *(_named(kernel), _shape(kernel["reads"]), _shape(kernel["writes"])),
@@ -209,7 +209,7 @@ def print_plan(title: str, facts: dict[str, Any], every: bool) -> None:
     ]
     if timed:
         notes.append(
-            f"least time: ESTIMATE for {facts['device']} by its published peaks (roofline); {facts['roofline_ms']:.3f} ms for "
+            f"roofline: ESTIMATE for {facts['device']} by its published peaks; {facts['roofline_ms']:.3f} ms for "
             "all kernels. No launches, no caches; nothing was run"
         )
     print(_title(title, facts))
@@ -240,11 +240,12 @@ def print_comparison(
         ("other kernels", *(str(plan["others"]) for plan in plans)),
         ("MB moved", *(f"{plan['bytes_moved'] / 1e6:.1f}" for plan in plans)),
         ("MACs", *(f"{plan['macs'] / 1e6:.1f} M" for plan in plans)),
-        *([("least time (estimate)", *(f"{plan['roofline_ms']:.3f} ms" for plan in plans))] if timed else []),
+        *([("roofline (estimate)", *(f"{plan['roofline_ms']:.3f} ms" for plan in plans))] if timed else []),
     ]
-    notes = [f"compiled by {plans[0]['builder']}; A: {titles[0]}, B: {titles[1]}"]
+    makers = " and ".join(dict.fromkeys(plan["builder"] for plan in plans))
+    notes = [f"compiled by {makers}; A: {titles[0]}, B: {titles[1]}"]
     if timed:
-        notes.append(f"least time: ESTIMATE for {plans[0]['device']} by its published peaks (roofline); nothing was run")
+        notes.append(f"roofline: ESTIMATE for {plans[0]['device']} by its published peaks; nothing was run")
     print_records("plans", ("", "A", "B"), rows, notes)
     if not changed:
         print("both compile into the same kernels")

@@ -18,6 +18,7 @@ from dlv3deploy.core.errors import UserError
 from dlv3deploy.core.files import replacing, write_text
 from dlv3deploy.core.graph import ports, save_onnx, simplified
 from dlv3deploy.core.spec import ModelSpec
+from dlv3deploy.engines.tensorrt_options import TensorRTOptions
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -25,13 +26,22 @@ if TYPE_CHECKING:
 MODES = {"fp32": 0, "int8": 1, "fp16": 2}  # nvinfer's network-mode
 COLOURS = {"rgb": 0, "bgr": 1}  # nvinfer's model-color-format
 TRANSFORMS = {"half-pixel": "half_pixel", "align-corners": "align_corners"}  # ONNX's names
-MODEL, LABELS, CONFIG, CACHE = "model.onnx", "labels.txt", "config_infer.txt", "calibration.cache"
+MODEL, LABELS, CONFIG, CACHE = "nvinfer.onnx", "labels.txt", "config_infer.txt", "calibration.cache"
 SCALED, PIXELS, LOGITS, PROBABILITIES = "dlv3deploy/deviations", "pixels", "dlv3deploy/logits", "probabilities"
 SOFTMAX_OPSET = 13  # since it goes along one axis
 
 
-def write_deepstream(folder: Path, graph: ModelProto, spec: ModelSpec, precision: str, cache: Path | None = None) -> Path:
+def write_deepstream(
+    folder: Path,
+    graph: ModelProto,
+    spec: ModelSpec,
+    precision: str,
+    cache: Path | None = None,
+    options: TensorRTOptions | None = None,
+) -> Path:
     """Write the folder for a floating-point `graph` of fixed size; INT8 needs the calibration `cache` of its tensors.
+
+    nvinfer builds its own engine, by what it can do of `options`.
 
     Raises UserError where nvinfer cannot do what the model needs, or the folder cannot be written. Returns the configuration.
     """
@@ -40,7 +50,7 @@ def write_deepstream(folder: Path, graph: ModelProto, spec: ModelSpec, precision
     if cache is not None:
         with replacing(folder / CACHE) as fresh:
             shutil.copyfile(cache, fresh)
-    write_text(folder / CONFIG, _config(spec, precision, cache is not None))
+    write_text(folder / CONFIG, _config(spec, precision, cache is not None, options or TensorRTOptions()))
     return folder / CONFIG
 
 
@@ -92,7 +102,7 @@ def pixels_to_probabilities(graph: ModelProto, spec: ModelSpec) -> ModelProto:
     return model
 
 
-def _config(spec: ModelSpec, precision: str, has_cache: bool) -> str:
+def _config(spec: ModelSpec, precision: str, has_cache: bool, options: TensorRTOptions) -> str:
     given, is_boxed = spec.input, spec.input.resize == "letterbox"
     properties: dict[str, object] = {
         "gpu-id": 0,
@@ -101,6 +111,8 @@ def _config(spec: ModelSpec, precision: str, has_cache: bool) -> str:
         "model-engine-file": f"{MODEL}_b1_gpu0_{precision}.engine",
         "labelfile-path": LABELS,
         **({"int8-calib-file": CACHE} if has_cache else {}),
+        **({"workspace-size": options.workspace_mb} if options.workspace_mb is not None else {}),
+        **({"enable-dla": 1, "use-dla-core": options.dla_core} if options.dla_core is not None else {}),
         "batch-size": 1,
         "network-mode": MODES[precision],
         "network-type": 2,

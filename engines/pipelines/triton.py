@@ -15,9 +15,11 @@ from dlv3deploy.core.files import replacing, write_text
 from dlv3deploy.core.graph import Port
 from dlv3deploy.core.spec import ModelSpec
 from dlv3deploy.engines.manifest import Manifest
+from dlv3deploy.engines.providers import TENSORRT
 
 PLATFORMS = {"tensorrt": ("tensorrt_plan", "model.plan"), "onnxruntime": ("onnxruntime_onnx", "model.onnx")}
 LABELS = "labels.txt"
+ACCELERATED = ('optimization { execution_accelerators { gpu_execution_accelerator [ { name: "tensorrt" } ] } }',)
 
 
 def write_triton(folder: Path, name: str, engine: Path, manifest: Manifest, ports: tuple[Port, Port]) -> Path:
@@ -46,11 +48,18 @@ def _config(name: str, platform: str, manifest: Manifest, given: Port, result: P
         "max_batch_size: 0",
         *_tensor("input", given, "TYPE_FP32"),
         *_tensor("output", result, output, f"label_filename: {_text(LABELS)}"),
-        f"instance_group [ {{ kind: {kind} count: 1 }} ]",
+        f"instance_group [ {{ kind: {kind} count: 1 {_accelerator(manifest)}}} ]",
+        *(ACCELERATED if TENSORRT in manifest.builder.flags.get("providers", ()) else ()),
     ]
     for key, value in _parameters(manifest.spec).items():
         lines.append(f"parameters {{ key: {_text(key)} value {{ string_value: {_text(value)} }} }}")
     return "\n".join(lines) + "\n"
+
+
+def _accelerator(manifest: Manifest) -> str:
+    """The DLA of an engine for one."""
+    core = manifest.builder.flags.get("dla_core")
+    return "" if core is None else f"secondary_devices [ {{ kind: KIND_NVDLA device_id: {core} }} ] "
 
 
 def _tensor(field: str, port: Port, kind: str, *further: str) -> Sequence[str]:

@@ -1,8 +1,9 @@
 """GPUs by their published figures, for estimates of what a plan takes on one that is not here.
 
 Peaks are products of what NVIDIA publishes for each: multiprocessors, boost clock and, by its architecture's white paper, dense
-multiply-accumulates of one multiprocessor in one clock: on CUDA cores in FP32, on tensor cores in FP16 (summing in FP32) and
-INT8. AGX Orin comes to the 85 dense INT8 TOPS (170 sparse) of its GPU in the data sheet, RTX 4090 to 660.6.
+multiply-accumulates of one multiprocessor in one clock. FP32 is counted in TF32 since Ampere, which TensorRT takes for it, and
+on CUDA cores before; FP16 (summing in FP32) and INT8 on tensor cores. AGX Orin comes to the 85 dense INT8 TOPS (170 sparse) of
+its GPU in the data sheet, RTX 4090 to 660.6.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from dlv3deploy.core.errors import UserError
 
 VOLTA = {"Float": 64, "Half": 512, "Int8": 1024}  # of Xavier
-ORIN = {"Float": 128, "Half": 1024, "BFloat16": 1024, "Int8": 2048}
+ORIN = {"Float": 512, "Half": 1024, "BFloat16": 1024, "Int8": 2048}
 GEFORCE = {"Float": 128, "Half": 256, "BFloat16": 256, "Int8": 1024}  # Ampere, Ada and Blackwell alike
 
 

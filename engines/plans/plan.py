@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-CONVOLUTIONS = ("correlation", "caskconvolution", "cudnnconvolution", "cudadepthwiseconvolution", "cudagroupconvolution")
+CONVOLUTION, TRANSPOSED = "conv", "deconv"  # in the names that TensorRT gives its kinds of kernels: CaskGemmConvolution, …
+CORRELATION = "correlation"  # a convolution in the words of its newer compiler
 AS_PRODUCT = "gemm"  # a 1×1 convolution that became a product of matrices says so in its metadata
 BITS = {
     "Float": 32,
@@ -58,7 +59,9 @@ class Kernel:
 
     @property
     def is_convolution(self) -> bool:
-        return self.weights is not None and (self.kind.lower() in CONVOLUTIONS or AS_PRODUCT in self.remark)
+        kind = self.kind.lower()
+        is_named = kind == CORRELATION or (CONVOLUTION in kind and TRANSPOSED not in kind)
+        return self.weights is not None and (is_named or AS_PRODUCT in self.remark)
 
     @property
     def macs(self) -> int:

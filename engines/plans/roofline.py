@@ -1,7 +1,8 @@
-"""What a plan takes at least on a device, by the roofline model (Williams, Waterman and Patterson, 2009).
+"""What a plan takes on a device by the roofline model (Williams, Waterman and Patterson, 2009), to rank plans by.
 
-A kernel is no faster than its bytes by the memory's bandwidth, nor than its products by the peak rate for their type. Launches,
-caches and what keeps a kernel from a peak are not in it: an estimate to rank plans by, and no time that anybody measured.
+A kernel takes its bytes by the bandwidth of the memory, or its products by the peak rate for their type, whichever is longer.
+What caches keep from memory makes real kernels faster; launches, and all that keeps a kernel from its peak, slower. It is an
+estimate, and no time that anybody measured.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ Bound = Literal["memory", "products"]
 
 @dataclass(frozen=True)
 class Estimate:
-    """The least time of one launch, milliseconds, and what it is by."""
+    """The time of one launch, milliseconds, and what decides it."""
 
     ms: float
     bound: Bound
@@ -32,5 +33,5 @@ def estimate_kernel(kernel: Kernel, device: Device) -> Estimate:
 
 
 def estimate_ms(plan: Plan, device: Device) -> float:
-    """The least time of all kernels one after another, milliseconds."""
+    """The time of all kernels one after another, milliseconds."""
     return sum(estimate_kernel(kernel, device).ms for kernel in plan.kernels)

@@ -30,23 +30,35 @@ def test_a_model_repository_lies_in_the_workspace(work: Path) -> None:
 
 def test_deepstream_gets_the_float_graph_or_the_implicit_one_with_its_cache(work: Path, data: Path, tmp_path: Path) -> None:
     assert build(work, "--export", "deepstream").exit_code == 0
-    assert sorted(p.name for p in (work / "deepstream").iterdir()) == ["config_infer.txt", "labels.txt", "model.onnx"]
+    assert sorted(p.name for p in (work / "deepstream").iterdir()) == ["config_infer.txt", "labels.txt", "nvinfer.onnx"]
     images = ("--int8", "--images", data / "train" / "images", "--calibration-images", 4)
     done = build(work, *images, "--export", "deepstream", "--export-to", tmp_path / "there")
     assert done.exit_code == 0, done.output
     assert (tmp_path / "there" / "calibration.cache").read_text().startswith("TRT-")
     assert "int8-calib-file=calibration.cache" in (tmp_path / "there" / "config_infer.txt").read_text()
-    assert b"QuantizeLinear" not in (tmp_path / "there" / "model.onnx").read_bytes()
+    assert b"QuantizeLinear" not in (tmp_path / "there" / "nvinfer.onnx").read_bytes()
 
 
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
         (("--export", "gstreamer"), "use one of triton, deepstream"),
+        (("--export", "deepstream", "--export-to", "WORK"), "holds files, and none is a config_infer.txt"),
+        (
+            ("--export", "deepstream", "--backend", "tensorrt-rtx", "--bf16"),
+            "--bf16 with --export deepstream: nvinfer has no such mode",
+        ),
+        (("--export", "triton", "--backend", "tensorrt-rtx"), "Triton runs no engines of tensorrt-rtx"),
         (("--export-to", "there"), "--export-to without --export: is where an export goes"),
     ],
 )
 def test_what_cannot_be_done_is_refused_before_anything_is_built(work: Path, arguments: tuple[str, ...], says: str) -> None:
-    done = build(work, *arguments)
+    before = (work / "model.onnx").read_bytes()
+    done = build(work, *(str(work) if word == "WORK" else word for word in arguments))
     assert done.exit_code == 1 and says in done.stderr
-    assert not list(work.glob("*.engine"))
+    assert not list(work.glob("*.engine")) and (work / "model.onnx").read_bytes() == before
+
+
+def test_an_export_may_be_made_again(work: Path) -> None:
+    for _ in range(2):
+        assert build(work, "--export", "triton").exit_code == build(work, "--export", "deepstream").exit_code == 0

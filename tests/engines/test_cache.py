@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 from tiny_models import tiny_spec, write_tiny
 
-from dlv3deploy.core.errors import UserError
+from dlv3deploy.core.errors import CheckFailed, UserError
+from dlv3deploy.core.files import replacing
 from dlv3deploy.core.workspace import manifest_path
 from dlv3deploy.engines import build as building
 from dlv3deploy.engines.build import EngineRequest, build
@@ -175,6 +176,46 @@ def test_pruning_removes_what_is_damaged_or_was_not_used_for_long(
     assert [entry.key for entry in cache.entries()] == [newest.key]
     assert [entry.key for entry in cache.prune(0)[0]] == [newest.key]
     assert [path.name for path in cache.folder.iterdir()] == ["locks"]
+
+
+def test_pruning_leaves_what_a_builder_is_writing_and_takes_what_a_killed_one_left(
+    cache: EngineCache, request_: EngineRequest, tmp_path: Path
+) -> None:
+    build(request_, tmp_path / "model.engine", cache)
+    (entry,) = cache.entries()
+    inside, leave = Event(), Event()
+
+    def write() -> None:
+        with cache.slot("f" * 32) as slot, replacing(slot) as fresh:
+            fresh.write_bytes(b"half of an engine")
+            inside.set()
+            leave.wait(10)
+
+    with ThreadPoolExecutor(1) as pool:
+        writing = pool.submit(write)
+        assert inside.wait(10)
+        assert cache.entries() == [entry] and cache.prune(None) == ([], [])
+        leave.set()
+        writing.result()
+    left = cache.folder / f".{'e' * 32}.0123abcd.partial.engine"
+    left.write_bytes(b"of a builder that was killed")
+    cache.prune(None)
+    assert not left.exists()
+
+
+def test_a_file_that_changes_while_its_engine_is_built_does_not_get_into_the_cache(
+    cache: EngineCache, request_: EngineRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = building.prepared
+
+    def exported_meanwhile(request: EngineRequest) -> Any:
+        write_tiny(request.source, seed=8)
+        return real(request)
+
+    monkeypatch.setattr(building, "prepared", exported_meanwhile)
+    with pytest.raises(CheckFailed, match=r"model\.onnx was changed while an engine was being built from it"):
+        build(request_, tmp_path / "model.engine", cache)
+    assert cache.entries() == [] and not (tmp_path / "model.engine").exists()
 
 
 def test_pruning_leaves_what_is_being_built(cache: EngineCache, request_: EngineRequest, tmp_path: Path) -> None:

@@ -46,6 +46,20 @@ def test_convolutions_have_limits(made, says: str) -> None:
     assert made() == says
 
 
+@pytest.mark.parametrize(
+    ("channels", "rate", "banks"),
+    [(2048, 12, 106), (320, 18, 25), (320, 6, 10), (64, 1, 2)],
+)
+def test_rows_that_a_filter_spans_must_fit_into_the_convolution_buffer(channels: int, rate: int, banks: int) -> None:
+    """Banks of 32 KiB for a filter, of 256 entries for rows; by hand for 33 columns: entries = ceil(ceil(2C / 32) · 33 / 4)."""
+    graph = Graph(size=(33, 33))
+    wide = graph.conv("image", "wide", (channels, 3, 1, 1))
+    weight = graph.constant(np.zeros((8, channels, 3, 3)))
+    made = graph.node("Conv", [wide, weight], "made", pads=[rate] * 4, dilations=[rate] * 2, kernel_shape=[3, 3])
+    expected = f"needs {banks} banks of the convolution buffer, there are 16" if banks > 16 else ""
+    assert reason(graph, made) == expected
+
+
 def pool(operator: str, **settings: object) -> str:
     graph = Graph(size=(64, 64))
     return reason(graph, graph.node(operator, ["image"], "made", **settings))

@@ -182,6 +182,25 @@ def test_a_damaged_manifest_is_an_error_and_no_crash(engine: Path, text: str) ->
         open_engine(engine)
 
 
+@pytest.mark.parametrize(
+    ("keys", "value"),
+    [
+        (("builder", "version"), 10),
+        (("builder", "flags"), []),
+        (("builder", "flags", "providers"), 5),
+        (("target", "compute_capability"), 8.7),
+        (("target", "device"), 5),
+        (("timing",), 3),
+        (("gate",), "x"),
+        (("tuning",), [3]),
+    ],
+)
+def test_a_field_of_another_type_is_an_error_in_words(engine: Path, keys: tuple[str, ...], value: object) -> None:
+    edit(engine, *keys, value=value)
+    with pytest.raises((UserError, StaleArtefact)):
+        open_engine(engine)
+
+
 def test_a_field_may_be_removed_or_of_another_type_without_a_crash(engine: Path) -> None:
     original = json.loads(manifest_path(engine).read_text())
     for key in original:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import configparser
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,15 +22,17 @@ from dlv3deploy.engines.build import EngineRequest, build
 from dlv3deploy.engines.manifest import Manifest
 from dlv3deploy.engines.pipelines.deepstream import common_std, pixels_to_probabilities, write_deepstream
 from dlv3deploy.engines.pipelines.triton import write_triton
+from dlv3deploy.engines.tensorrt_options import TensorRTOptions
 
 onnxruntime = pytest.importorskip("onnxruntime")
 
-# Keys of the group [property] by gstnvinfer_property_parser.h of DeepStream 6.4 to 8.0.
+# Keys of the group [property] by gstnvinfer_property_parser.h of DeepStream 6.4 to 8.0, of which these concern a segmentation.
 PUBLISHED_KEYS = {
     *("gpu-id", "gie-unique-id", "onnx-file", "model-engine-file", "labelfile-path", "int8-calib-file", "batch-size"),
     *("network-mode", "network-type", "infer-dims", "model-color-format", "net-scale-factor", "offsets"),
     *("maintain-aspect-ratio", "symmetric-padding", "num-detected-classes", "segmentation-threshold"),
-    *("segmentation-output-order", "output-blob-names"),
+    *("segmentation-output-order", "output-blob-names", "workspace-size", "enable-dla", "use-dla-core"),
+    *("process-mode", "interval", "output-tensor-meta", "force-implicit-batch-dim", "symmetric-padding"),
 }
 
 
@@ -129,6 +133,40 @@ def test_nvinfer_gets_keys_that_it_knows_and_what_they_mean(
     assert {key: found[key] for key in expected} == expected
     assert int(found["num-detected-classes"]) == len((tmp_path / found["labelfile-path"]).read_text().splitlines())
     assert (tmp_path / found["onnx-file"]).is_file() and "int8-calib-file" not in found
+
+
+def test_what_an_engine_is_asked_for_is_asked_of_nvinfer_too(graph: ModelProto, tmp_path: Path) -> None:
+    write_deepstream(tmp_path, graph, tiny_spec(), "fp16", options=TensorRTOptions(workspace_mb=256, dla_core=1))
+    found = properties(tmp_path)
+    assert set(found) <= PUBLISHED_KEYS
+    assert (found["workspace-size"], found["enable-dla"], found["use-dla-core"]) == ("256", "1", "1")
+
+
+@pytest.mark.parametrize(
+    ("flags", "check"),
+    [
+        ({"dla_core": 1}, lambda config: config.instance_group[0].secondary_devices[0].device_id == 1),
+        (
+            {"providers": ["TensorrtExecutionProvider"]},
+            lambda config: config.optimization.execution_accelerators.gpu_execution_accelerator[0].name == "tensorrt",
+        ),
+        ({}, lambda config: not config.instance_group[0].secondary_devices and not config.HasField("optimization")),
+    ],
+)
+def test_triton_is_told_of_a_dla_and_of_onnx_runtimes_provider(
+    built: tuple[Path, Manifest],
+    graph: ModelProto,
+    tmp_path: Path,
+    flags: dict[str, object],
+    check: Callable[[Any], bool],
+) -> None:
+    config_pb2 = pytest.importorskip("tritonclient.grpc.model_config_pb2")
+    from google.protobuf import text_format
+
+    engine, manifest = built
+    asked = replace(manifest, builder=replace(manifest.builder, flags=flags))
+    model = write_triton(tmp_path / "repository", "deeplab", engine, asked, ports(graph, "tiny"))
+    assert check(text_format.Parse((model / "config.pbtxt").read_text(), config_pb2.ModelConfig()))
 
 
 def test_int8_goes_by_the_calibration_cache(graph: ModelProto, tmp_path: Path) -> None:

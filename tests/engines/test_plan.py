@@ -36,6 +36,17 @@ def test_a_convolution_that_became_a_product_of_matrices_is_one_still() -> None:
     assert not Kernel("fc", "runtime_fusion", *operands, sums, ("add",)).is_convolution
 
 
+@pytest.mark.parametrize(
+    ("kind", "is_one"),
+    [
+        *((kind, True) for kind in ("CaskConvolution", "CaskGemmConvolution", "CaskJitConv", "FusedConvActConvolution")),
+        *((kind, False) for kind in ("CaskDeconvolution", "Reformat", "CaskPooling", "kgen")),
+    ],
+)
+def test_convolutions_are_known_by_tensorrts_names(kind: str, is_one: bool) -> None:
+    assert Kernel("k", kind, (MAP,), (FILTERS,), (SUMS,), ()).is_convolution == is_one
+
+
 def test_a_convolution_without_stored_filters_is_counted_with_no_work() -> None:
     assert Kernel("conv", "correlation", (MAP,), (), (SUMS,), ()).macs == 0
 

@@ -83,6 +83,16 @@ def test_what_fp16_cannot_hold_is_refused_there_and_fits_in_bf16(model: ModelPro
     assert numpy_helper.to_array(made).astype(np.float32).flat[:2] == pytest.approx([1e6, 1e-10], rel=2.0**-8)
 
 
+def test_weights_that_fp16_can_hold_are_held(model: ModelProto) -> None:
+    """A converter that clips at 10000, and at 1e-7, would make another network."""
+    weight = next(weight for weight in model.graph.initializer if weight.name == "stem.weight")
+    values = numpy_helper.to_array(weight).copy()
+    values.flat[:3] = 20000, -60000, 2e-7
+    weight.CopyFrom(numpy_helper.from_array(values, weight.name))
+    (made,) = [weight for weight in to_float16(model).graph.initializer if weight.name == "stem.weight"]
+    np.testing.assert_array_equal(numpy_helper.to_array(made), values.astype(np.float16))
+
+
 def test_half_precision_moves_scores_little(model: ModelProto) -> None:
     image = np.random.default_rng(0).standard_normal((1, 3, HEIGHT, WIDTH)).astype(np.float32)
     (exact,), (half,) = run(model, image), run(to_float16(model), image)

@@ -17,7 +17,7 @@ from dlv3deploy.engines.gpu import Gpu
 from dlv3deploy.engines.manifest import Manifest
 from dlv3deploy.engines.onnxruntime_engine import OnnxRuntimeBackend, OnnxRuntimeEngine
 from dlv3deploy.engines.open import open_engine
-from dlv3deploy.engines.providers import CPU, CUDA, TENSORRT, providers
+from dlv3deploy.engines.providers import CPU, CUDA, TENSORRT, of_flags, providers, with_options
 
 onnxruntime = pytest.importorskip("onnxruntime")
 
@@ -47,8 +47,8 @@ def test_a_build_of_onnx_runtime_with_cuda_needs_a_gpu_too(monkeypatch: pytest.M
 
 @pytest.mark.usefixtures("gpu")
 def test_with_a_gpu_cuda_is_taken_and_every_choice_says_what_takes_the_rest() -> None:
-    assert providers() == providers("cuda") == [CUDA, CPU]
-    assert providers("tensorrt") == [TENSORRT, CUDA, CPU]
+    assert providers() == [CUDA, CPU] and providers("cuda") == [CUDA]
+    assert providers("tensorrt") == [TENSORRT, CUDA]
     assert providers("cpu") == [CPU]
 
 
@@ -65,7 +65,7 @@ def test_a_provider_that_was_chosen_and_does_not_start_is_an_error_and_another_i
     engine = OnnxRuntimeEngine(model, tiny_spec(), "model.onnx")
     assert "could not start CUDAExecutionProvider and runs on the CPU" in capsys.readouterr().err
     assert engine.name.endswith(", CPU")
-    with pytest.raises(UserError, match="could not start CUDAExecutionProvider"):
+    with pytest.raises(UserError, match="model.onnx: (cannot be loaded by ONNX Runtime|ONNX Runtime could not start CUDA)"):
         OnnxRuntimeEngine(model, tiny_spec(), "model.onnx", "cuda")
 
 
@@ -74,8 +74,25 @@ def test_the_tensorrt_provider_gets_the_graph_as_it_is(tmp_path: Path) -> None:
     model = write_tiny(tmp_path / "model.onnx").read_bytes()
     OnnxRuntimeBackend("tensorrt").build(model, tmp_path / "model.engine", "model.onnx")
     assert (tmp_path / "model.engine").read_bytes() == model
-    assert OnnxRuntimeBackend("tensorrt").builder().flags["providers"] == [TENSORRT, CUDA, CPU]
+    assert OnnxRuntimeBackend("tensorrt").builder().flags["providers"] == [TENSORRT, CUDA]
     assert OnnxRuntimeBackend("tensorrt").target().device == "Orin"
+
+
+def test_the_tensorrt_provider_is_told_the_types_of_the_model(tmp_path: Path) -> None:
+    from calibration_graphs import quantized_deeplab
+
+    plain = write_tiny(tmp_path / "model.onnx").read_bytes()
+    assert with_options([TENSORRT, CUDA], plain) == [(TENSORRT, {}), CUDA]
+    told = with_options([TENSORRT, CUDA], quantized_deeplab().SerializeToString())
+    assert told == [(TENSORRT, {"trt_int8_enable": True}), CUDA]
+    assert with_options([CUDA, CPU], plain) == [CUDA, CPU]
+
+
+@pytest.mark.usefixtures("gpu")
+def test_a_manifest_leads_back_to_the_choice() -> None:
+    for chosen in ("cpu", "cuda", "tensorrt", None):
+        assert of_flags({"providers": providers(chosen)}) == chosen
+    assert of_flags({"providers": 5}) is None and of_flags({}) is None
 
 
 def test_a_chosen_cpu_is_in_the_manifest_and_stays_where_there_is_a_gpu(

@@ -11,7 +11,7 @@ import pytest
 from tiny_models import tiny_spec, write_tiny
 
 from dlv3deploy.core.engine import Batch, Outputs
-from dlv3deploy.core.errors import UserError
+from dlv3deploy.core.errors import CheckFailed, UserError
 from dlv3deploy.core.spec import ModelSpec
 from dlv3deploy.engines import tune as tuning
 from dlv3deploy.engines.build import EngineRequest
@@ -38,15 +38,16 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Sleeper:
-    """An engine of known latency."""
+    """An engine of known latency that notes when it is asked."""
 
     name, input_shape = "sleeper", (1, 3, 64, 96)
     spec: ModelSpec = tiny_spec()
 
-    def __init__(self, milliseconds: float) -> None:
-        self.seconds = milliseconds / 1e3
+    def __init__(self, milliseconds: float, name: str, called: list[str]) -> None:
+        self.seconds, self.name, self.called = milliseconds / 1e3, name, called
 
     def infer(self, batch: Batch) -> Outputs:
+        self.called.append(self.name)
         time.sleep(self.seconds)
         return batch
 
@@ -74,9 +75,11 @@ def test_a_candidate_is_kept_when_it_is_faster_in_the_median_and_in_most_rounds(
 
 
 def test_engines_are_timed_in_turns() -> None:
-    slow, quick = race([Sleeper(6), Sleeper(2)])  # type: ignore[list-item]  # as much of an engine as a race takes
-    assert len(slow) == len(quick) == tuning.FEWEST_ROUNDS
-    assert np.median(slow) == pytest.approx(6, rel=0.3) and np.median(quick) == pytest.approx(2, rel=0.5)
+    called: list[str] = []
+    first, second = race([Sleeper(3, "first", called), Sleeper(1, "second", called)])  # type: ignore[list-item]  # as a race takes them
+    assert called == ["first", "second"] * (len(called) // 2)
+    assert len(first) == len(second) == tuning.FEWEST_ROUNDS and len(called) == 2 * (tuning.FEWEST_ROUNDS + 1)
+    assert first.min() >= 3 and second.min() >= 1
 
 
 def test_every_candidate_is_in_the_manifest_and_the_kept_one_is_the_engine(
@@ -103,6 +106,48 @@ def test_the_plain_graph_stays_when_nothing_is_faster(
     monkeypatch.setattr(tuning, "race", lambda engines: [np.full(8, 5.0)] * len(engines))
     _, manifest = tune({tmp_path / "model.engine": request_}, None, None)
     assert manifest.rewrites == () and [trial.is_kept for trial in manifest.tuning] == [True, False]
+
+
+def test_equal_tuning_is_taken_from_the_cache(
+    request_: EngineRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    races: list[int] = []
+
+    def counted(engines: list[object]) -> list[np.ndarray]:
+        races.append(len(engines))
+        return [np.full(8, 5.0 - (index == 1)) for index in range(len(engines))]
+
+    monkeypatch.setattr(tuning, "race", counted)
+    cache = EngineCache(tmp_path / "cache")
+    _, first = tune({tmp_path / "model.engine": request_}, cache, None)
+    place, second = tune({tmp_path / "again.engine": replace(request_, command="another")}, cache, None)
+    assert races == [2] and second.tuning == first.tuning and second.command == "another"
+    assert "these candidates were tuned before" in capsys.readouterr().err
+    open_engine(place).close()
+
+
+def test_a_candidate_that_cannot_be_built_is_none_and_the_first_must_be(
+    request_: EngineRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    real = tuning.build
+
+    def build(request: EngineRequest, engine: Path, cache: EngineCache | None = None) -> Manifest:
+        if request.rewrites:
+            raise CheckFailed("weight x exceeds 65504")
+        return real(request, engine, cache)
+
+    monkeypatch.setattr(tuning, "build", build)
+    _, manifest = tune({tmp_path / "model.engine": request_}, None, None)
+    assert len(manifest.tuning) == 1
+    assert "no candidate: FP32 with dead-taps, image-pooling: weight x exceeds 65504" in capsys.readouterr().err
+    request_.source.write_bytes(b"no model")
+    with pytest.raises(UserError):
+        tune({tmp_path / "model.engine": request_}, None, None)
+
+
+def test_a_device_is_refused_where_engines_run(request_: EngineRequest, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--device: engines of onnxruntime run here, and are timed; leave it out"):
+        tune({tmp_path / "model.engine": request_}, None, DEVICES["orin-nano"])
 
 
 def test_a_real_race_ends_with_an_engine_that_runs(request_: EngineRequest, tmp_path: Path) -> None:
