@@ -39,5 +39,5 @@ def report_speed(manifest: Manifest) -> None:
         floats = gate.precision.upper()
         say(
             f"{floats} on this target: by {manifest.builder.name}'s plans INT8 moves {gate.int8_moved / 1e6:.1f} MB and "
-            f"{floats} {gate.moved / 1e6:.1f} MB a frame; see: dlv3deploy inspect --plan with both ONNX files"
+            f"{floats} {gate.moved / 1e6:.1f} MB a frame; inspect --plan with both ONNX files shows where"
         )
