@@ -48,6 +48,6 @@ def test_a_rewrite_that_changes_results_is_refused(monkeypatch: pytest.MonkeyPat
     bias = {w.name: w for w in model.graph.initializer}
     bias["projection.bias"].CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(bias["scores.bias"]) + 9, "b"))
     bias["projection.bias"].name = "projection.bias"
-    monkeypatch.setitem(module.IN_THEIR_ORDER, "dead-taps", wrong)
+    monkeypatch.setitem(module.BY_NAME, "dead-taps", wrong)
     with pytest.raises(CheckFailed, match=r"tiny: after the rewrites dead-taps.*build with --rewrites none"):
         certified(model, ["dead-taps"], "tiny")
