@@ -112,11 +112,9 @@ def build_engine(
     from dlv3deploy.engines.cache import FOLDER, EngineCache
     from dlv3deploy.engines.dialect import TENSORRT_RTX
     from dlv3deploy.engines.onnxruntime_engine import NAME
-    from dlv3deploy.engines.plans.devices import device_named
     from dlv3deploy.engines.providers import BY_NAME
     from dlv3deploy.engines.rewrites.certified import named
     from dlv3deploy.engines.tensorrt_options import TensorRTOptions
-    from dlv3deploy.engines.tune import tune
 
     precisions: dict[Precision, bool] = {"int8": int8, "bf16": bf16, "fp16": fp16, "fp32": fp32}
     wanted = [name for name, chosen in precisions.items() if chosen]
@@ -190,6 +188,9 @@ def build_engine(
         requests[engine] = _calibrated(request, place, engine, images, calibration_images) if is_int8 else request
     cache = None if no_cache else EngineCache(cache_folder() / FOLDER)
     if tune_:
+        from dlv3deploy.engines.plans.devices import device_named
+        from dlv3deploy.engines.tune import tune
+
         engine, manifest = tune(requests, cache, device_named(device) if device else None)
         report_tuning(manifest)
     else:
