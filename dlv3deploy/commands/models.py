@@ -117,6 +117,8 @@ def _candidate(path: Path, workspace: Workspace) -> _Candidate | None:
 
 def check_export_is_current(workspace: Workspace) -> None:
     """Raise StaleArtefact when the workspace's ONNX file was exported from another checkpoint than the one beside it."""
+    if not workspace.checkpoint.exists():
+        return
     spec = embedded_spec(load_onnx(workspace.onnx), str(workspace.onnx))
     if spec is not None:
         _check_checkpoint(workspace.onnx, spec, workspace, f"export again: {workspace.command('export')}")
