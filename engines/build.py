@@ -28,7 +28,7 @@ from dlv3deploy.engines.providers import TENSORRT as TENSORRT_PROVIDER
 from dlv3deploy.engines.release import copied, release
 from dlv3deploy.engines.rewrites.certified import BY_DEFAULT, certified
 from dlv3deploy.engines.rewrites.change import Change
-from dlv3deploy.engines.tensorrt_options import TensorRTOptions
+from dlv3deploy.engines.tensorrt_options import TensorRTOptions, capability_digits
 from dlv3deploy.engines.timing import measure_latency
 
 if TYPE_CHECKING:
@@ -85,8 +85,9 @@ def target_label(backend: str, options: TensorRTOptions, provider: str | None) -
     """The part of an engine's file name that says what it is for."""
     if backend == onnxruntime_engine.NAME:
         return {CPU: "cpu", CUDA: "cuda", TENSORRT_PROVIDER: "onnxruntime-tensorrt"}[providers(provider)[0]]
-    digits = (text.lower().removeprefix("sm_").removeprefix("sm").replace(".", "") for text in options.capabilities)
-    return "-".join([backend, *digits, *(["dla"] if options.dla_core is not None else [])])
+    return "-".join(
+        [backend, *map(capability_digits, options.capabilities), *(["dla"] if options.dla_core is not None else [])]
+    )
 
 
 def build(request: EngineRequest, engine: Path, cache: EngineCache | None = None) -> Manifest:

@@ -124,7 +124,7 @@ class EngineCache:
                 entry.engine.unlink()
             lock.release()
             removed.append(entry)
-        for key in {name.split(".")[name.startswith(".")] for name in map(_name, self.folder.glob("*.*"))}:
+        for key in {path.name.lstrip(".").split(".")[0] for path in self.folder.glob("*.*")}:
             self._sweep(key)
         return removed, held
 
@@ -142,10 +142,6 @@ class EngineCache:
     def _lock(self, key: str) -> FileLock:
         (self.folder / LOCKS).mkdir(parents=True, exist_ok=True)
         return FileLock(self.folder / LOCKS / key)
-
-
-def _name(path: Path) -> str:
-    return path.name
 
 
 def _taken(lock: FileLock) -> bool:

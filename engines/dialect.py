@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dlv3deploy.core.errors import UserError
-from dlv3deploy.engines.tensorrt_options import TensorRTOptions
+from dlv3deploy.engines.tensorrt_options import TensorRTOptions, capability_digits
 
 
 @dataclass(frozen=True)
@@ -175,7 +175,7 @@ def runs_on(dialect: Dialect, module: Any, capability: str) -> bool:
 
 def compute_capability_of(module: Any, text: str) -> Any:
     """The enumerator for a capability written "8.6", "86" or "sm_86". Raises UserError listing those that exist."""
-    digits = text.lower().removeprefix("sm_").removeprefix("sm").replace(".", "")
+    digits = capability_digits(text)
     known = _capabilities(module)
     if not digits.isdecimal() or int(digits) not in known:
         listed = ", ".join(f"sm_{number}" for number in sorted(known))

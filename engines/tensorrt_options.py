@@ -7,6 +7,11 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 
+def capability_digits(text: str) -> str:
+    """The digits of a compute capability: "86" for "8.6", "86" and "sm_86"."""
+    return text.lower().removeprefix("sm_").removeprefix("sm").replace(".", "")
+
+
 @dataclass(frozen=True)
 class TensorRTOptions:
     """`capabilities` ("8.6", "sm_89", …) name what a portable dialect builds for; empty means every one it knows.

@@ -31,6 +31,7 @@ from dlv3deploy.engines.plans.roofline import estimate_ms
 from dlv3deploy.engines.release import copied
 from dlv3deploy.engines.rewrites.certified import BY_DEFAULT
 from dlv3deploy.engines.tensorrt_backend import TensorRTBackend
+from dlv3deploy.engines.tensorrt_options import capability_digits
 
 REWRITES = ((), BY_DEFAULT, (*BY_DEFAULT, "regions"), (*BY_DEFAULT, "sub-grids"))
 WARM_UP_S, ROUNDS_S, FEWEST_ROUNDS, MOST_ROUNDS = 1.0, 8.0, 8, 200
@@ -153,8 +154,8 @@ def race(engines: Sequence[Engine]) -> list[NDArray[np.float64]]:
 
 def _device_of(request: EngineRequest) -> Device:
     """The device of the one capability that the request names."""
-    digits = {text.lower().removeprefix("sm_").removeprefix("sm").replace(".", "") for text in request.options.capabilities}
-    known = [device for device in DEVICES.values() if digits == {device.capability.replace(".", "")}]
+    named = set(map(capability_digits, request.options.capabilities))
+    known = [device for device in DEVICES.values() if named == {capability_digits(device.capability)}]
     if not known:
         raise UserError(
             "--tune",

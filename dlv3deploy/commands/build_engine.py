@@ -58,7 +58,7 @@ def build_engine(
     rewrites: Annotated[
         str | None,
         typer.Option(
-            help="Exact rewrites: none, or some of dead-taps,image-pooling,regions; default: the first two for TensorRT."
+            help="Exact: none, or some of dead-taps,image-pooling,regions,sub-grids; default: the first two for TensorRT."
         ),
     ] = None,
     workspace_mb: Annotated[
@@ -108,7 +108,15 @@ def build_engine(
     from dlv3deploy.core.foreign import spec_of
     from dlv3deploy.core.graph import load_onnx
     from dlv3deploy.core.progress import say
-    from dlv3deploy.engines.build import BACKENDS, EngineRequest, build, default_backend, default_rewrites, target_label
+    from dlv3deploy.engines.build import (
+        BACKENDS,
+        EngineRequest,
+        build,
+        default_backend,
+        default_precision,
+        default_rewrites,
+        target_label,
+    )
     from dlv3deploy.engines.cache import FOLDER, EngineCache
     from dlv3deploy.engines.dialect import TENSORRT_RTX
     from dlv3deploy.engines.onnxruntime_engine import NAME
@@ -143,7 +151,7 @@ def build_engine(
     _require_float(graph, source)
     if model is None:
         check_export_is_current(place)
-    precisions_ = wanted or [_precision(wanted, chosen)]
+    precisions_ = wanted or [default_precision(chosen)]
     description = describe(classes, ignore_index, mean, std, output)
     takes_earlier = int8 and images is None and calibration_images is None
     known = _described_earlier(graph, source, place) if takes_earlier else None
@@ -250,12 +258,6 @@ def _require_float(graph: ModelProto, source: Path) -> None:
             "is quantised already, and engines are built from the floating-point file",
             "give that one with --int8, which takes what `calibrate` made of it; `evaluate` and `run` take this one",
         )
-
-
-def _precision(wanted: list[Precision], backend: str) -> Precision:
-    from dlv3deploy.engines.build import default_precision
-
-    return wanted[0] if wanted else default_precision(backend)
 
 
 def _calibrated(

@@ -39,6 +39,7 @@ def show_plans(paths: Sequence[Path], request: PlanRequest, every: bool, json_ou
     from dlv3deploy.core.errors import UserError
     from dlv3deploy.core.progress import say
     from dlv3deploy.engines.plans.devices import device_named
+    from dlv3deploy.engines.plans.difference import changes
     from dlv3deploy.measure.plan_picture import FORMATS
 
     device, picture = device_named(request.device) if request.device else None, request.picture
@@ -46,10 +47,15 @@ def show_plans(paths: Sequence[Path], request: PlanRequest, every: bool, json_ou
         raise UserError(f"--picture {picture}", "is no picture that can be drawn", f"end the name in {', '.join(FORMATS)}")
     plans = [_plan(path, request, device) for path in paths]
     facts = [{"file": str(path), **_plan_facts(plan, device)} for path, plan in zip(paths, plans, strict=True)]
-    changed = change_facts(plans[0].plan, plans[1].plan) if len(plans) > 1 else None
+    differing = changes(plans[0].plan, plans[1].plan) if len(plans) > 1 else None
+    changed = None if differing is None else [_change(change) for change in differing]
     titles = list(map(str, paths))
     if picture is not None:
-        draw(picture, [(_title(_short(path), entry), p.plan) for path, entry, p in zip(paths, facts, plans, strict=True)])
+        draw(
+            picture,
+            [(_title(_short(path), entry), p.plan) for path, entry, p in zip(paths, facts, plans, strict=True)],
+            differing,
+        )
         say(f"drawn to {picture}")
     if json_output:
         print(json.dumps(facts[0] if changed is None else {"plans": facts, "changes": changed}, ensure_ascii=False))
@@ -149,12 +155,6 @@ def _tensor(tensor: Tensor) -> dict[str, Any]:
     return {"name": tensor.name, "shape": list(tensor.shape), "type": tensor.type}
 
 
-def change_facts(first: Plan, second: Plan) -> list[dict[str, Any]]:
-    from dlv3deploy.engines.plans.difference import changes
-
-    return [_change(change) for change in changes(first, second)]
-
-
 def _change(change: Change) -> dict[str, Any]:
     return {"node": change.node, "before": _side(change.before), "after": _side(change.after)}
 
@@ -168,12 +168,11 @@ def _side(kernels: Sequence[Kernel]) -> dict[str, Any]:
     }
 
 
-def draw(path: Path, plans: Sequence[tuple[str, Plan]]) -> None:
+def draw(path: Path, plans: Sequence[tuple[str, Plan]], differing: Sequence[Change] | None) -> None:
     """The picture of one plan or two; of two the kernels at the places that differ are marked."""
-    from dlv3deploy.engines.plans.difference import changes
     from dlv3deploy.measure.plan_picture import draw_plans
 
-    marked = {id(k) for c in (changes(plans[0][1], plans[1][1]) if len(plans) > 1 else ()) for k in (*c.before, *c.after)}
+    marked = {id(kernel) for change in differing or () for kernel in (*change.before, *change.after)}
     draw_plans(path, [(title, [_bar(kernel, id(kernel) in marked) for kernel in plan.kernels]) for title, plan in plans])
 
 
