@@ -30,10 +30,10 @@ from dlv3deploy.core.progress import say
 from dlv3deploy.core.spec import Architecture, InputSpec, ModelSpec, OutputSpec
 from dlv3deploy.engines.dialect import TENSORRT_RTX
 from dlv3deploy.engines.precision import to_float16
-from dlv3deploy.engines.rewrites.certificate import certify, noise
+from dlv3deploy.engines.rewrites.certificate import noise
+from dlv3deploy.engines.rewrites.certified import BY_DEFAULT, certificate_of
 from dlv3deploy.engines.rewrites.change import Change
-from dlv3deploy.engines.rewrites.rewrite import IN_THEIR_ORDER, Rewrite, rewritten
-from dlv3deploy.engines.rewrites.sub_grids import regroup_to_sub_grids
+from dlv3deploy.engines.rewrites.rewrite import HEAD, IN_THEIR_ORDER, NAMES, apply
 from dlv3deploy.engines.tensorrt_backend import TensorRTBackend
 from dlv3deploy.engines.tensorrt_options import TensorRTOptions
 
@@ -44,15 +44,15 @@ TABLE = Path(__file__).parent / "results" / "rewrites.md"
 HEADER = ("network", "precision", "rewrites", "changed", "G MACs", "kernels", "MB moved", "difference")
 CAPABILITY = "8.9"
 Size = tuple[int, int]
-SETS: dict[str, tuple[Rewrite, ...]] = {
+SETS: dict[str, tuple[str, ...]] = {
     "none": (),
-    **{name: (rewrite,) for name, rewrite in IN_THEIR_ORDER.items()},
-    "sub-grids": (regroup_to_sub_grids,),
-    "dead-taps, image-pooling": (IN_THEIR_ORDER["dead-taps"], IN_THEIR_ORDER["image-pooling"]),
-    "all but sub-grids": tuple(IN_THEIR_ORDER.values()),
+    **{name: (name,) for name in NAMES},
+    "those by default": (*BY_DEFAULT, HEAD),
+    "all but sub-grids": (*IN_THEIR_ORDER, HEAD),
 }
 EXPLAINED = """\
-- `changed`: convolutions that a rewrite changed. Rows that change nothing, or what a row above changes, are left out.
+- `changed`: convolutions that a rewrite changed, and a last Resize (`head`), whose scores are compared as postprocessing
+  interpolates them. Rows that change nothing, or what a row above changes, are left out.
 - `G MACs`: 10⁹ multiply-accumulates of all convolutions, padding included.
 - `kernels`: of convolutions + others, in the plan that TensorRT-RTX compiles for compute capability {capability}; `MB moved`:
   the activations that these read and write (10⁶ bytes). Nothing was timed.
@@ -113,18 +113,21 @@ def main() -> int:
 
 def _rows(case: Case) -> Iterator[tuple[str, ...]]:
     backend, plain = TensorRTBackend(TENSORRT_RTX, TensorRTOptions((CAPABILITY,))), case.graph()
-    batch, channels, height, width = (d.dim_value for d in plain.graph.input[0].type.tensor_type.shape.dim)
+    height, width = (d.dim_value for d in plain.graph.input[0].type.tensor_type.shape.dim[2:])
+    returned = plain.graph.output[0].type.tensor_type.shape.dim[2:]
+    output = OutputSpec("logits" if [d.dim_value for d in returned] == [height, width] else "scores")
     for precision, graph in (("FP32", plain), ("FP16", plain), ("INT8", _calibrated(plain))):
         seen = list[list[Change]]()
         for name, rewrites in SETS.items():
-            changed, changes = rewritten(graph, rewrites)
+            done = apply(graph, rewrites, output)
+            changed, changes = done.model, done.changes
             if changes in seen:
                 continue
             seen.append(changes)
             say(f"{case.title}: {precision}, {name}")
             typed = to_float16(simplified(changed)) if precision == "FP16" else changed
             plan = backend.plan(typed.SerializeToString(), case.title)
-            apart = certify(graph, changed, noise((batch, channels, height, width))) if changes else None
+            apart = certificate_of(graph, output, done) if changes else None
             macs = sum(conv.macs for conv in convolutions(changed, height, width))
             yield (
                 *(case.title, precision, name, str(len({change.node for change in changes})), f"{macs / 1e9:.3f}"),

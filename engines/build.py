@@ -15,7 +15,7 @@ from dlv3deploy.core.errors import CheckFailed, UserError
 from dlv3deploy.core.files import sha256_of
 from dlv3deploy.core.graph import fix_input, load_onnx, simplified
 from dlv3deploy.core.progress import say
-from dlv3deploy.core.spec import ModelSpec
+from dlv3deploy.core.spec import ModelSpec, OutputSpec
 from dlv3deploy.core.workspace import ENGINE_SUFFIX
 from dlv3deploy.engines import onnxruntime_engine, tensorrt_backend
 from dlv3deploy.engines.backend import Backend
@@ -27,7 +27,7 @@ from dlv3deploy.engines.providers import CPU, CUDA, providers
 from dlv3deploy.engines.providers import TENSORRT as TENSORRT_PROVIDER
 from dlv3deploy.engines.release import copied, release
 from dlv3deploy.engines.rewrites.certified import BY_DEFAULT, certified
-from dlv3deploy.engines.rewrites.change import Change
+from dlv3deploy.engines.rewrites.rewrite import HEAD, Rewritten
 from dlv3deploy.engines.tensorrt_options import TensorRTOptions, capability_digits
 from dlv3deploy.engines.timing import measure_latency
 
@@ -71,14 +71,16 @@ def default_precision(backend: str) -> Precision:
     return "fp32" if backend == onnxruntime_engine.NAME else "fp16"
 
 
-def default_rewrites(backend: str) -> tuple[str, ...]:
-    """None for ONNX Runtime, whose kernels on a CPU skip padding themselves, nor where it is missing: it proves them."""
+def default_rewrites(backend: str, output: OutputSpec) -> tuple[str, ...]:
+    """The head where a graph upsamples logits, and for TensorRT those that lower its work; none without ONNX Runtime, which
+    proves them, and whose own kernels on a CPU skip padding anyway."""
+    of_the_head = (HEAD,) if output.kind == "logits" else ()
     if backend == onnxruntime_engine.NAME:
-        return ()
+        return of_the_head
     if find_spec("onnxruntime") is None:
         say("no exact rewrites: ONNX Runtime, which proves that they are, is not installed")
         return ()
-    return BY_DEFAULT
+    return (*BY_DEFAULT, *of_the_head)
 
 
 def target_label(backend: str, options: TensorRTOptions, provider: str | None) -> str:
@@ -152,7 +154,8 @@ def _made(
     Raises CheckFailed when a file that it is made from is no longer the one whose `sha256` was taken.
     """
     spec = replace(request.spec, input=replace(request.spec.input, dynamic_size=False, dynamic_batch=False))
-    model, rewrites = prepared(request)
+    done = prepared(request)
+    model, spec = done.model, replace(spec, output=done.output)
     for path, then in sha256.items():
         if sha256_of(path) != then:
             raise CheckFailed(f"{path} was changed while an engine was being built from it; build it again")
@@ -168,7 +171,7 @@ def _made(
         builder=backend.builder(),
         target=backend.target(),
         layer_precision=backend.layer_precision(fresh, layer_precision(model)),
-        rewrites=rewrites,
+        rewrites=done.names,
         calibration=request.calibration,
         timing=timing,
         gate=gate,
@@ -184,19 +187,19 @@ def backend_of(request: EngineRequest) -> Backend:
     return tensorrt_backend.TensorRTBackend(DIALECTS[request.backend], request.options)
 
 
-def prepared(request: EngineRequest) -> tuple[ModelProto, tuple[str, ...]]:
-    """The graph for one image of the spec's size, rewritten and in the wanted precision, and the rewrites that changed it.
+def prepared(request: EngineRequest) -> Rewritten:
+    """The graph for one image of the spec's size, rewritten and in the wanted precision.
 
     Raises UserError where the graph or the backend does not suit the precision.
     """
     model, shape = load_onnx(request.onnx), (1, 3, request.spec.input.height, request.spec.input.width)
     _require_precision(model, request)
-    model, changes = fix_input(model, shape), list[Change]()
+    done = Rewritten(fix_input(model, shape), request.spec.output, [])
     if request.rewrites:
-        model, changes = certified(model, request.rewrites, str(request.onnx))
+        done = certified(done.model, request.rewrites, done.output, str(request.onnx))
     if request.precision in NARROWED:
-        model = fix_input(NARROWED[request.precision](simplified(model)), shape)
-    return model, tuple(dict.fromkeys(change.rewrite for change in changes))
+        done = replace(done, model=fix_input(NARROWED[request.precision](simplified(done.model)), shape))
+    return done
 
 
 def _require_precision(model: ModelProto, request: EngineRequest) -> None:
@@ -251,6 +254,6 @@ def _gate(
         return None
     compiler = replace(backend, options=replace(backend.options, capabilities=backend.options.capabilities[:1] or ("8.9",)))
     moved, int8_moved = (
-        compiler.plan(graph.SerializeToString(), str(request.onnx)).bytes_moved for graph in (prepared(plain)[0], model)
+        compiler.plan(graph.SerializeToString(), str(request.onnx)).bytes_moved for graph in (prepared(plain).model, model)
     )
     return Gate(precision, moved=moved, int8_moved=int8_moved)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,9 @@ from dlv3deploy.core.errors import StaleArtefact, UserError
 from dlv3deploy.core.files import read_json, sha256_of
 from dlv3deploy.core.graph import embedded_spec, load_onnx
 from dlv3deploy.core.progress import say
-from dlv3deploy.core.spec import ModelSpec
 from dlv3deploy.engines.dialect import DIALECTS, takes_engines_of, version_of
 from dlv3deploy.engines.manifest import Builder, Calibration, Manifest, Target
+from dlv3deploy.engines.rewrites.head import NAME as WITHOUT_HEAD
 from dlv3deploy.engines.tensorrt_options import TensorRTOptions
 
 OLDEST_COMPATIBLE = (8, 0)  # compute capability that hardware-compatible engines are for
@@ -37,7 +37,7 @@ def _differences(engine: Path, manifest: Manifest, builder: Builder, target: Tar
     source = engine.parent / manifest.onnx
     if source.is_file():
         yield f"sha256 of {source.name}", manifest.onnx_sha256[:12], sha256_of(source)[:12]
-        yield from _of_the_spec(manifest.spec, source)
+        yield from _of_the_spec(manifest, source)
     else:
         say(f"{engine}: {source} is gone, so whether the engine still fits it is not checked")
     if manifest.calibration is not None:
@@ -63,12 +63,14 @@ def _of_the_target(then: Target, now: Target) -> Iterator[Difference]:
             yield name, found, here
 
 
-def _of_the_spec(spec: ModelSpec, source: Path) -> Iterator[Difference]:
+def _of_the_spec(manifest: Manifest, source: Path) -> Iterator[Difference]:
     """Against the spec in the ONNX file; a foreign file has none, and options said what is in the manifest."""
     embedded = embedded_spec(load_onnx(source), str(source))
     if embedded is None:
         return
-    ours, theirs = asdict(spec), asdict(embedded)
+    if WITHOUT_HEAD in manifest.rewrites:
+        embedded = replace(embedded, output=replace(embedded.output, kind="scores"))
+    ours, theirs = asdict(manifest.spec), asdict(embedded)
     for part, content in theirs.items():
         fields = content if isinstance(content, dict) and isinstance(ours[part], dict) else {"": content}
         for name, value in fields.items():

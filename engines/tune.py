@@ -30,6 +30,7 @@ from dlv3deploy.engines.plans.devices import DEVICES, Device
 from dlv3deploy.engines.plans.roofline import estimate_ms
 from dlv3deploy.engines.release import copied
 from dlv3deploy.engines.rewrites.certified import BY_DEFAULT
+from dlv3deploy.engines.rewrites.rewrite import HEAD
 from dlv3deploy.engines.tensorrt_backend import TensorRTBackend
 from dlv3deploy.engines.tensorrt_options import capability_digits
 
@@ -51,11 +52,13 @@ def tune(requests: Mapping[Path, EngineRequest], cache: EngineCache | None, devi
     """Build the fastest of all `requests`, each with every set of rewrites, where the request's key says; with its manifest,
     which has them all. Equal tuning is taken from `cache` as it came out.
 
-    `requests` differ in precision, the one to fall back to first. Raises UserError when a backend is missing or refuses the
-    first of them, where candidates do not run here and no device is known to estimate them for, and where they do and one is.
+    `requests` differ in precision, the one to fall back to first; of their rewrites the head alone is taken as asked for.
+    Raises UserError when a backend is missing or refuses the first of them, where candidates do not run here and no device is
+    known to estimate them for, and where they do and one is.
     """
     first = next(iter(requests.values()))
-    sets = REWRITES if find_spec("onnxruntime") is not None else ((),)  # which proves that they are exact
+    of_the_head = tuple(name for name in first.rewrites if name == HEAD)  # it saves work wherever it may go
+    sets = [(*names, *of_the_head) for names in (REWRITES if find_spec("onnxruntime") is not None else ((),))]
     everything = [replace(request, rewrites=names) for request in requests.values() for names in sets]
     if not backend_of(first).runs_here():
         device = device or _device_of(first)
@@ -170,12 +173,12 @@ def _estimated(requests: Sequence[EngineRequest], device: Device) -> list[Candid
     seen: set[tuple[str, tuple[str, ...]]] = set()
     for request in tracked(requests, "compiling"):
         with _may_fail(request, has_another=bool(found)):
-            model, rewrites = prepared(request)
-            if (key := (request.precision, rewrites)) in seen:
+            done = prepared(request)
+            if (key := (request.precision, done.names)) in seen:
                 continue
             seen.add(key)
-            plan = TensorRTBackend(TENSORRT_RTX, request.options).plan(model.SerializeToString(), str(request.onnx))
-            found.append(Candidate(request, rewrites, np.asarray([estimate_ms(plan, device)])))
+            plan = TensorRTBackend(TENSORRT_RTX, request.options).plan(done.model.SerializeToString(), str(request.onnx))
+            found.append(Candidate(request, done.names, np.asarray([estimate_ms(plan, device)])))
     say(f"estimated for {device.title} by its published peaks: nothing was timed")
     return found
 

@@ -91,6 +91,16 @@ def tiny_deeplab(seed: int = 0, opset: int = 17, dynamic: bool = False) -> onnx.
     return writer.model(writer.conv(projected, "scores", (CLASSES, 8, 1, 1)), opset, dynamic)
 
 
+def with_logits(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A tiny DeepLabv3 that upsamples its scores to the size of its input."""
+    scores, shape = model.graph.output[0].name, [1, CLASSES, HEIGHT, WIDTH]
+    model.graph.initializer.append(numpy_helper.from_array(np.array(shape), "logits.sizes"))
+    rule = {"mode": "linear", "coordinate_transformation_mode": "half_pixel"}
+    model.graph.node.append(helper.make_node("Resize", [scores, "", "", "logits.sizes"], ["logits"], "logits", **rule))
+    model.graph.output[0].CopyFrom(helper.make_tensor_value_info("logits", TensorProto.FLOAT, shape))
+    return model
+
+
 def tiny_spec() -> ModelSpec:
     return ModelSpec(ROAD_SCENE, InputSpec(HEIGHT, WIDTH), OutputSpec("scores"))
 

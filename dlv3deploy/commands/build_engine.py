@@ -58,7 +58,8 @@ def build_engine(
     rewrites: Annotated[
         str | None,
         typer.Option(
-            help="Exact: none, or some of dead-taps,image-pooling,regions,sub-grids; default: the first two for TensorRT."
+            help="Exact: none, or some of dead-taps,image-pooling,regions,sub-grids,head; default: the first two for TensorRT, "
+            "and head where a graph upsamples logits."
         ),
     ] = None,
     workspace_mb: Annotated[
@@ -182,7 +183,9 @@ def build_engine(
         "--output": output,
     }
     command = _command(place, model, precisions_, given, target or [])
-    applied = default_rewrites(chosen) if rewrites is None else named(rewrites)
+    applied = default_rewrites(chosen, spec.output) if rewrites is None else named(rewrites)
+    if pipeline is not None:
+        applied = _with_head(applied, rewrites, pipeline)
     options = TensorRTOptions(tuple(target or ()), workspace_mb, version_compatible, hardware_compatible, dla)
     _require_options_of(chosen, {**given, "--target": target})
     running = parse_choice(provider, "--provider", BY_NAME) if provider else None
@@ -219,6 +222,18 @@ def _require_options_of(backend: str, given: Mapping[str, object]) -> None:
         raise UserError("--provider", "is for ONNX Runtime", "leave it out, or choose --backend onnxruntime")
     if backend == NAME and (idle := [name for name in OF_TENSORRT if given[name] is not None and given[name] is not False]):
         raise UserError(", ".join(idle), "is for TensorRT", "leave it out, or choose --backend tensorrt or tensorrt-rtx")
+
+
+def _with_head(applied: tuple[str, ...], asked: str | None, pipeline: str) -> tuple[str, ...]:
+    """The rewrites that leave what the graph returns as it is, for whoever reads that."""
+    from dlv3deploy.core.errors import UserError
+    from dlv3deploy.engines.rewrites.rewrite import HEAD
+
+    if asked is not None and HEAD in applied:
+        raise UserError(
+            f"--rewrites {HEAD} with --export {pipeline}", "has the model return scores to be upsampled", f"leave {HEAD} out"
+        )
+    return tuple(name for name in applied if name != HEAD)
 
 
 def _described_earlier(graph: ModelProto, source: Path, place: Workspace) -> ModelSpec | None:

@@ -154,7 +154,7 @@ def _facts(path: Path, description: Any, size: str | None, rewrites: bool, dla: 
         "reading_int8": sum(kernel.reads_int8 for kernel in fusion.convolutions),
         "writing_int8": fusion.writing_int8,
         "further_int8_kernels": fusion.others,
-        "rewrites": rewrite_facts(fixed, listed) if rewrites else None,
+        "rewrites": rewrite_facts(fixed, spec.output, listed) if rewrites else None,
         "dla": dla_facts(fixed) if dla else None,
         "convolutions": listed,
     }

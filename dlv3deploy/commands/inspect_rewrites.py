@@ -7,23 +7,23 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from onnx import ModelProto
 
+    from dlv3deploy.core.spec import OutputSpec
 
-def rewrite_facts(fixed: ModelProto, convolutions: list[dict[str, Any]]) -> dict[str, Any]:
-    """Of a graph of fixed size: every change, the whole work before and after, and how far outputs are apart.
+
+def rewrite_facts(fixed: ModelProto, output: OutputSpec, convolutions: list[dict[str, Any]]) -> dict[str, Any]:
+    """Of a graph of fixed size that returns `output`: all changes, the work before and after, and how far outputs are apart.
 
     Raises UserError where ONNX Runtime, which compares them, is missing.
     """
     from dataclasses import asdict
 
-    from dlv3deploy.core.graph import ports, simplified
-    from dlv3deploy.engines.rewrites.certificate import certify, noise
-    from dlv3deploy.engines.rewrites.rewrite import IN_THEIR_ORDER, rewritten
+    from dlv3deploy.core.graph import simplified
+    from dlv3deploy.engines.rewrites.certified import certificate_of
+    from dlv3deploy.engines.rewrites.rewrite import HEAD, IN_THEIR_ORDER, apply
 
     plain = simplified(fixed)
-    changed, changes = rewritten(plain, list(IN_THEIR_ORDER.values()))
-    shape = ports(plain, "the graph")[0].shape
-    batch, channels, height, width = (size or 1 for size in shape)
-    certificate = certify(plain, changed, noise((batch, channels, height, width)))
+    done = apply(plain, (*IN_THEIR_ORDER, HEAD), output)
+    changes, certificate = done.changes, certificate_of(plain, output, done)
     macs = sum(entry["macs"] for entry in convolutions)
     return {
         "changes": [asdict(change) for change in changes],
@@ -54,7 +54,7 @@ def print_rewrites(facts: dict[str, Any], convolutions: list[dict[str, Any]]) ->
 
 
 def _record(change: dict[str, Any], convolution: dict[str, Any] | None) -> tuple[str, ...]:
-    about = ("?", "?", "?")
+    about = ("–", "–", "–")
     if convolution is not None:
         rates, shape = convolution["atrous_rate"], convolution["input_shape"]
         about = (
@@ -62,5 +62,5 @@ def _record(change: dict[str, Any], convolution: dict[str, Any] | None) -> tuple
             f"{shape[1]}×{shape[2]}",
             f"{convolution['valid_tap_share']:.1%}",
         )
-    work = (f"{change[key] / 1e6:.1f} M" for key in ("macs_before", "macs_after"))
+    work = (f"{change[key] / 1e6:.1f} M" if change[key] else "–" for key in ("macs_before", "macs_after"))
     return (change["node"], *about, f"{change['rewrite']}: {change['form']}", *work)

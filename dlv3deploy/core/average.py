@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dlv3deploy.core.images import Mask
-from dlv3deploy.core.postprocess import Axis, Scores, axis_for
+from dlv3deploy.core.postprocess import Axis, Scores, axis_for, interpolated
 from dlv3deploy.core.preprocess import Geometry
 from dlv3deploy.core.spec import OutputSpec
 
@@ -91,16 +91,9 @@ def _add_picture(total: NDArray[np.float32], parts: Sequence[_Part], band: slice
 
 
 def _probabilities(part: _Part, rows: slice, columns: slice) -> NDArray[np.float32]:
-    """Softmax over the classes of the interpolated scores, C×rows×columns of the frame: first between rows, then along."""
+    """Softmax over the classes of the interpolated scores, C×rows×columns of the frame."""
     down, across = (axis.part(where) for axis, where in zip(part.axes, (rows, columns), strict=True))
-    one = np.float32(1)
-    tall = part.scores[:, down.low] * (one - down.weight)[:, None]
-    tall += part.scores[:, down.high] * down.weight[:, None]
-    values = np.take(tall, across.low, axis=2)
-    values *= one - across.weight
-    right = np.take(tall, across.high, axis=2)
-    right *= across.weight
-    values += right
+    values = interpolated(part.scores, down, across)
     with np.errstate(over="ignore"):  # a score that is farther behind than float32 reaches has probability 0
         values -= values.max(axis=0)
     np.exp(values, out=values)

@@ -1,6 +1,7 @@
 """Certificate: how far a rewritten graph's outputs are from those of the original, on the same inputs.
 
-ONNX Runtime runs both as they are written, without optimising anything.
+ONNX Runtime runs both as they are written, without optimising anything. Where upsampling was left to postprocessing, that is
+what is compared: the scores interpolated by it, and the mask that it makes of them.
 """
 
 from __future__ import annotations
@@ -13,6 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dlv3deploy.core.errors import UserError
+from dlv3deploy.core.postprocess import axis_for, interpolated, upsample_argmax
+from dlv3deploy.core.preprocess import Geometry
+from dlv3deploy.core.spec import OutputSpec
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -36,22 +40,36 @@ class Certificate:
         return self.difference <= TOLERANCE
 
 
-def certify(original: ModelProto, changed: ModelProto, inputs: Iterable[NDArray[np.float32]]) -> Certificate:
-    """Compare two graphs on inputs N×C×H×W. Raises UserError where ONNX Runtime is missing or refuses one."""
+def certify(
+    original: ModelProto, changed: ModelProto, inputs: Iterable[NDArray[np.float32]], scores: OutputSpec | None = None
+) -> Certificate:
+    """Compare two graphs on inputs N×C×H×W; `scores` says what `changed` returns where the original returns logits.
+
+    Raises UserError where ONNX Runtime is missing or refuses one.
+    """
     runs = [_runner(original, "the original graph"), _runner(changed, "the rewritten graph")]
     largest = furthest = 0.0
     same = positions = count = 0
     for given in inputs:
         wanted, found = (run(given) for run in runs)
         if wanted.dtype.kind == "f":
+            found, mask = (found, found.argmax(axis=1)) if scores is None else _upsampled(found, wanted.shape[2:], scores)
             wanted, found = wanted.astype(np.float64), found.astype(np.float64)
             furthest, largest = max(furthest, float(np.abs(found - wanted).max())), max(largest, float(np.abs(wanted).max()))
-            alike = wanted.argmax(axis=1) == found.argmax(axis=1)
+            alike = wanted.argmax(axis=1) == mask
         else:
             alike = wanted == found
             furthest, largest = furthest + np.count_nonzero(~alike), largest + alike.size
         same, positions, count = same + int(np.count_nonzero(alike)), positions + alike.size, count + 1
     return Certificate(count, furthest / largest if largest else float(furthest > 0), same / max(1, positions))
+
+
+def _upsampled(scores: Any, size: tuple[int, int], output: OutputSpec) -> tuple[Any, Any]:
+    """Logits and masks of `size` as postprocessing makes them of scores N×C×h×w."""
+    geometry = Geometry(size, size, (1.0, 1.0), (0.0, 0.0))
+    axes = [axis_for(geometry, axis, scores.shape[2 + axis], output) for axis in (0, 1)]
+    values = scores.astype(np.float32)
+    return np.stack([interpolated(one, *axes) for one in values]), np.stack([upsample_argmax(one, *axes) for one in values])
 
 
 def noise(shape: tuple[int, int, int, int], count: int = 2) -> Iterator[NDArray[np.float32]]:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from dlv3deploy.core.errors import CheckFailed, UserError
 from dlv3deploy.core.graph import ports, simplified
-from dlv3deploy.engines.rewrites.certificate import certify, noise
-from dlv3deploy.engines.rewrites.change import Change
-from dlv3deploy.engines.rewrites.rewrite import BY_NAME, rewritten
+from dlv3deploy.core.spec import OutputSpec
+from dlv3deploy.engines.rewrites.certificate import Certificate, certify, noise
+from dlv3deploy.engines.rewrites.rewrite import NAMES, Rewritten, apply
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -23,28 +23,34 @@ def named(text: str) -> tuple[str, ...]:
     if text == "none":
         return ()
     names = [name.strip() for name in text.split(",")]
-    if unknown := [name for name in names if name not in BY_NAME]:
-        known = ", ".join(BY_NAME)
+    if unknown := [name for name in names if name not in NAMES]:
+        known = ", ".join(NAMES)
         raise UserError(f"--rewrites {text}", f"{unknown[0] or 'nothing'} is unknown", f"use none, or some of {known}")
-    return tuple(name for name in BY_NAME if name in names)
+    return tuple(name for name in NAMES if name in names)
 
 
-def certified(model: ModelProto, names: Sequence[str], where: str) -> tuple[ModelProto, list[Change]]:
-    """A graph of fixed size after the rewrites `names`, and what they changed.
+def certified(model: ModelProto, names: Sequence[str], output: OutputSpec, where: str) -> Rewritten:
+    """A graph of fixed size that returns `output`, after the rewrites `names`.
 
     Raises CheckFailed when outputs differ by more than float32's order of sums, of INT8 graphs in more than a few positions;
     UserError where ONNX Runtime, which compares them, is missing.
     """
     plain = simplified(model)
-    changed, changes = rewritten(plain, [BY_NAME[name] for name in names])
-    if not changes:
-        return plain, []
-    batch, channels, height, width = (size or 1 for size in ports(plain, "the graph")[0].shape)
-    certificate = certify(plain, changed, noise((batch, channels, height, width)))
+    done = apply(plain, names, output)
+    if not done.changes:
+        return done
+    certificate = certificate_of(plain, output, done)
     is_quantized = any(node.op_type == "QuantizeLinear" for node in plain.graph.node)
     if not (certificate.is_exact or (is_quantized and certificate.agreement >= ALIKE)):
         found = (
             f"outputs differ by {certificate.difference:.1e} of the largest, {certificate.agreement:.2%} of classes are alike"
         )
         raise CheckFailed(f"{where}: after the rewrites {', '.join(names)} {found}; build with --rewrites none, and tell us")
-    return changed, changes
+    return done
+
+
+def certificate_of(plain: ModelProto, output: OutputSpec, done: Rewritten) -> Certificate:
+    """How far a rewritten graph is from the plain one, which returns `output`, on inputs of noise."""
+    batch, channels, height, width = (size or 1 for size in ports(plain, "the graph")[0].shape)
+    inputs = noise((batch, channels, height, width))
+    return certify(plain, done.model, inputs, done.output if done.output != output else None)

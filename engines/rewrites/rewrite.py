@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from dlv3deploy.core.spec import OutputSpec
 from dlv3deploy.engines.rewrites.change import Change
 from dlv3deploy.engines.rewrites.dead_taps import drop_dead_taps
+from dlv3deploy.engines.rewrites.head import without_head
 from dlv3deploy.engines.rewrites.image_pooling import fold_image_pooling
 from dlv3deploy.engines.rewrites.regions import split_into_regions
 from dlv3deploy.engines.rewrites.sub_grids import regroup_to_sub_grids
@@ -21,7 +24,32 @@ IN_THEIR_ORDER: dict[str, Rewrite] = {
     "image-pooling": fold_image_pooling,
     "regions": split_into_regions,
 }
+HEAD = "head"  # last, and the one that has the graph return something else
 BY_NAME = {**IN_THEIR_ORDER, "sub-grids": regroup_to_sub_grids}  # which does the work of regions in other words, filled up
+NAMES = (*BY_NAME, HEAD)
+
+
+@dataclass(frozen=True)
+class Rewritten:
+    """A graph, what it returns now, and what was changed for it."""
+
+    model: ModelProto
+    output: OutputSpec
+    changes: list[Change]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What was done, each once."""
+        return tuple(dict.fromkeys(change.rewrite for change in self.changes))
+
+
+def apply(model: ModelProto, names: Sequence[str], output: OutputSpec) -> Rewritten:
+    """The rewrites of these names on a graph, as `rewritten` takes it, that returns `output`."""
+    changed, changes = rewritten(model, [BY_NAME[name] for name in names if name != HEAD])
+    if HEAD in names and (found := without_head(changed, output)) is not None:
+        changed, output, change = found
+        changes = [*changes, change]
+    return Rewritten(changed, output, changes)
 
 
 def rewritten(model: ModelProto, rewrites: Sequence[Rewrite]) -> tuple[ModelProto, list[Change]]:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tiny_models import CLASSES, HEIGHT, WIDTH, tiny_deeplab, tiny_spec, with_logits
 from typer.testing import CliRunner, Result
 
 from dlv3deploy.cli import app
+from dlv3deploy.core.graph import embed_spec
+from dlv3deploy.core.spec import OutputSpec
+from dlv3deploy.engines.manifest import Manifest
 
 pytest.importorskip("onnxruntime")
 
@@ -26,6 +31,19 @@ def test_a_model_repository_lies_in_the_workspace(work: Path) -> None:
         "model/config.pbtxt",
         "model/labels.txt",
     ]
+
+
+def test_what_another_program_reads_stays_as_it_is(work: Path) -> None:
+    """An engine of its own may leave the upsampling to postprocessing; Triton's clients have none."""
+    model = with_logits(tiny_deeplab())
+    embed_spec(model, replace(tiny_spec(), output=OutputSpec("logits")))
+    (work / "model.onnx").write_bytes(model.SerializeToString())
+    assert build(work, "--export", "triton").exit_code == 0
+    assert f"dims: [ 1, {CLASSES}, {HEIGHT}, {WIDTH} ]" in (work / "triton" / "model" / "config.pbtxt").read_text()
+    assert Manifest.read(work / "model.fp32.cpu.engine").rewrites == ()
+    refused = build(work, "--export", "triton", "--rewrites", "head")
+    assert refused.exit_code == 1
+    assert "--rewrites head with --export triton: has the model return scores to be upsampled" in refused.stderr
 
 
 def test_deepstream_gets_the_float_graph_or_the_implicit_one_with_its_cache(work: Path, data: Path, tmp_path: Path) -> None:

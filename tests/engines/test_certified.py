@@ -9,11 +9,13 @@ from tiny_models import HEIGHT, WIDTH, tiny_deeplab
 
 from dlv3deploy.core.errors import CheckFailed, UserError
 from dlv3deploy.core.graph import fix_input
-from dlv3deploy.engines.rewrites import certified as module
+from dlv3deploy.core.spec import OutputSpec
+from dlv3deploy.engines.rewrites import rewrite as module
 from dlv3deploy.engines.rewrites.certified import BY_DEFAULT, certified, named
 from dlv3deploy.engines.rewrites.change import Change
 
 pytest.importorskip("onnxruntime")
+SCORES = OutputSpec("scores")
 
 
 def tiny() -> onnx.ModelProto:
@@ -33,9 +35,9 @@ def test_an_unknown_name_is_told_with_those_that_exist(text: str) -> None:
 
 @pytest.mark.parametrize("model", [tiny, quantized_deeplab], ids=["float", "INT8"])
 def test_what_changes_is_kept(model) -> None:
-    changed, changes = certified(model(), BY_DEFAULT, "tiny")
-    assert [change.rewrite for change in changes] == ["image pooling folded"]
-    assert "Tile" not in {node.op_type for node in changed.graph.node}
+    done = certified(model(), BY_DEFAULT, SCORES, "tiny")
+    assert [change.rewrite for change in done.changes] == ["image pooling folded"]
+    assert "Tile" not in {node.op_type for node in done.model.graph.node}
 
 
 def test_a_rewrite_that_changes_results_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -50,4 +52,4 @@ def test_a_rewrite_that_changes_results_is_refused(monkeypatch: pytest.MonkeyPat
     bias["projection.bias"].name = "projection.bias"
     monkeypatch.setitem(module.BY_NAME, "dead-taps", wrong)
     with pytest.raises(CheckFailed, match=r"tiny: after the rewrites dead-taps.*build with --rewrites none"):
-        certified(model, ["dead-taps"], "tiny")
+        certified(model, ["dead-taps"], SCORES, "tiny")
