@@ -6,14 +6,15 @@ from collections.abc import Sequence
 
 from markdown import NONE, markdown_table
 from quantization_rows import Compiled, Row, Structure, Why
-from tensorrt_worker import CAPABILITY
+
+from dlv3deploy.engines.tensorrt_backend import OF_A_PLAN
 
 HEADER = ("model", "placement", "Q/DQ pairs", "convolutions", "write INT8", "further kernels", "TensorRT-RTX", "MB moved")
 EXPLAINED = f"""\
 Methods of one model whose pairs stand alike share a line. `Q/DQ pairs` are those on activations. By the rules that NVIDIA
 documents for TensorRT (`engines/fusion.py`): `write INT8` counts the convolutions that do, `further kernels` those without a
 convolution that write INT8, from floating point or from INT8: an image that is quantised, an activation or a sum that a pair
-cuts off from its convolution. `TensorRT-RTX` is what its compiler made for compute capability {CAPABILITY}, convolution kernels
+cuts off from its convolution. `TensorRT-RTX` is what its compiler made for compute capability {OF_A_PLAN}, convolution kernels
 + others, and `MB moved` the activations that these read and write (10⁶ bytes)."""
 
 

@@ -34,15 +34,13 @@ from dlv3deploy.engines.rewrites.certificate import noise
 from dlv3deploy.engines.rewrites.certified import BY_DEFAULT, certificate_of
 from dlv3deploy.engines.rewrites.change import Change
 from dlv3deploy.engines.rewrites.rewrite import HEAD, IN_THEIR_ORDER, NAMES, apply
-from dlv3deploy.engines.tensorrt_backend import TensorRTBackend
-from dlv3deploy.engines.tensorrt_options import TensorRTOptions
+from dlv3deploy.engines.tensorrt_backend import OF_A_PLAN, TensorRTBackend
 
 if TYPE_CHECKING:
     from onnx import ModelProto
 
 TABLE = Path(__file__).parent / "results" / "rewrites.md"
 HEADER = ("network", "precision", "rewrites", "changed", "G MACs", "kernels", "MB moved", "difference")
-CAPABILITY = "8.9"
 Size = tuple[int, int]
 SETS: dict[str, tuple[str, ...]] = {
     "none": (),
@@ -102,7 +100,7 @@ def main() -> int:
                 raise UserError(f"--case {name}", "is unknown", f"give one of {', '.join(known)}")
             for row in _rows(known[name]):
                 rows.append(row)
-                table, explained = markdown_table(HEADER, rows), EXPLAINED.format(capability=CAPABILITY)
+                table, explained = markdown_table(HEADER, rows), EXPLAINED.format(capability=OF_A_PLAN)
                 write_text(to, page("Exact rewrites", facts, table, explained, "benchmarks/rewrites.py"))
     except Dlv3Error as error:
         say(f"error: {error}")
@@ -112,7 +110,7 @@ def main() -> int:
 
 
 def _rows(case: Case) -> Iterator[tuple[str, ...]]:
-    backend, plain = TensorRTBackend(TENSORRT_RTX, TensorRTOptions((CAPABILITY,))), case.graph()
+    backend, plain = TensorRTBackend(TENSORRT_RTX), case.graph()
     height, width = (d.dim_value for d in plain.graph.input[0].type.tensor_type.shape.dim[2:])
     returned = plain.graph.output[0].type.tensor_type.shape.dim[2:]
     output = OutputSpec("logits" if [d.dim_value for d in returned] == [height, width] else "scores")

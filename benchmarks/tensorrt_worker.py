@@ -16,18 +16,16 @@ from dlv3deploy.core.graph import fix_input, load_onnx
 from dlv3deploy.core.progress import say
 from dlv3deploy.engines.dialect import TENSORRT_RTX
 from dlv3deploy.engines.tensorrt_backend import TensorRTBackend
-from dlv3deploy.engines.tensorrt_options import TensorRTOptions
 
 BUILT, REFUSED = ANSWERS = (0, 3)
 SHOWN = ("convolutions", "others", "bytes_moved")
-CAPABILITY = "8.9"  # acceptance is the parser's and the builder's, and one capability builds sooner than all
 
 
 def main() -> int:
     path, height, width = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
     try:
         model = fix_input(load_onnx(path), (1, 3, height, width))
-        plan = TensorRTBackend(TENSORRT_RTX, TensorRTOptions((CAPABILITY,))).plan(model.SerializeToString(), path.name)
+        plan = TensorRTBackend(TENSORRT_RTX).plan(model.SerializeToString(), path.name)
     except UserError as error:
         say(error.rule.replace("\n", " "))
         return REFUSED

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -14,6 +14,9 @@ from dlv3deploy.engines.tensorrt_options import TensorRTOptions
 
 class Backend(Protocol):
     """Compiles typed ONNX graphs of fixed shape, and runs what it compiled."""
+
+    def require(self, types: Collection[str]) -> None:
+        """Raise UserError where it cannot build here, with its options, a graph that has these types ("int8") besides FP32."""
 
     def build(self, model: bytes, engine: Path, where: str) -> None:
         """Compile `model` into the file `engine`. Raises UserError naming `where`."""

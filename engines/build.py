@@ -22,7 +22,7 @@ from dlv3deploy.engines.backend import Backend
 from dlv3deploy.engines.cache import EngineCache, key_of
 from dlv3deploy.engines.dialect import DIALECTS, TENSORRT, TENSORRT_RTX
 from dlv3deploy.engines.manifest import Calibration, Gate, Manifest, Timing, relative_source
-from dlv3deploy.engines.precision import is_quantized, to_bfloat16, to_float16
+from dlv3deploy.engines.precision import NARROWED, is_quantized
 from dlv3deploy.engines.providers import CPU, CUDA, providers
 from dlv3deploy.engines.providers import TENSORRT as TENSORRT_PROVIDER
 from dlv3deploy.engines.release import copied, release
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
-NARROWED = {"fp16": to_float16, "bf16": to_bfloat16}
 BACKENDS = (onnxruntime_engine.NAME, *DIALECTS)
 
 
@@ -115,10 +114,18 @@ def build_key(request: EngineRequest) -> str:
     return key_of(_facts(*_settled(request)))
 
 
-def _settled(request: EngineRequest) -> tuple[EngineRequest, Backend, dict[Path, str]]:
-    """The request with what this machine decides, its backend, and the sha256 of the files that it is made from."""
+def check(request: EngineRequest) -> None:
+    """Raise UserError where no engine can be built here as asked for, whatever the graph is."""
     if request.backend not in BACKENDS:
         raise UserError(f"backend {request.backend!r}", "is unknown", f"use one of {', '.join(BACKENDS)}")
+    if request.precision == "fp32" and request.options.dla_core is not None:
+        raise UserError("--fp32 with --dla", "a DLA computes in half precision", "use --fp16")
+    backend_of(request).require([] if request.precision == "fp32" else [request.precision])
+
+
+def _settled(request: EngineRequest) -> tuple[EngineRequest, Backend, dict[Path, str]]:
+    """The request with what this machine decides, its backend, and the sha256 of the files that it is made from."""
+    check(request)
     request = replace(request, options=backend_of(request).fitted(request.onnx))
     return request, backend_of(request), {path: sha256_of(path) for path in {request.onnx, request.source}}
 
@@ -207,15 +214,6 @@ def _require_precision(model: ModelProto, request: EngineRequest) -> None:
         raise UserError(
             str(request.onnx), f"is quantised, and --{request.precision} is asked for", "give the floating-point file"
         )
-    if request.precision == "fp32" and request.options.dla_core is not None:
-        raise UserError("--fp32 with --dla", "a DLA computes in half precision", "use --fp16")
-    if request.precision == "bf16" and request.backend == onnxruntime_engine.NAME:
-        raise UserError("--bf16 with ONNX Runtime", "it has no BF16 convolutions", "use --fp16, or --backend tensorrt")
-    on_cpu = request.backend == onnxruntime_engine.NAME and providers(request.provider)[0] == CPU
-    if request.precision == "fp16" and on_cpu:
-        raise UserError(
-            "--fp16 with ONNX Runtime", "needs a GPU, CPUs only emulate it", "use --fp32, --int8 or --backend tensorrt-rtx"
-        )
 
 
 def layer_precision(model: ModelProto) -> dict[str, str]:
@@ -252,8 +250,7 @@ def _gate(
             return Gate(precision, _timed(backend, engine, spec))
     if not isinstance(backend, tensorrt_backend.TensorRTBackend) or not backend.dialect.portable:
         return None
-    compiler = replace(backend, options=replace(backend.options, capabilities=backend.options.capabilities[:1] or ("8.9",)))
     moved, int8_moved = (
-        compiler.plan(graph.SerializeToString(), str(request.onnx)).bytes_moved for graph in (prepared(plain).model, model)
+        backend.plan(graph.SerializeToString(), str(request.onnx)).bytes_moved for graph in (prepared(plain).model, model)
     )
     return Gate(precision, moved=moved, int8_moved=int8_moved)

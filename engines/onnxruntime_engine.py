@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -78,6 +78,15 @@ class OnnxRuntimeBackend:
     """Models as ONNX Runtime optimises them for the provider that will run them: the chosen one, or this machine's best."""
 
     provider: str | None = None
+
+    def require(self, types: Collection[str]) -> None:
+        wanted = providers(self.provider)
+        if "bf16" in types:
+            raise UserError("--bf16 with ONNX Runtime", "it has no BF16 convolutions", "use --fp16, or --backend tensorrt")
+        if "fp16" in types and wanted[0] == CPU:
+            raise UserError(
+                "--fp16 with ONNX Runtime", "needs a GPU, CPUs only emulate it", "use --fp32, --int8 or --backend tensorrt-rtx"
+            )
 
     def build(self, model: bytes, engine: Path, where: str) -> None:
         """Optimise `model` into `engine`. Raises UserError when ONNX Runtime refuses it."""

@@ -52,6 +52,9 @@ def to_bfloat16(model: ModelProto) -> ModelProto:
     return converted
 
 
+NARROWED = {"fp16": to_float16, "bf16": to_bfloat16}
+
+
 def _retype(held: TensorProto, exact: TensorProto) -> None:
     """Replace a tensor of FP16 by the values of `exact` in BF16."""
     import ml_dtypes

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -38,6 +38,7 @@ from dlv3deploy.engines.timing_cache import timing_cache, timing_cache_file
 
 MOST_ERRORS = 3
 NO_REASON, NO_LAYER = ("", "false"), "Plugin not found"  # a parser's words
+OF_A_PLAN = "8.9"  # for one compute capability it compiles once
 ANY_GPU = "any GPU that this version supports"
 
 
@@ -48,18 +49,33 @@ class TensorRTBackend:
     dialect: Dialect
     options: TensorRTOptions = field(default_factory=TensorRTOptions)
 
+    def require(self, types: Collection[str]) -> None:
+        if not self.dialect.portable and find_gpu() is None:
+            raise UserError(
+                f"--backend {self.dialect.name}",
+                "builds on the very GPU it is for, and this machine has none",
+                "use --backend onnxruntime, or tensorrt-rtx, which builds without one",
+            )
+        trt = load_dialect(self.dialect)
+        require_options(self.dialect, trt, self.options)
+        require_types(trt, self.options, types)
+
     def build(self, model: bytes, engine: Path, where: str) -> None:
         """Compile `model`. Raises UserError when the parser refuses the graph (node, operator, reason), when the builder fails,
-        and before anything is loaded when this dialect cannot build here."""
-        self._require_buildable()
+        and before anything is compiled when this dialect cannot build here."""
+        self.require(())
         engine.write_bytes(self._compiled(model, where, _Log()))
 
     def plan(self, model: bytes, where: str) -> Plan:
-        """What TensorRT-RTX makes of `model`; no GPU needed. Raises UserError as `build` does, and for another dialect."""
+        """What TensorRT-RTX makes of `model`, for the first capability of the options or `OF_A_PLAN`; no GPU needed.
+
+        Raises UserError as `build` does, and for another dialect.
+        """
         if self.dialect is not TENSORRT_RTX:
             raise UserError(f"the plan of {self.dialect.name}", "is read from an engine of it", "ask TensorRT-RTX")
         log = _Log(detailed=True)
-        self._compiled(model, where, log)
+        capabilities = self.options.capabilities[:1] or (OF_A_PLAN,)
+        replace(self, options=replace(self.options, capabilities=capabilities))._compiled(model, where, log)
         return read_plan(log.details, self.builder().name)
 
     def plan_of(self, engine: Path) -> Plan:
@@ -111,14 +127,6 @@ class TensorRTBackend:
         if self.dialect.portable:
             return nullcontext()
         return timing_cache(config, timing_cache_file(self.builder(), self.target()))
-
-    def _require_buildable(self) -> None:
-        if not self.dialect.portable and find_gpu() is None:
-            raise UserError(
-                f"--backend {self.dialect.name}",
-                "builds on the very GPU it is for, and this machine has none",
-                "use --backend onnxruntime, or tensorrt-rtx, which builds without one",
-            )
 
     def open(self, engine: Path, spec: ModelSpec) -> TensorRTEngine:
         return TensorRTEngine(self.dialect, engine, spec, self.options)

@@ -6,7 +6,7 @@ import time
 
 import numpy as np
 
-from dlv3deploy.core.engine import Engine
+from dlv3deploy.core.engine import Batch, Engine
 from dlv3deploy.engines.manifest import Timing
 
 WARM_UP_RUNS = 3
@@ -14,10 +14,15 @@ MOST_RUNS = 50
 BUDGET_S = 2.0  # stop measuring after this long, with three runs at least
 
 
+def noise_for(engine: Engine) -> Batch:
+    """One input of the spec's size, the same every time."""
+    given = engine.spec.input
+    return np.random.default_rng(0).standard_normal((1, 3, given.height, given.width)).astype(np.float32)
+
+
 def measure_latency(engine: Engine) -> Timing:
     """Median and 90th percentile of `infer` on one input of the spec's size, milliseconds."""
-    spec = engine.spec.input
-    batch = np.random.default_rng(0).standard_normal((1, 3, spec.height, spec.width)).astype(np.float32)
+    batch = noise_for(engine)
     for _ in range(WARM_UP_RUNS):
         engine.infer(batch)
     times_ms: list[float] = []

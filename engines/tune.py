@@ -33,6 +33,7 @@ from dlv3deploy.engines.rewrites.certified import BY_DEFAULT
 from dlv3deploy.engines.rewrites.rewrite import HEAD
 from dlv3deploy.engines.tensorrt_backend import TensorRTBackend
 from dlv3deploy.engines.tensorrt_options import capability_digits
+from dlv3deploy.engines.timing import noise_for
 
 REWRITES = ((), BY_DEFAULT, (*BY_DEFAULT, "regions"), (*BY_DEFAULT, "sub-grids"))
 WARM_UP_S, ROUNDS_S, FEWEST_ROUNDS, MOST_ROUNDS = 1.0, 8.0, 8, 200
@@ -136,8 +137,7 @@ def _may_fail(request: EngineRequest, has_another: bool) -> Iterator[None]:
 
 def race(engines: Sequence[Engine]) -> list[NDArray[np.float64]]:
     """Milliseconds of one inference of each engine, engines in turns, after a second of warming clocks and caches."""
-    given = engines[0].spec.input
-    batch = np.random.default_rng(0).standard_normal((1, 3, given.height, given.width)).astype(np.float32)
+    batch = noise_for(engines[0])
     warm = time.perf_counter() + WARM_UP_S
     while True:
         for engine in engines:

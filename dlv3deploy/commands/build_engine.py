@@ -113,6 +113,7 @@ def build_engine(
         BACKENDS,
         EngineRequest,
         build,
+        check,
         default_backend,
         default_precision,
         default_rewrites,
@@ -192,6 +193,7 @@ def build_engine(
     requests: dict[Path, EngineRequest] = {}
     for precision in sorted(precisions_, key=FALLING_BACK_TO.index):
         request = EngineRequest(source, source, spec, precision, chosen, options, running, command=command, rewrites=applied)
+        check(request)
         engine = to or place.engine(source, precision, target_label(chosen, options, running))
         if pipeline is not None:
             check_pipeline(pipeline, export_to or workspace / pipeline, place.stem_for(source), [request])

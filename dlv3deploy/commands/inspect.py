@@ -25,7 +25,7 @@ from dlv3deploy.core.workspace import DEFAULT_ROOT, Workspace
 
 MOST_NAMED = 4  # tensors in one line
 OF_GRAPHS = ("size", "every", "rewrites", "dla", "classes", "ignore_index", "mean", "std", "output")
-OF_PLANS = ("device", "fp16", "picture")
+OF_PLANS = ("device", "fp16", "bf16", "picture")
 NOT_OF_PLANS = ("rewrites", "dla", "classes", "ignore_index", "mean", "std", "output")
 
 
@@ -50,6 +50,7 @@ def inspect(
         str | None, typer.Option(help="With --plan: estimate the time on xavier, orin-nano, orin-nx, agx-orin, rtx4090, …")
     ] = None,
     fp16: Annotated[bool, typer.Option("--fp16", help="With --plan: compile floating-point graphs in half precision.")] = False,
+    bf16: Annotated[bool, typer.Option("--bf16", help="With --plan: compile floating-point graphs in BF16.")] = False,
     picture: Annotated[
         Path | None, typer.Option(help="With --plan: draw what every kernel moves into this .png, .svg or .pdf file.")
     ] = None,
@@ -88,7 +89,10 @@ def inspect(
     if plan:
         from dlv3deploy.commands.inspect_plan import PlanRequest, show_plans
 
-        show_plans(paths, PlanRequest(size, device, fp16, picture), every, json_output)
+        if fp16 and bf16:
+            raise UserError("--fp16 and --bf16", "exclude each other", "give one precision")
+        precision = "fp16" if fp16 else "bf16" if bf16 else None
+        show_plans(paths, PlanRequest(size, device, precision, picture), every, json_output)
         return
     description = describe(classes, ignore_index, mean, std, output)
     facts = _facts(paths[0], description, size, rewrites, dla)
@@ -102,7 +106,7 @@ def _require_graph(path: Path, given: Mapping[str, str], plan: bool) -> None:
     """Raise UserError for options that are about a graph beside a file that holds none to be looked at."""
     from dlv3deploy.core.errors import UserError
 
-    about = tuple(name for name in (*OF_GRAPHS, "fp16") if not (plan and name == "every"))
+    about = tuple(name for name in (*OF_GRAPHS, "fp16", "bf16") if not (plan and name == "every"))
     if plan and path.suffix == ".safetensors":
         raise UserError(f"--plan with {path}", "a checkpoint has no plan", "give an ONNX file or an engine")
     if path.suffix != ".onnx" and (idle := [option for name, option in given.items() if name in about]):

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from dlv3deploy.engines.plans.plan import Kernel, Plan, Tensor
     from dlv3deploy.measure.plan_picture import Bar
 
-CAPABILITY = "8.9"  # of a plan for no named device; with one TensorRT-RTX compiles once
 MOST_KERNELS = 12  # shown without --all
 
 
@@ -25,7 +24,7 @@ class PlanRequest:
 
     size: str | None
     device: str | None
-    fp16: bool
+    precision: str | None
     picture: Path | None
 
 
@@ -78,8 +77,8 @@ def _plan(path: Path, request: PlanRequest, device: Device | None) -> _Compiled:
     from dlv3deploy.core.graph import fix_input, load_onnx, simplified
     from dlv3deploy.engines.dialect import TENSORRT_RTX, nearest_capability
     from dlv3deploy.engines.open import checked_manifest, plan_of
-    from dlv3deploy.engines.precision import is_quantized, to_float16
-    from dlv3deploy.engines.tensorrt_backend import TensorRTBackend
+    from dlv3deploy.engines.precision import NARROWED, is_quantized
+    from dlv3deploy.engines.tensorrt_backend import OF_A_PLAN, TensorRTBackend
     from dlv3deploy.engines.tensorrt_options import TensorRTOptions
 
     if path.suffix == ".engine":
@@ -89,8 +88,9 @@ def _plan(path: Path, request: PlanRequest, device: Device | None) -> _Compiled:
         raise UserError(str(path), "has no plan", "give an .onnx or .engine file")
     model = load_onnx(path)
     graph = fix_input(model, (1, 3, *_size(model, path, request.size)))
-    typed = to_float16(simplified(graph)) if request.fp16 and not is_quantized(graph) else graph
-    capability = nearest_capability(TENSORRT_RTX, device.capability if device else CAPABILITY)
+    narrowed = None if request.precision is None or is_quantized(graph) else NARROWED[request.precision]
+    typed = graph if narrowed is None else narrowed(simplified(graph))
+    capability = nearest_capability(TENSORRT_RTX, device.capability if device else OF_A_PLAN)
     backend = TensorRTBackend(TENSORRT_RTX, TensorRTOptions((capability,)))
     plan, builder = backend.plan(typed.SerializeToString(), str(path)), backend.builder()
     return _Compiled(plan, f"{builder.name} {builder.version}", capability)

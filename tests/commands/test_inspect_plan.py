@@ -60,6 +60,7 @@ def test_a_plan_is_of_a_graph_or_an_engine_of_tensorrt(work: Path, tmp_path: Pat
     ("arguments", "says"),
     [
         (("--device", "rtx4090"), "--device: is about a compiled plan; add --plan"),
+        (("--plan", "--fp16", "--bf16"), "--fp16 and --bf16: exclude each other"),
         (("--fp16", "--picture", "a.png"), "--fp16, --picture: is about a compiled plan"),
         (("--plan", "--classes", "voc"), "--classes: is nothing that a plan depends on; leave it out"),
         (("--plan", "--device", "gtx1080"), "use one of xavier, orin-nano"),
@@ -118,11 +119,13 @@ def test_a_device_adds_estimates_that_are_called_so(work: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.usefixtures("compiler")
 def test_half_precision_moves_half_of_the_bytes_of_convolutions(work: Path) -> None:
-    whole, half = (
-        json.loads(inspect(work / "model.onnx", "--plan", "--json", *options).stdout) for options in ((), ("--fp16",))
+    whole, half, brain = (
+        json.loads(inspect(work / "model.onnx", "--plan", "--json", *options).stdout)
+        for options in ((), ("--fp16",), ("--bf16",))
     )
-    assert half["bytes_moved"] < 0.75 * whole["bytes_moved"]
-    assert {t["type"] for k in half["kernels"] if k["is_convolution"] for t in k["writes"]} == {"Half"}
+    for plan, kind in ((half, "Half"), (brain, "BFloat16")):
+        assert plan["bytes_moved"] < 0.75 * whole["bytes_moved"]
+        assert {t["type"] for k in plan["kernels"] if k["is_convolution"] for t in k["writes"]} == {kind}
 
 
 @pytest.mark.slow

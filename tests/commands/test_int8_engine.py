@@ -100,3 +100,25 @@ def test_an_engine_of_an_older_calibration_is_refused(tmp_path: Path, images: Pa
     done = dlv3deploy(*run)
     assert done.exit_code == 3 and "model_sha256 in calibration.json" in done.stderr and "build-engine" in done.stderr
     assert dlv3deploy("run", elsewhere, *run[2:]).exit_code == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (("--backend", "tensorrt"), "tensorrt"),
+        (("--backend", "tensorrt-rtx", "--dla", "0"), "--dla: tensorrt-rtx"),
+        (("--backend", "tensorrt-rtx", "--version-compatible"), "--version-compatible: engines of tensorrt-rtx run on"),
+        (("--tune", "--fp16", "--backend", "onnxruntime"), "--fp16 with ONNX Runtime: needs a GPU"),
+    ],
+)
+def test_what_cannot_be_built_here_is_refused_before_anything_is_calibrated(
+    tmp_path: Path, images: Path, options: tuple[str, ...], says: str
+) -> None:
+    if "tensorrt-rtx" in options:
+        pytest.importorskip("tensorrt_rtx")
+    work = tmp_path / "artifacts"
+    work.mkdir()
+    model = write_tiny(work / "model.onnx")
+    refused = dlv3deploy("build-engine", "--int8", model, "--workspace", work, "--images", images, *options)
+    assert refused.exit_code == 1 and says in refused.stderr, refused.output
+    assert [path.name for path in work.iterdir()] == ["model.onnx"]
