@@ -18,7 +18,7 @@ from dlv3deploy.core.errors import Dlv3Error
 
 COMMANDS = (
     *("train", "import-weights", "export", "calibrate", "build-engine", "run"),
-    *("evaluate", "inspect", "cache", "doctor", "paper", "demo"),
+    *("evaluate", "benchmark", "inspect", "cache", "doctor", "paper", "demo"),
 )
 INTERRUPTED = 130
 

@@ -6,10 +6,11 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Protocol
 
-from dlv3deploy.core.engine import Engine
+from dlv3deploy.core.engine import Batch, Engine
 from dlv3deploy.core.spec import ModelSpec
 from dlv3deploy.engines.manifest import Builder, Target
 from dlv3deploy.engines.tensorrt_options import TensorRTOptions
+from dlv3deploy.engines.timing import LayerTime
 
 
 class Backend(Protocol):
@@ -23,6 +24,9 @@ class Backend(Protocol):
 
     def open(self, engine: Path, spec: ModelSpec) -> Engine:
         """The engine, ready to run. Raises UserError or CheckFailed when it cannot be loaded here."""
+
+    def layer_times(self, engine: Path, spec: ModelSpec, batch: Batch, runs: int) -> list[LayerTime]:
+        """What its layers take, over `runs` runs on one batch. Raises as `open` does."""
 
     def layer_precision(self, engine: Path, typed: Mapping[str, str]) -> Mapping[str, str]:
         """For every convolution the type that the compiled engine runs it in; `typed` where that cannot be read."""

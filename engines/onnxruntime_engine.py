@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import platform
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,23 +22,30 @@ from dlv3deploy.engines.manifest import Builder, Target
 from dlv3deploy.engines.onnxruntime_int8 import with_constants_of_its_own, with_unsigned_activations
 from dlv3deploy.engines.providers import CPU, TENSORRT, providers, runtime, with_options
 from dlv3deploy.engines.tensorrt_options import TensorRTOptions
+from dlv3deploy.engines.timing import WARM_UP_RUNS, LayerTime, medians
 
 if TYPE_CHECKING:
     import onnxruntime
 
 NAME = "onnxruntime"
+KERNEL = "_kernel_time"  # what ends the name of a node that was run, in ONNX Runtime's profiles
 
 
 class OnnxRuntimeEngine(ClosingEngine):
     """A session on the chosen provider, or on CUDA where ONNX Runtime has it, otherwise on the CPU; which one is in `name`.
 
-    A fallback from CUDA is said, one from a provider that was chosen is an error.
+    A fallback from CUDA is said, one from a provider that was chosen is an error. With a folder for a `profile` every node is
+    timed, which slows it.
     """
 
-    def __init__(self, model: bytes, spec: ModelSpec, where: str, provider: str | None = None) -> None:
+    def __init__(
+        self, model: bytes, spec: ModelSpec, where: str, provider: str | None = None, profile: Path | None = None
+    ) -> None:
         module, wanted = runtime(), providers(provider)
         try:
             options = _options(module)
+            if profile is not None:
+                options.enable_profiling, options.profile_file_prefix = True, str(profile / "profile")
             if wanted[0] != CPU and provider is not None:
                 options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")  # no node goes there in silence
             self.session: Any = module.InferenceSession(model, options, providers=with_options(wanted, model))
@@ -106,6 +115,17 @@ class OnnxRuntimeBackend:
 
     def open(self, engine: Path, spec: ModelSpec) -> OnnxRuntimeEngine:
         return OnnxRuntimeEngine(engine.read_bytes(), spec, str(engine), self.provider)
+
+    def layer_times(self, engine: Path, spec: ModelSpec, batch: Batch, runs: int) -> list[LayerTime]:
+        """By ONNX Runtime's own profile, which has the nodes as it fused them."""
+        model, place = engine.read_bytes(), TemporaryDirectory()
+        with place as folder, OnnxRuntimeEngine(model, spec, str(engine), self.provider, Path(folder)) as opened:
+            for _ in range(WARM_UP_RUNS + runs):
+                opened.infer(batch)
+            events = json.loads(Path(opened.session.end_profiling()).read_text(encoding="utf-8"))
+        ended = [event for event in events if event["cat"] == "Node" and event["name"].endswith(KERNEL)]
+        reported = [(e["name"].removesuffix(KERNEL), e["args"].get("op_name", ""), e["dur"] / 1e3) for e in ended]
+        return medians(reported, WARM_UP_RUNS)
 
     def layer_precision(self, engine: Path, typed: Mapping[str, str]) -> Mapping[str, str]:
         """Read from the optimised graph: where ONNX Runtime does not fuse a Q/DQ convolution, it runs in float."""

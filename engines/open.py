@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from dlv3deploy.core.engine import Engine
+from dlv3deploy.core.engine import Batch, Engine
 from dlv3deploy.core.errors import UserError
 from dlv3deploy.core.files import require_file
+from dlv3deploy.core.spec import ModelSpec
 from dlv3deploy.core.workspace import by_building
 from dlv3deploy.engines.backend import Backend
 from dlv3deploy.engines.dialect import DIALECTS
@@ -19,6 +20,7 @@ from dlv3deploy.engines.plans.plan import Plan
 from dlv3deploy.engines.providers import of_flags
 from dlv3deploy.engines.tensorrt_backend import TensorRTBackend
 from dlv3deploy.engines.tensorrt_options import TensorRTOptions
+from dlv3deploy.engines.timing import LayerTime
 
 
 def open_engine(path: Path) -> Engine:
@@ -42,6 +44,12 @@ def plan_of(path: Path, manifest: Manifest) -> Plan:
     if not isinstance(backend, TensorRTBackend):
         raise UserError(f"--plan with {path}", f"an engine of {manifest.builder.name} is a graph", "give the ONNX file")
     return backend.plan_of(path)
+
+
+def layer_times(path: Path, spec: ModelSpec, batch: Batch, runs: int) -> list[LayerTime]:
+    """What the layers of an engine or of an ONNX file take, in the order in which they run."""
+    backend = OnnxRuntimeBackend() if path.suffix == ".onnx" else backend_for(checked_manifest(path))
+    return backend.layer_times(path, spec, batch, runs)
 
 
 def backend_for(manifest: Manifest) -> Backend:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from dlv3deploy.core.engine import Batch
 from dlv3deploy.core.errors import UserError
 from dlv3deploy.core.graph import load_onnx
 from dlv3deploy.core.spec import ModelSpec
@@ -34,6 +35,7 @@ from dlv3deploy.engines.plans.printed import read_plan
 from dlv3deploy.engines.precision import types_in
 from dlv3deploy.engines.tensorrt_engine import TensorRTEngine, inspected_plan
 from dlv3deploy.engines.tensorrt_options import TensorRTOptions
+from dlv3deploy.engines.timing import LayerTime
 from dlv3deploy.engines.timing_cache import timing_cache, timing_cache_file
 
 MOST_ERRORS = 3
@@ -130,6 +132,10 @@ class TensorRTBackend:
 
     def open(self, engine: Path, spec: ModelSpec) -> TensorRTEngine:
         return TensorRTEngine(self.dialect, engine, spec, self.options)
+
+    def layer_times(self, engine: Path, spec: ModelSpec, batch: Batch, runs: int) -> list[LayerTime]:
+        with self.open(engine, spec) as opened:
+            return opened.layer_times(batch, runs)
 
     def layer_precision(self, engine: Path, typed: Mapping[str, str]) -> Mapping[str, str]:  # noqa: ARG002 (see Backend)
         """Strongly typed networks run as the graph is typed."""

@@ -1,10 +1,13 @@
-"""How long one inference takes on this machine."""
+"""How long inference takes on this machine: of one engine, of several in turns, and of an engine's layers."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dlv3deploy.core.engine import Batch, Engine
 from dlv3deploy.engines.manifest import Timing
@@ -12,6 +15,7 @@ from dlv3deploy.engines.manifest import Timing
 WARM_UP_RUNS = 3
 MOST_RUNS = 50
 BUDGET_S = 2.0  # stop measuring after this long, with three runs at least
+Call = Callable[[int], Sequence[float]]  # does a thing for the given round; milliseconds of its parts
 
 
 def noise_for(engine: Engine) -> Batch:
@@ -28,8 +32,55 @@ def measure_latency(engine: Engine) -> Timing:
     times_ms: list[float] = []
     deadline = time.perf_counter() + BUDGET_S
     while len(times_ms) < 3 or (len(times_ms) < MOST_RUNS and time.perf_counter() < deadline):
-        started = time.perf_counter()
-        engine.infer(batch)
-        times_ms.append((time.perf_counter() - started) * 1e3)
+        times_ms.append(milliseconds(lambda: engine.infer(batch)))
     p50, p90 = np.percentile(times_ms, [50, 90])
     return Timing(round(float(p50), 3), round(float(p90), 3), len(times_ms))
+
+
+def milliseconds(work: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    work()
+    return (time.perf_counter() - started) * 1e3
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How long to warm clocks and caches, then to measure, in seconds; and how many rounds at least and at most."""
+
+    warm_up_s: float
+    seconds: float
+    fewest: int
+    most: int
+
+
+def in_turns(calls: Sequence[Call], limits: Limits) -> list[NDArray[np.float64]]:
+    """Milliseconds of every part of each call, rounds × parts, round after round, so that whatever slows the machine slows all
+    alike."""
+    warm = time.perf_counter() + limits.warm_up_s
+    while True:
+        for call in calls:
+            call(0)
+        if time.perf_counter() >= warm:
+            break
+    rounds: list[list[Sequence[float]]] = []
+    deadline = time.perf_counter() + limits.seconds
+    while len(rounds) < limits.fewest or (len(rounds) < limits.most and time.perf_counter() < deadline):
+        rounds.append([call(len(rounds)) for call in calls])
+    return [np.asarray(of_one, np.float64) for of_one in zip(*rounds, strict=True)]
+
+
+@dataclass(frozen=True)
+class LayerTime:
+    """A layer that a backend ran, by its own name and kind ("" where it tells none), and its median in milliseconds."""
+
+    name: str
+    kind: str
+    ms: float
+
+
+def medians(reported: Iterable[tuple[str, str, float]], warm_up: int) -> list[LayerTime]:
+    """Of what a backend reports of each run (name, kind, milliseconds), in its order; the first `warm_up` runs do not count."""
+    found: dict[tuple[str, str], list[float]] = {}
+    for name, kind, ms in reported:
+        found.setdefault((name, kind), []).append(ms)
+    return [LayerTime(name, kind, float(np.median(times[warm_up:]))) for (name, kind), times in found.items()]

@@ -7,7 +7,6 @@ they do not run, TensorRT-RTX compiles them all the same and the roofline of a n
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -33,7 +32,7 @@ from dlv3deploy.engines.rewrites.certified import BY_DEFAULT
 from dlv3deploy.engines.rewrites.rewrite import HEAD
 from dlv3deploy.engines.tensorrt_backend import TensorRTBackend
 from dlv3deploy.engines.tensorrt_options import capability_digits
-from dlv3deploy.engines.timing import noise_for
+from dlv3deploy.engines.timing import Call, Limits, in_turns, milliseconds, noise_for
 
 REWRITES = ((), BY_DEFAULT, (*BY_DEFAULT, "regions"), (*BY_DEFAULT, "sub-grids"))
 WARM_UP_S, ROUNDS_S, FEWEST_ROUNDS, MOST_ROUNDS = 1.0, 8.0, 8, 200
@@ -136,23 +135,14 @@ def _may_fail(request: EngineRequest, has_another: bool) -> Iterator[None]:
 
 
 def race(engines: Sequence[Engine]) -> list[NDArray[np.float64]]:
-    """Milliseconds of one inference of each engine, engines in turns, after a second of warming clocks and caches."""
+    """Milliseconds of one inference of each engine, engines in turns."""
     batch = noise_for(engines[0])
-    warm = time.perf_counter() + WARM_UP_S
-    while True:
-        for engine in engines:
-            engine.infer(batch)
-        if time.perf_counter() >= warm:
-            break
-    rounds: list[list[float]] = []
-    deadline = time.perf_counter() + ROUNDS_S
-    while len(rounds) < FEWEST_ROUNDS or (len(rounds) < MOST_ROUNDS and time.perf_counter() < deadline):
-        rounds.append([])
-        for engine in engines:
-            started = time.perf_counter()
-            engine.infer(batch)
-            rounds[-1].append((time.perf_counter() - started) * 1e3)
-    return list(np.asarray(rounds, np.float64).T)
+
+    def call(engine: Engine) -> Call:
+        return lambda _round: [milliseconds(lambda: engine.infer(batch))]
+
+    limits = Limits(WARM_UP_S, ROUNDS_S, FEWEST_ROUNDS, MOST_ROUNDS)
+    return [times[:, 0] for times in in_turns([call(engine) for engine in engines], limits)]
 
 
 def _device_of(request: EngineRequest) -> Device:

@@ -19,7 +19,7 @@ from dlv3deploy.engines import tensorrt_backend, tensorrt_engine
 from dlv3deploy.engines.build import EngineRequest, build
 from dlv3deploy.engines.dialect import TENSORRT_RTX
 from dlv3deploy.engines.gpu import Gpu
-from dlv3deploy.engines.open import checked_manifest, open_engine, plan_of
+from dlv3deploy.engines.open import checked_manifest, layer_times, open_engine, plan_of
 from dlv3deploy.engines.tensorrt_backend import TensorRTBackend
 
 
@@ -69,6 +69,10 @@ class TestTensorRTRtxOnAnEngine(EngineConformance):
         path = tmp_path / "model.engine"
         plan = plan_of(path, checked_manifest(path))
         assert plan.convolutions > 1 and plan.macs > 0
+
+    def test_its_profiler_times_them(self, engine: Engine, tmp_path: Path) -> None:
+        layers = layer_times(tmp_path / "model.engine", engine.spec, self.batch(engine), 5)
+        assert len(layers) > 1 and all(layer.name and layer.ms > 0 for layer in layers)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,170 @@
+"""`dlv3deploy benchmark`: how long models take on this machine, in turns, and where the time goes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dlv3deploy.commands.options import (
+    SIZE,
+    ClassesOption,
+    IgnoreIndexOption,
+    JsonOption,
+    MeanOption,
+    OutputOption,
+    StdOption,
+    WorkspaceOption,
+    describe,
+    given_options,
+    parse_size,
+)
+from dlv3deploy.core.workspace import DEFAULT_ROOT, Workspace
+
+if TYPE_CHECKING:
+    from dlv3deploy.core.images import Frame
+    from dlv3deploy.core.segmenter import Segmenter
+    from dlv3deploy.measure.benchmark import Speed
+
+FRAME = "720x1280"
+FRAMES = 16
+LAYER_RUNS = 20
+SMALLEST_SHARE = 0.01  # of all layers' time; what is below is one line together
+
+
+def benchmark(
+    context: typer.Context,
+    artefacts: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Checkpoints, ONNX files or engines; default: the workspace's best one for this machine."),
+    ] = None,
+    workspace: WorkspaceOption = DEFAULT_ROOT,
+    source: Annotated[
+        str | None,
+        typer.Option(help=f"Video, image, folder or glob: its first {FRAMES} frames; default: drawn scenes."),
+    ] = None,
+    frame: Annotated[str, typer.Option(help=f"{SIZE} of the drawn scenes.")] = FRAME,
+    seconds: Annotated[float, typer.Option(help="How long to measure, all models together.", min=0)] = 10.0,
+    layers: Annotated[bool, typer.Option("--layers", help="Also time every layer of the models.")] = False,
+    size: Annotated[str | None, typer.Option(help=f"Input {SIZE} for models of dynamic size.")] = None,
+    json_output: JsonOption = False,
+    classes: ClassesOption = None,
+    ignore_index: IgnoreIndexOption = None,
+    mean: MeanOption = None,
+    std: StdOption = None,
+    output: OutputOption = None,
+) -> None:
+    """Time models from a frame's pixels to its mask: several in turns, round after round, so that ratios hold."""
+    import json
+    from contextlib import ExitStack
+
+    from dlv3deploy.commands.models import best_artefact, open_model
+    from dlv3deploy.core.errors import UserError
+    from dlv3deploy.core.foreign import Description
+    from dlv3deploy.core.segmenter import Segmenter
+    from dlv3deploy.measure.benchmark import benchmark as measure
+
+    if source is not None and "frame" in given_options(context):
+        raise UserError("--frame with --source", "is the size of drawn scenes", "leave one of them out")
+    paths = artefacts or [best_artefact(Workspace(workspace))]
+    description = describe(classes, ignore_index, mean, std, output)
+    with ExitStack() as opened:
+        foreign = [path.suffix == ".onnx" and not _describes_itself(path) for path in paths]
+        if not description.is_empty and not any(foreign):
+            remedy = "leave out --classes, --ignore-index, --mean, --std and --output"
+            raise UserError(", ".join(map(str, paths)), "describes itself", remedy)
+        described = [description if is_foreign else Description() for is_foreign in foreign]
+        engines = [opened.enter_context(open_model(*each)) for each in zip(paths, described, strict=True)]
+        segmenters = [Segmenter(engine, parse_size(size) if size else None) for engine in engines]
+        frames = _frames(source, frame)
+        speeds = measure(segmenters, frames, seconds)
+        facts = [_facts(p, s, speed) for p, s, speed in zip(paths, segmenters, speeds, strict=True)]
+        if layers:
+            for path, segmenter, entry in zip(paths, segmenters, facts, strict=True):
+                entry["layers"] = _layers(path, segmenter, frames[0])
+    height, width = frames[0].shape[:2]
+    if json_output:
+        first = {"latency_ms": facts[0]["latency_ms"], "frame": [height, width], "rounds": len(speeds[0].ms)}
+        print(json.dumps(first | {"models": facts}, ensure_ascii=False))
+        return
+    _print(facts, f"{len(speeds[0].ms)} rounds of frames of {height}×{width}, one model after the other")
+
+
+def _describes_itself(path: Path) -> bool:
+    from dlv3deploy.core.graph import embedded_spec, load_onnx
+
+    return embedded_spec(load_onnx(path), str(path)) is not None
+
+
+def _frames(source: str | None, size: str) -> list[Frame]:
+    """The first ones of a source that ends, or of a drive through a drawn town."""
+    if source is None:
+        from dlv3deploy.scenes import Drive
+
+        drive = Drive(0, *parse_size(size))
+        return [drive.at(float(second))[0] for second in range(FRAMES)]
+    from dlv3deploy.core.errors import UserError
+    from dlv3deploy.video import open_source, parse_source
+
+    address = parse_source(source)
+    if address.kind in ("camera", "stream"):
+        raise UserError(f"--source {source}", "is live, and models are compared on the same frames", "give a file or a folder")
+    found: list[Frame] = []
+    with open_source(address) as opened:
+        while len(found) < FRAMES and (captured := opened.read()) is not None:
+            found.append(captured.pixels)
+    return [pixels for pixels in found if pixels.shape == found[0].shape]
+
+
+def _facts(path: Path, segmenter: Segmenter, speed: Speed) -> dict[str, Any]:
+    size = [segmenter.input.height, segmenter.input.width]
+    times = {"latency_ms": speed.latency_ms(), "stages_ms": speed.stages_ms()}
+    return {"model": str(path), "engine": segmenter.engine.name, "input": size, **times}
+
+
+def _layers(path: Path, segmenter: Segmenter, frame: Frame) -> list[dict[str, Any]]:
+    from dataclasses import asdict
+
+    from dlv3deploy.core.errors import UserError
+    from dlv3deploy.engines.open import layer_times
+
+    if path.suffix == ".safetensors":
+        raise UserError(f"--layers with {path}", "layers of a checkpoint are not timed", "give its ONNX file or an engine")
+    view = next(iter(segmenter.views(frame)))
+    return [asdict(layer) for layer in layer_times(path, segmenter.engine.spec, view.batch, LAYER_RUNS)]
+
+
+def _print(facts: Sequence[dict[str, Any]], about: str) -> None:
+    from dlv3deploy.commands.tables import print_records
+    from dlv3deploy.measure.benchmark import STAGES
+
+    first = facts[0]["latency_ms"]["p50"]
+    header = ("model", "p50", "p90", "p99", *STAGES, "frames/s", *(("as fast",) if len(facts) > 1 else ()))
+    records = []
+    for entry in facts:
+        latency, stages = entry["latency_ms"], entry["stages_ms"]
+        times = [f"{value:.1f}" for value in (*latency.values(), *(stages[name] for name in STAGES))]
+        ratio = [f"{first / latency['p50']:.2f}×"] if len(facts) > 1 else []
+        records.append((entry["model"], *times, f"{1000 / latency['p50']:.1f}", *ratio))
+    notes = [f"{entry['model']}: {entry['engine']}, input {entry['input'][0]}×{entry['input'][1]}" for entry in facts]
+    notes.append("milliseconds a frame; of the stages medians; frames a second of one after the other, at the median")
+    print_records(about, header, records, notes)
+    for entry in facts:
+        if "layers" in entry:
+            _print_layers(entry)
+
+
+def _print_layers(entry: dict[str, Any]) -> None:
+    from dlv3deploy.commands.tables import print_records
+
+    whole = sum(layer["ms"] for layer in entry["layers"])
+    slow = [layer for layer in entry["layers"] if layer["ms"] >= SMALLEST_SHARE * whole]
+    slow.sort(key=lambda layer: -layer["ms"])
+    records = [(layer["name"], layer["kind"], f"{layer['ms']:.3f}", f"{layer['ms'] / whole:.1%}") for layer in slow]
+    rest = whole - sum(layer["ms"] for layer in slow)
+    if others := len(entry["layers"]) - len(slow):
+        records.append((f"{others} others", "", f"{rest:.3f}", f"{rest / whole:.1%}"))
+    note = f"medians of {LAYER_RUNS} runs in milliseconds, {whole:.1f} together; to time every layer slows them"
+    print_records(f"layers of {entry['model']}", ("layer", "kind", "ms", "share"), records, [note])
