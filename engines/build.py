@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from dlv3deploy.core.errors import CheckFailed, UserError
 from dlv3deploy.core.files import sha256_of
-from dlv3deploy.core.graph import fix_input, load_onnx, simplified
+from dlv3deploy.core.graph import fix_input, load_onnx, ports, simplified
 from dlv3deploy.core.progress import say
 from dlv3deploy.core.spec import ModelSpec, OutputSpec
 from dlv3deploy.core.workspace import ENGINE_SUFFIX
@@ -35,13 +35,15 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
+BATCH = "batch"  # the name of an open one
 BACKENDS = (onnxruntime_engine.NAME, *DIALECTS)
 
 
 @dataclass(frozen=True)
 class EngineRequest:
     """`onnx` is what is compiled (for INT8 the Q/DQ model), `source` the floating-point file that it stems from, `command` what
-    makes the engine again, `rewrites` are names of `engines.rewrites`, `provider` is ONNX Runtime's (`engines.providers`)."""
+    makes the engine again, `rewrites` are names of `engines.rewrites`, `provider` is ONNX Runtime's (`engines.providers`). The
+    engine takes one image, or 1 to `batch` of them."""
 
     onnx: Path
     source: Path
@@ -53,6 +55,7 @@ class EngineRequest:
     calibration: Calibration | None = None
     command: str = ""
     rewrites: tuple[str, ...] = ()
+    batch: int = 1
 
 
 def default_backend() -> str:
@@ -82,8 +85,10 @@ def default_rewrites(backend: str, output: OutputSpec) -> tuple[str, ...]:
     return (*BY_DEFAULT, *of_the_head)
 
 
-def target_label(backend: str, options: TensorRTOptions, provider: str | None) -> str:
+def target_label(backend: str, options: TensorRTOptions, provider: str | None, batch: int = 1) -> str:
     """The part of an engine's file name that says what it is for."""
+    if batch > 1:
+        return f"{target_label(backend, options, provider)}-batch{batch}"
     if backend == onnxruntime_engine.NAME:
         return {CPU: "cpu", CUDA: "cuda", TENSORRT_PROVIDER: "onnxruntime-tensorrt"}[providers(provider)[0]]
     return "-".join(
@@ -138,6 +143,7 @@ def _facts(request: EngineRequest, backend: Backend, sha256: Mapping[Path, str])
         "spec": request.spec.to_text(),
         "precision": request.precision,
         "rewrites": request.rewrites,
+        "batch": request.batch,
         "options": asdict(request.options),
         "builder": asdict(backend.builder()),
         "target": asdict(backend.target()),
@@ -160,7 +166,7 @@ def _made(
 
     Raises CheckFailed when a file that it is made from is no longer the one whose `sha256` was taken.
     """
-    spec = replace(request.spec, input=replace(request.spec.input, dynamic_size=False, dynamic_batch=False))
+    spec = replace(request.spec, input=replace(request.spec.input, dynamic_size=False, dynamic_batch=request.batch > 1))
     done = prepared(request)
     model, spec = done.model, replace(spec, output=done.output)
     for path, then in sha256.items():
@@ -191,16 +197,19 @@ def backend_of(request: EngineRequest) -> Backend:
         if request.options != TensorRTOptions():
             raise UserError("options of TensorRT", "do not fit ONNX Runtime", "leave them out, or choose another --backend")
         return onnxruntime_engine.OnnxRuntimeBackend(request.provider)
-    return tensorrt_backend.TensorRTBackend(DIALECTS[request.backend], request.options)
+    return tensorrt_backend.TensorRTBackend(DIALECTS[request.backend], replace(request.options, most_images=request.batch))
 
 
 def prepared(request: EngineRequest) -> Rewritten:
-    """The graph for one image of the spec's size, rewritten and in the wanted precision.
+    """The graph for one image of the spec's size, or an open batch of them, rewritten and in the wanted precision.
 
     Raises UserError where the graph or the backend does not suit the precision.
     """
-    model, shape = load_onnx(request.onnx), (1, 3, request.spec.input.height, request.spec.input.width)
+    model, given = load_onnx(request.onnx), request.spec.input
     _require_precision(model, request)
+    if request.batch > 1 and ports(model, str(request.onnx))[0].shape[0] is not None:
+        raise UserError(f"--batch {request.batch}", f"{request.onnx} takes one image", "export it with --dynamic-batch")
+    shape = (BATCH if request.batch > 1 else 1, 3, given.height, given.width)
     done = Rewritten(fix_input(model, shape), request.spec.output, [])
     if request.rewrites:
         done = certified(done.model, request.rewrites, done.output, str(request.onnx))

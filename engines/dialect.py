@@ -28,6 +28,7 @@ class Dialect:
 
 
 LAST_WITH_DLA = (10, 7)
+OPEN = -1  # a dimension that a network leaves open
 TENSORRT = Dialect(
     "tensorrt", "tensorrt", "on a Jetson use JetPack's own TensorRT, elsewhere install dlv3deploy[tensorrt]", (8, 6), False
 )
@@ -101,6 +102,16 @@ def configure(module: Any, config: Any, options: TensorRTOptions, types: Collect
             config.set_compute_capability(compute_capability_of(module, text), index)
 
 
+def add_profile(builder: Any, network: Any, config: Any, options: TensorRTOptions) -> None:
+    """Where the batch of the input is open, have the engine take 1 to `most_images`, and be fastest at the most."""
+    given = network.get_input(0)
+    batch, *size = given.shape
+    if batch == OPEN:
+        profile = builder.create_optimization_profile()
+        profile.set_shape(given.name, (1, *size), (options.most_images, *size), (options.most_images, *size))
+        config.add_optimization_profile(profile)
+
+
 def _allow(module: Any, config: Any, types: Collection[str]) -> None:
     """Let the builder of a weakly typed network use these types, and hold it to those that the graph has."""
     if has(module, "BuilderFlag.FP16"):
@@ -123,6 +134,8 @@ def require_options(dialect: Dialect, module: Any, options: TensorRTOptions) -> 
     if options.dla_core is not None and (dialect.portable or version_of(module.__version__)[:2] > LAST_WITH_DLA):
         rule = f"{dialect.name} {module.__version__} does not build for it, TensorRT 10.7 was the last that did"
         raise UserError("--dla", rule, "use the TensorRT of JetPack 6")
+    if options.dla_core is not None and options.most_images > 1:
+        raise UserError("--batch with --dla", "a DLA takes batches of one size alone", "leave one of them out")
 
 
 def hold_types(module: Any, network: Any, options: TensorRTOptions, types: Collection[str]) -> None:

@@ -10,13 +10,14 @@ from typing import Any
 
 from dlv3deploy.core.engine import Batch
 from dlv3deploy.core.errors import UserError
-from dlv3deploy.core.graph import load_onnx
+from dlv3deploy.core.graph import fix_input, load_onnx, ports
 from dlv3deploy.core.spec import ModelSpec
 from dlv3deploy.core.workspace import Workspace
 from dlv3deploy.engines.build_progress import build_progress
 from dlv3deploy.engines.dialect import (
     TENSORRT_RTX,
     Dialect,
+    add_profile,
     configure,
     has,
     hold_types,
@@ -69,7 +70,7 @@ class TensorRTBackend:
         engine.write_bytes(self._compiled(model, where, _Log()))
 
     def plan(self, model: bytes, where: str) -> Plan:
-        """What TensorRT-RTX makes of `model`, for the first capability of the options or `OF_A_PLAN`; no GPU needed.
+        """What TensorRT-RTX makes of `model` for one image, for the options' first capability or `OF_A_PLAN`. No GPU needed.
 
         Raises UserError as `build` does, and for another dialect.
         """
@@ -77,7 +78,8 @@ class TensorRTBackend:
             raise UserError(f"the plan of {self.dialect.name}", "is read from an engine of it", "ask TensorRT-RTX")
         log = _Log(detailed=True)
         capabilities = self.options.capabilities[:1] or (OF_A_PLAN,)
-        replace(self, options=replace(self.options, capabilities=capabilities))._compiled(model, where, log)
+        options = replace(self.options, capabilities=capabilities, most_images=1)
+        replace(self, options=options)._compiled(_of_one_image(model), where, log)
         return read_plan(log.details, self.builder().name)
 
     def plan_of(self, engine: Path) -> Plan:
@@ -108,6 +110,7 @@ class TensorRTBackend:
         require_types(trt, self.options, types := types_in(graph))
         configure(trt, config, self.options, types)
         hold_types(trt, network, self.options, types)
+        add_profile(builder, network, config, self.options)
         with build_progress(trt, config), self._timing_cache(config):
             plan = builder.build_serialized_network(network, config)
         if plan is None:
@@ -156,6 +159,17 @@ class TensorRTBackend:
         if self.dialect.portable or gpu is None:
             return Target(ANY_GPU, ", ".join(self.options.capabilities) or None)
         return Target(gpu.name, gpu.compute_capability, gpu.driver)
+
+
+def _of_one_image(model: bytes) -> bytes:
+    import onnx
+
+    graph = onnx.load_from_string(model)
+    batch, channels, height, width = ports(graph, "the graph")[0].shape
+    if batch is not None or channels is None or height is None or width is None:
+        return model
+    fixed: bytes = fix_input(graph, (1, channels, height, width)).SerializeToString()
+    return fixed
 
 
 def _parser_errors(trt: Any, parser: Any) -> str:

@@ -13,7 +13,7 @@ from dlv3deploy.core.engine import Batch, ClosingEngine, Outputs, check_batch
 from dlv3deploy.core.errors import CheckFailed, UserError
 from dlv3deploy.core.spec import ModelSpec
 from dlv3deploy.engines.cuda import DeviceBuffer, Stream
-from dlv3deploy.engines.dialect import Dialect, load_dialect, runs_on
+from dlv3deploy.engines.dialect import OPEN, Dialect, load_dialect, runs_on
 from dlv3deploy.engines.gpu import find_gpu
 from dlv3deploy.engines.plans.inspected import read_engine_information
 from dlv3deploy.engines.plans.plan import Plan
@@ -59,7 +59,7 @@ def inspected_plan(dialect: Dialect, path: Path, options: TensorRTOptions) -> Pl
 
 
 class TensorRTEngine(ClosingEngine):
-    """A deserialised plan with its buffers on the device: one input and one output of fixed shape."""
+    """A deserialised plan with its buffers on the device: one input and one output, of fixed shape but for an open batch."""
 
     def __init__(self, dialect: Dialect, path: Path, spec: ModelSpec, options: TensorRTOptions) -> None:
         loaded = _load(dialect, path, options)
@@ -70,10 +70,12 @@ class TensorRTEngine(ClosingEngine):
         is_input = [engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT for name in names]
         self._input, self._output = names[is_input.index(True)], names[is_input.index(False)]
         shape = tuple(engine.get_tensor_shape(self._input))
-        if -1 in shape:
-            shape = (1, 3, spec.input.height, spec.input.width)
+        batch, channels, height, width = shape
+        self.input_shape = (None if batch == OPEN else batch, channels, height, width)
+        if OPEN in shape:
+            _smallest, _best, shape = engine.get_tensor_profile_shape(self._input, 0)
             context.set_input_shape(self._input, shape)
-        self.input_shape = shape
+        self.most_images = shape[0]
         self._output_shape = tuple(context.get_tensor_shape(self._output))
         self._input_type = np.dtype(trt.nptype(engine.get_tensor_dtype(self._input)))
         self._output_type = np.dtype(trt.nptype(engine.get_tensor_dtype(self._output)))
@@ -87,11 +89,16 @@ class TensorRTEngine(ClosingEngine):
 
     def infer(self, batch: Batch) -> Outputs:
         check_batch(self, batch)
+        count = len(batch)
+        if count > self.most_images:
+            raise ValueError(f"{self.name} takes {self.most_images} images at most, was given {count}")
+        if self.input_shape[0] is None:
+            self._context.set_input_shape(self._input, batch.shape)
         batch = np.ascontiguousarray(batch, self._input_type)
         self._buffers[0].upload(batch, self._stream)
         if not self._context.execute_async_v3(int(self._stream.handle)):
             raise CheckFailed(f"{self.name} failed to run; its log says why")
-        values = self._buffers[1].download(self._output_shape, self._output_type, self._stream)
+        values = self._buffers[1].download((count, *self._output_shape[1:]), self._output_type, self._stream)
         return values.astype(np.float32) if values.dtype.kind == "f" else values
 
     def layer_times(self, batch: Batch, runs: int) -> list[LayerTime]:

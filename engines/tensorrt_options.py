@@ -18,7 +18,7 @@ class TensorRTOptions:
 
     `workspace_mb` limits the scratch memory of kernels, 10⁶ bytes. A version-compatible engine runs on later TensorRTs of its
     major version, a hardware-compatible one on every GPU since Ampere; both are slower for it. `dla_core` puts what can run
-    there on a deep learning accelerator, the rest on the GPU.
+    there on a deep learning accelerator, the rest on the GPU. A graph of open batch is built for 1 to `most_images` images.
     """
 
     capabilities: tuple[str, ...] = ()
@@ -26,6 +26,7 @@ class TensorRTOptions:
     version_compatible: bool = False
     hardware_compatible: bool = False
     dla_core: int | None = None
+    most_images: int = 1
 
     def flags(self) -> dict[str, Any]:
         """Those that were asked for, as a manifest has them; capabilities are part of its target."""

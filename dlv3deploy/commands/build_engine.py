@@ -55,6 +55,9 @@ def build_engine(
     ] = None,
     calibration_images: Annotated[int | None, typer.Option(help="How many of them to use; default: 100.", min=1)] = None,
     size: Annotated[str | None, typer.Option(help=f"Input {SIZE} of an ONNX file that leaves it open.")] = None,
+    batch: Annotated[
+        int, typer.Option(help="For 1 to so many images at once, of an ONNX file that leaves the batch open.", min=1)
+    ] = 1,
     rewrites: Annotated[
         str | None,
         typer.Option(
@@ -168,6 +171,7 @@ def build_engine(
         "--images": images,
         "--calibration-images": calibration_images,
         "--size": size,
+        "--batch": batch if batch > 1 else None,
         "--rewrites": rewrites,
         "--workspace-mb": workspace_mb,
         "--version-compatible": version_compatible,
@@ -192,9 +196,11 @@ def build_engine(
     running = parse_choice(provider, "--provider", BY_NAME) if provider else None
     requests: dict[Path, EngineRequest] = {}
     for precision in sorted(precisions_, key=FALLING_BACK_TO.index):
-        request = EngineRequest(source, source, spec, precision, chosen, options, running, command=command, rewrites=applied)
+        request = EngineRequest(
+            source, source, spec, precision, chosen, options, running, command=command, rewrites=applied, batch=batch
+        )
         check(request)
-        engine = to or place.engine(source, precision, target_label(chosen, options, running))
+        engine = to or place.engine(source, precision, target_label(chosen, options, running, batch))
         if pipeline is not None:
             check_pipeline(pipeline, export_to or workspace / pipeline, place.stem_for(source), [request])
         is_int8 = precision == "int8"

@@ -32,6 +32,9 @@ def check_pipeline(pipeline: str, folder: Path, name: str, requests: Sequence[En
             known = " or ".join(PLATFORMS)
             raise UserError("--export triton", f"Triton runs no engines of {request.backend}", f"use --backend {known}")
         if pipeline == "deepstream":
+            if request.batch > 1:
+                rule = "nvinfer builds its own engine of the folder's graph, which is for one image"
+                raise UserError("--batch with --export deepstream", rule, "leave --batch out")
             if request.precision not in MODES:
                 raise UserError(f"--{request.precision} with --export deepstream", "nvinfer has no such mode", "use --fp16")
             pixels_to_probabilities(_fixed(request.source, request.spec.input.height, request.spec.input.width), request.spec)
@@ -46,7 +49,8 @@ def export_pipeline(pipeline: str, folder: Path, name: str, request: EngineReque
 
     size = manifest.spec.input.height, manifest.spec.input.width
     if pipeline == "triton":
-        made = write_triton(folder, name, engine, manifest, ports(_fixed(request.onnx, *size), str(request.onnx)))
+        shapes = ports(_fixed(request.onnx, *size), str(request.onnx))
+        made = write_triton(folder, name, engine, manifest, shapes, request.batch)
         flag = " --backend-config=tensorrt,version-compatible=true" if request.options.version_compatible else ""
         say(f"wrote {made}; serve it with: tritonserver --model-repository {folder}{flag}")
         return

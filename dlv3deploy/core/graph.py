@@ -178,8 +178,8 @@ def _with_explicit_padding(model: ModelProto) -> ModelProto:
     return plain
 
 
-def fix_input(model: ModelProto, shape: tuple[int, int, int, int]) -> ModelProto:
-    """A copy whose image input has this very shape, with the shapes of everything behind it inferred."""
+def fix_input(model: ModelProto, shape: tuple[int | str, int, int, int]) -> ModelProto:
+    """A copy whose image input has this very shape, or a batch left open under a name, with all shapes behind it inferred."""
     import onnx
 
     fixed = onnx.ModelProto()
@@ -187,7 +187,10 @@ def fix_input(model: ModelProto, shape: tuple[int, int, int, int]) -> ModelProto
     given, _ = ports(model, "model")
     value = next(i for i in fixed.graph.input if i.name == given.name)
     for dimension, size in zip(value.type.tensor_type.shape.dim, shape, strict=True):
-        dimension.dim_value = size
+        if isinstance(size, str):
+            dimension.dim_param = size
+        else:
+            dimension.dim_value = size
     del fixed.graph.value_info[:]
     for result in fixed.graph.output:
         for dimension in result.type.tensor_type.shape.dim:

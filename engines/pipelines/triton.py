@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from dlv3deploy.core.errors import UserError
@@ -22,8 +23,10 @@ LABELS = "labels.txt"
 ACCELERATED = ('optimization { execution_accelerators { gpu_execution_accelerator [ { name: "tensorrt" } ] } }',)
 
 
-def write_triton(folder: Path, name: str, engine: Path, manifest: Manifest, ports: tuple[Port, Port]) -> Path:
-    """Write the model NAME into the repository `folder`; `ports` are those of the engine, of fixed shape. Returns its folder.
+def write_triton(folder: Path, name: str, engine: Path, manifest: Manifest, ports: tuple[Port, Port], batch: int = 1) -> Path:
+    """Write the model NAME into the repository `folder`; `ports` are those of the engine, for one image. Returns its folder.
+
+    Of an engine that takes up to `batch` images, Triton puts requests together that wait at the same time.
 
     Raises UserError where Triton has no backend for the engine, or the folder cannot be written.
     """
@@ -35,17 +38,19 @@ def write_triton(folder: Path, name: str, engine: Path, manifest: Manifest, port
     with replacing(model / "1" / file) as fresh:
         shutil.copyfile(engine, fresh)
     write_text(model / LABELS, "".join(f"{label}\n" for label in manifest.spec.classes.names))
-    write_text(model / "config.pbtxt", _config(name, platform, manifest, *ports))
+    write_text(model / "config.pbtxt", _config(name, platform, manifest, ports, batch))
     return model
 
 
-def _config(name: str, platform: str, manifest: Manifest, given: Port, result: Port) -> str:
+def _config(name: str, platform: str, manifest: Manifest, ports: tuple[Port, Port], batch: int) -> str:
+    given, result = ports if batch == 1 else (replace(port, shape=port.shape[1:]) for port in ports)
     kind = "KIND_CPU" if manifest.target.device.startswith("cpu") else "KIND_GPU"
     output = "TYPE_INT64" if result.is_integer else "TYPE_FP32"
     lines = [
         f"name: {_text(name)}",
         f"platform: {_text(platform)}",
-        "max_batch_size: 0",
+        f"max_batch_size: {batch if batch > 1 else 0}",
+        *(("dynamic_batching { }",) if batch > 1 else ()),
         *_tensor("input", given, "TYPE_FP32"),
         *_tensor("output", result, output, f"label_filename: {_text(LABELS)}"),
         f"instance_group [ {{ kind: {kind} count: 1 {_accelerator(manifest)}}} ]",

@@ -58,7 +58,7 @@ def _folded(node: ir.Node) -> Change | None:
     joined = None if read is None else read.producer()
     if joined is None or joined.op_type != "Concat" or joined.attributes.get_int("axis", 0) not in (CHANNELS, CHANNELS - 4):
         return None
-    parts = _parts(joined)
+    parts = _parts(joined, constant.numpy().shape[1])
     spread = [part for part in parts if part.pooled is not None]
     channels = {CHANNELS: [channel for part in parts if part.pooled is None for channel in part.channels]}
     alone = all(len(value.uses()) == 1 and not value.is_graph_output() for one in (joined, *between) for value in one.outputs)
@@ -103,18 +103,23 @@ def _pairs_behind(value: ir.Value | None) -> list[ir.Node]:
     return found
 
 
-def _parts(concat: ir.Node) -> list[_Part]:
-    """The inputs of a Concat; none where a number of channels is not known."""
+def _parts(concat: ir.Node, wanted: int) -> list[_Part]:
+    """The inputs of a Concat; none where their channels are not known, or are not as many as are read."""
     found, start = list[_Part](), 0
     for value in concat.inputs:
         pooled, pairs = _spread_from(value)
-        shape = None if value is None else value.shape or (pooled.shape if pooled is not None else None)
-        channels = shape[CHANNELS] if shape is not None and len(shape) == 4 else None
-        if value is None or not isinstance(channels, int):
+        channels = next((known for known in map(_channels, (value, pooled)) if known is not None), None)
+        if value is None or channels is None:
             return []
         found.append(_Part(value, range(start, start + channels), pooled, pairs))
         start += channels
-    return found
+    return found if start == wanted else []
+
+
+def _channels(value: ir.Value | None) -> int | None:
+    shape = None if value is None else value.shape
+    channels = shape[CHANNELS] if shape is not None and len(shape) == 4 else None
+    return channels if isinstance(channels, int) else None
 
 
 def _spread_from(value: ir.Value | None) -> tuple[ir.Value | None, tuple[ir.Node, ...]]:

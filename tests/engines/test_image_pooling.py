@@ -119,6 +119,29 @@ def test_the_projection_computes_what_it_did(order: str, spread: str, seed: int)
     assert result.graph.output == model.graph.output
 
 
+@pytest.mark.parametrize("order", ["bp", "pbb"])
+def test_a_map_of_unknown_shape_has_the_channels_that_it_is_spread_from(order: str) -> None:
+    """As where a batch is open, and the sizes of the map are computed in the graph."""
+    model = Head(order, "Tile").model()
+    (spread,) = (value for value in model.graph.value_info if value.name == "spread")
+    model.graph.value_info.remove(spread)
+    result, changes = folded(model)
+    assert len(changes) == 1 and "Tile" not in kinds(result)
+    np.testing.assert_allclose(run(result), run(model), rtol=0, atol=1e-5 * float(np.abs(run(model)).max()))
+
+
+def test_a_map_of_more_channels_than_it_is_spread_from_is_left_alone() -> None:
+    head = Head("bp", "Tile")
+    (repeats,) = (index for index, weight in enumerate(head.weights) if weight.name == "repeats")
+    head.weights[repeats].CopyFrom(numpy_helper.from_array(np.array([1, 2, *SIZE]), "repeats"))
+    head.weights = [w for w in head.weights if w.name != "scores.weight"]
+    head.constant("scores.weight", np.ones((OUTPUTS, 9, 1, 1), np.float32))
+    model = head.model()
+    del model.graph.value_info[:]
+    result, changes = folded(model)
+    assert not changes and kinds(result) == kinds(model)
+
+
 def on_grid(values: NDArray[Any], step: Any) -> NDArray[Any]:
     return np.clip(np.rint(values / step), -128, 127) * step
 

@@ -1,0 +1,141 @@
+"""Engines for several images at once: what each would give alone, on every backend that opens a batch."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from tiny_models import HEIGHT, WIDTH, tiny_deeplab, tiny_spec
+
+from dlv3deploy.core.errors import UserError
+from dlv3deploy.core.graph import fix_input, ports
+from dlv3deploy.engines.build import EngineRequest, build, default_rewrites, prepared, target_label
+from dlv3deploy.engines.dialect import TENSORRT_RTX, add_profile
+from dlv3deploy.engines.manifest import Manifest
+from dlv3deploy.engines.open import open_engine
+from dlv3deploy.engines.pipelines.triton import write_triton
+from dlv3deploy.engines.tensorrt_backend import TensorRTBackend
+from dlv3deploy.engines.tensorrt_options import TensorRTOptions
+
+pytest.importorskip("onnxruntime")
+MOST = 4
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(fix_input(tiny_deeplab(), ("n", 3, HEIGHT, WIDTH)).SerializeToString())
+    return path
+
+
+def request(source: Path, backend: str = "onnxruntime", **options: Any) -> EngineRequest:
+    spec = tiny_spec()
+    rewrites = default_rewrites("tensorrt-rtx", spec.output)
+    plain = EngineRequest(source, source, spec, "fp32", backend, rewrites=rewrites, batch=MOST)
+    return replace(plain, **options)
+
+
+def test_images_come_out_as_they_do_alone(source: Path, tmp_path: Path) -> None:
+    engine = tmp_path / "model.engine"
+    manifest = build(request(source), engine)
+    assert manifest.spec.input.dynamic_batch and manifest.rewrites == ("image pooling folded",)
+    images = np.random.default_rng(0).standard_normal((MOST, 3, HEIGHT, WIDTH)).astype(np.float32)
+    with open_engine(engine) as opened:
+        assert opened.input_shape == (None, 3, HEIGHT, WIDTH)
+        together = opened.infer(images)
+        assert len(together) == MOST
+        for image, scores in zip(images, together, strict=True):
+            alone = opened.infer(image[None])[0]
+            np.testing.assert_allclose(scores, alone, atol=1e-5 * np.abs(alone).max())
+
+
+def test_a_file_for_one_image_is_refused(source: Path, tmp_path: Path) -> None:
+    source.write_bytes(fix_input(onnx.load(source), (1, 3, HEIGHT, WIDTH)).SerializeToString())
+    with pytest.raises(UserError, match=r"--batch 4: .*model.onnx takes one image; export it with --dynamic-batch"):
+        build(request(source), tmp_path / "model.engine")
+    assert not (tmp_path / "model.engine").exists()
+
+
+def test_one_image_stays_the_rule(source: Path) -> None:
+    for batch, size in ((1, 1), (MOST, None)):
+        assert ports(prepared(request(source, batch=batch)).model, "a graph")[0].shape[0] == size
+    assert target_label("onnxruntime", TensorRTOptions(), None) == "cpu"
+    assert target_label("onnxruntime", TensorRTOptions(), None, MOST) == "cpu-batch4"
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_tensorrt_compiles_one_profile_of_1_to_the_most(source: Path, tmp_path: Path, precision: Any) -> None:
+    pytest.importorskip("tensorrt_rtx")
+    asked = request(source, "tensorrt-rtx", precision=precision)
+    manifest = build(asked, tmp_path / "model.engine")
+    assert manifest.builder.flags["most_images"] == MOST
+    assert TensorRTOptions.from_flags(manifest.builder.flags, ()).most_images == MOST
+    assert Manifest.read(tmp_path / "model.engine").spec.input.dynamic_batch
+
+
+def test_a_plan_is_of_one_image(source: Path) -> None:
+    pytest.importorskip("tensorrt_rtx")
+    one, several = (
+        TensorRTBackend(TENSORRT_RTX, TensorRTOptions(most_images=batch)).plan(
+            prepared(request(source, "tensorrt-rtx", batch=batch)).model.SerializeToString(), "graph"
+        )
+        for batch in (1, MOST)
+    )
+    assert (one.bytes_moved, one.convolutions) == (several.bytes_moved, several.convolutions)
+
+
+def test_the_profile_is_fastest_for_the_most() -> None:
+    """On a stand-in: no version tells what profiles a configuration has."""
+    profiles: list[Any] = []
+    shapes: list[Any] = []
+    builder = SimpleNamespace(
+        create_optimization_profile=lambda: SimpleNamespace(set_shape=lambda *given: shapes.append(given))
+    )
+    config = SimpleNamespace(add_optimization_profile=profiles.append)
+    for batch in (-1, 1):
+        network = SimpleNamespace(get_input=lambda _index, batch=batch: SimpleNamespace(name="image", shape=(batch, 3, 8, 9)))
+        add_profile(builder, network, config, TensorRTOptions(most_images=MOST))
+    assert shapes == [("image", (1, 3, 8, 9), (MOST, 3, 8, 9), (MOST, 3, 8, 9))]
+    assert len(profiles) == 1
+
+
+def test_triton_puts_waiting_requests_together(source: Path, tmp_path: Path) -> None:
+    config_pb2 = pytest.importorskip("tritonclient.grpc.model_config_pb2")
+    from google.protobuf import text_format
+
+    engine = tmp_path / "model.engine"
+    manifest = build(request(source), engine)
+    one = ports(fix_input(tiny_deeplab(), (1, 3, HEIGHT, WIDTH)), "tiny")
+    folder = write_triton(tmp_path / "repository", "deeplab", engine, manifest, one, MOST)
+    config = text_format.Parse((folder / "config.pbtxt").read_text(), config_pb2.ModelConfig())
+    assert config.max_batch_size == MOST and config.HasField("dynamic_batching")
+    assert tuple(config.input[0].dims) == (3, HEIGHT, WIDTH)
+
+
+def test_what_does_not_go_with_it_is_refused(source: Path, tmp_path: Path) -> None:
+    from command_line import run
+
+    words = ("build-engine", source, "--workspace", tmp_path / "w", "--batch", 2)
+    done = run(*words, "--backend", "onnxruntime", "--export", "deepstream")
+    assert done.exit_code == 1 and "nvinfer builds its own engine of the folder's graph" in done.stderr, done.stderr
+
+
+def test_the_engine_is_named_after_its_batch(source: Path, tmp_path: Path) -> None:
+    from command_line import succeed
+
+    from dlv3deploy.core.graph import embed_spec
+
+    model = onnx.load(source)
+    embed_spec(model, replace(tiny_spec(), input=replace(tiny_spec().input, dynamic_batch=True)))
+    source.write_bytes(model.SerializeToString())
+    succeed("build-engine", "--workspace", tmp_path, "--backend", "onnxruntime", "--batch", 2, "--export", "triton")
+    engine = tmp_path / "model.fp32.cpu-batch2.engine"
+    facts = json.loads(succeed("inspect", engine, "--json").stdout)
+    assert "--batch 2" in facts["manifest"]["command"] and facts["spec"]["input"]["dynamic_batch"]
+    assert "max_batch_size: 2" in (tmp_path / "triton" / "model" / "config.pbtxt").read_text()
