@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
 
-from dlv3deploy.core.errors import CheckFailed, UserError
+from dlv3deploy.core.errors import CheckFailed, Dlv3Error, UserError
 from dlv3deploy.core.files import sha256_of
 from dlv3deploy.core.graph import fix_input, load_onnx, ports, simplified
 from dlv3deploy.core.progress import say
@@ -25,6 +25,7 @@ from dlv3deploy.engines.manifest import Calibration, Gate, Manifest, Timing, rel
 from dlv3deploy.engines.precision import NARROWED, is_quantized
 from dlv3deploy.engines.providers import CPU, CUDA, providers
 from dlv3deploy.engines.providers import TENSORRT as TENSORRT_PROVIDER
+from dlv3deploy.engines.refit import graph_sha256, takes_weights
 from dlv3deploy.engines.release import copied, release
 from dlv3deploy.engines.rewrites.certified import BY_DEFAULT, certified
 from dlv3deploy.engines.rewrites.rewrite import HEAD, Rewritten
@@ -103,12 +104,13 @@ def build(request: EngineRequest, engine: Path, cache: EngineCache | None = None
     build is taken from there. Raises UserError when the backend is missing, refuses the model, or cannot serve the precision.
     """
     request, backend, sha256 = _settled(request)
+    work = _Build(request, backend, sha256, cache, engine)
     if cache is None:
-        return release(engine, lambda fresh: _made(request, backend, sha256, fresh, engine, None))
+        return release(engine, lambda fresh: work.made(fresh, engine))
     with cache.slot(key_of(_facts(request, backend, sha256))) as slot:
         known = cache.found(slot)
         if known is None:
-            known = release(slot, lambda fresh: _made(request, backend, sha256, fresh, slot, cache))
+            known = release(slot, lambda fresh: work.made(fresh, slot))
         else:
             say(f"an equal engine was built before and is taken from {cache.folder} (--no-cache builds it again)")
         return copied(slot, replace(known, calibration=request.calibration, command=request.command), engine)
@@ -159,37 +161,64 @@ def _version(distribution: str) -> str | None:
         return None
 
 
-def _made(
-    request: EngineRequest, backend: Backend, sha256: Mapping[Path, str], fresh: Path, place: Path, cache: EngineCache | None
-) -> Manifest:
-    """Compile into the file `fresh`, which is to lie at `place`, time it where it runs, and say what it is.
+@dataclass(frozen=True)
+class _Build:
+    """A settled request; `earlier` is where an engine may lie that takes new weights."""
 
-    Raises CheckFailed when a file that it is made from is no longer the one whose `sha256` was taken.
-    """
-    spec = replace(request.spec, input=replace(request.spec.input, dynamic_size=False, dynamic_batch=request.batch > 1))
-    done = prepared(request)
-    model, spec = done.model, replace(spec, output=done.output)
-    for path, then in sha256.items():
-        if sha256_of(path) != then:
-            raise CheckFailed(f"{path} was changed while an engine was being built from it; build it again")
-    backend.build(model.SerializeToString(), fresh, str(request.onnx))
-    timing = _timed(backend, fresh, spec) if backend.runs_here() else None
-    gate = _gate(request, model, backend, spec, cache) if request.precision == "int8" else None
-    return Manifest(
-        spec=spec,
-        precision=request.precision,
-        engine_sha256=sha256_of(fresh),
-        onnx=relative_source(request.source, place),
-        onnx_sha256=sha256[request.source],
-        builder=backend.builder(),
-        target=backend.target(),
-        layer_precision=backend.layer_precision(fresh, layer_precision(model)),
-        rewrites=done.names,
-        calibration=request.calibration,
-        timing=timing,
-        gate=gate,
-        command=request.command,
-    )
+    request: EngineRequest
+    backend: Backend
+    sha256: Mapping[Path, str]
+    cache: EngineCache | None
+    earlier: Path
+
+    def made(self, fresh: Path, place: Path) -> Manifest:
+        """Compile into the file `fresh`, which is to lie at `place`, time it where it runs, and say what it is.
+
+        Raises CheckFailed when a file that it is made from is no longer the one whose `sha256` was taken.
+        """
+        request, backend = self.request, self.backend
+        spec = replace(request.spec, input=replace(request.spec.input, dynamic_size=False, dynamic_batch=request.batch > 1))
+        done = prepared(request)
+        model, spec = done.model, replace(spec, output=done.output)
+        for path, then in self.sha256.items():
+            if sha256_of(path) != then:
+                raise CheckFailed(f"{path} was changed while an engine was being built from it; build it again")
+        graph = graph_sha256(model) if request.options.refittable else ""
+        if not (graph and self._refitted(model, graph, spec, fresh)):
+            backend.build(model.SerializeToString(), fresh, str(request.onnx))
+        timing = _timed(backend, fresh, spec) if backend.runs_here() else None
+        gate = _gate(request, model, backend, spec, self.cache) if request.precision == "int8" else None
+        return Manifest(
+            spec=spec,
+            precision=request.precision,
+            engine_sha256=sha256_of(fresh),
+            onnx=relative_source(request.source, place),
+            onnx_sha256=self.sha256[request.source],
+            builder=backend.builder(),
+            target=backend.target(),
+            graph_sha256=graph,
+            layer_precision=backend.layer_precision(fresh, layer_precision(model)),
+            rewrites=done.names,
+            calibration=request.calibration,
+            timing=timing,
+            gate=gate,
+            command=request.command,
+        )
+
+    def _refitted(self, model: ModelProto, graph: str, spec: ModelSpec, fresh: Path) -> bool:
+        """Whether `fresh` is now the earlier engine with this model's weights; why not is said where it could have been."""
+        backend, earlier, precision = self.backend, self.earlier, self.request.precision
+        if not isinstance(backend, tensorrt_backend.TensorRTBackend) or not backend.runs_here():
+            return False
+        if not takes_weights(earlier, graph, spec, precision, backend.builder(), backend.target()):
+            return False
+        try:
+            backend.refit(earlier, model.SerializeToString(), fresh)
+        except Dlv3Error as error:
+            say(f"{earlier} does not take new weights ({error}), and is built anew")
+            return False
+        say(f"{earlier} is of the same graph and takes the new weights, nothing is compiled")
+        return True
 
 
 def backend_of(request: EngineRequest) -> Backend:

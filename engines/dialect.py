@@ -12,7 +12,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
-from dlv3deploy.core.errors import UserError
+from dlv3deploy.core.errors import CheckFailed, UserError
 from dlv3deploy.engines.tensorrt_options import TensorRTOptions, capability_digits
 
 
@@ -90,6 +90,8 @@ def configure(module: Any, config: Any, options: TensorRTOptions, types: Collect
         config.set_flag(module.BuilderFlag.VERSION_COMPATIBLE)
     if options.hardware_compatible:
         config.hardware_compatibility_level = module.HardwareCompatibilityLevel.AMPERE_PLUS
+    if options.refittable:
+        config.set_flag(module.BuilderFlag.REFIT)
     if options.dla_core is not None:
         config.default_device_type = module.DeviceType.DLA
         config.DLA_core = options.dla_core
@@ -134,6 +136,8 @@ def require_options(dialect: Dialect, module: Any, options: TensorRTOptions) -> 
     if options.dla_core is not None and (dialect.portable or version_of(module.__version__)[:2] > LAST_WITH_DLA):
         rule = f"{dialect.name} {module.__version__} does not build for it, TensorRT 10.7 was the last that did"
         raise UserError("--dla", rule, "use the TensorRT of JetPack 6")
+    if options.refittable and not (has(module, "OnnxParserRefitter") and options.dla_core is None):
+        raise UserError("--refittable", "needs TensorRT 10.0 or newer, and no DLA", "leave it out")
     if options.dla_core is not None and options.most_images > 1:
         raise UserError("--batch with --dla", "a DLA takes batches of one size alone", "leave one of them out")
 
@@ -146,6 +150,16 @@ def hold_types(module: Any, network: Any, options: TensorRTOptions, types: Colle
             layer = network.get_layer(index)
             if layer.type in kept and layer.get_input(0).dtype == module.float32:
                 layer.precision = module.float32
+
+
+def refit(module: Any, engine: Any, logger: Any, model: bytes) -> bytes:
+    """The engine with the weights of another ONNX model of the same graph. Raises CheckFailed where some do not fit."""
+    if has(module, "OnnxParserRefitter"):
+        refitter = module.Refitter(engine, logger)
+        reader = module.OnnxParserRefitter(refitter, logger)
+        if reader.refit_from_bytes(model) and refitter.refit_cuda_engine():
+            return bytes(engine.serialize())
+    raise CheckFailed("its weights do not fit")
 
 
 def version_of(text: str) -> tuple[int, ...]:

@@ -14,7 +14,7 @@ from dlv3deploy.core.files import read_json, sha256_of, write_json
 from dlv3deploy.core.spec import ModelSpec
 from dlv3deploy.core.workspace import Workspace, by_building, manifest_path
 
-MANIFEST_FORMAT = 2
+MANIFEST_FORMAT = 3
 PREVIOUS, SEALS = "previous", "seals"
 OWN_ONNX = "model.onnx"  # the workspace's own, which `build-engine` takes without being told
 
@@ -92,6 +92,7 @@ class Manifest:
     onnx_sha256: str
     builder: Builder
     target: Target
+    graph_sha256: str = ""  # of the compiled graph but for its weights, where the engine takes new ones (`engines.refit`)
     layer_precision: Mapping[str, str] = field(default_factory=dict)
     rewrites: tuple[str, ...] = ()
     calibration: Calibration | None = None
@@ -131,7 +132,7 @@ class Manifest:
                 data = previous  # whoever was about to replace the engine did not come to it
             if data.pop("format") != MANIFEST_FORMAT:
                 raise ValueError("of another format")
-            for name in ("precision", "engine_sha256", "onnx", "onnx_sha256", "command"):
+            for name in ("precision", "engine_sha256", "onnx", "onnx_sha256", "graph_sha256", "command"):
                 if not isinstance(data[name], str):
                     raise TypeError(f"{name} is {data[name]!r}")
             _require_texts(data["builder"], "name", "version")

@@ -34,7 +34,7 @@ from dlv3deploy.engines.memory import available_bytes, workspace_on_shared_memor
 from dlv3deploy.engines.plans.plan import Plan
 from dlv3deploy.engines.plans.printed import read_plan
 from dlv3deploy.engines.precision import types_in
-from dlv3deploy.engines.tensorrt_engine import TensorRTEngine, inspected_plan
+from dlv3deploy.engines.tensorrt_engine import TensorRTEngine, inspected_plan, refitted
 from dlv3deploy.engines.tensorrt_options import TensorRTOptions
 from dlv3deploy.engines.timing import LayerTime
 from dlv3deploy.engines.timing_cache import timing_cache, timing_cache_file
@@ -59,6 +59,8 @@ class TensorRTBackend:
                 "builds on the very GPU it is for, and this machine has none",
                 "use --backend onnxruntime, or tensorrt-rtx, which builds without one",
             )
+        if self.options.refittable and find_gpu() is None:
+            raise UserError("--refittable", "such engines are built on a GPU, and this machine has none", "leave it out")
         trt = load_dialect(self.dialect)
         require_options(self.dialect, trt, self.options)
         require_types(trt, self.options, types)
@@ -81,6 +83,10 @@ class TensorRTBackend:
         options = replace(self.options, capabilities=capabilities, most_images=1)
         replace(self, options=options)._compiled(_of_one_image(model), where, log)
         return read_plan(log.details, self.builder().name)
+
+    def refit(self, earlier: Path, model: bytes, engine: Path) -> None:
+        """Write `earlier` with the weights of `model`. Raises CheckFailed and UserError where that cannot be done."""
+        engine.write_bytes(refitted(self.dialect, earlier, self.options, model))
 
     def plan_of(self, engine: Path) -> Plan:
         """The plan in an engine that is there. Raises UserError and CheckFailed as opening it does, which needs its GPU."""

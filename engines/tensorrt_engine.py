@@ -13,7 +13,7 @@ from dlv3deploy.core.engine import Batch, ClosingEngine, Outputs, check_batch
 from dlv3deploy.core.errors import CheckFailed, UserError
 from dlv3deploy.core.spec import ModelSpec
 from dlv3deploy.engines.cuda import DeviceBuffer, Stream
-from dlv3deploy.engines.dialect import OPEN, Dialect, load_dialect, runs_on
+from dlv3deploy.engines.dialect import OPEN, Dialect, load_dialect, refit, runs_on
 from dlv3deploy.engines.gpu import find_gpu
 from dlv3deploy.engines.plans.inspected import read_engine_information
 from dlv3deploy.engines.plans.plan import Plan
@@ -56,6 +56,12 @@ def inspected_plan(dialect: Dialect, path: Path, options: TensorRTOptions) -> Pl
     loaded = _load(dialect, path, options)
     inspector = loaded.engine.create_engine_inspector()
     return read_engine_information(inspector.get_engine_information(loaded.trt.LayerInformationFormat.JSON), loaded.name)
+
+
+def refitted(dialect: Dialect, path: Path, options: TensorRTOptions, model: bytes) -> bytes:
+    """The engine with the weights of `model`. Raises UserError without its GPU, CheckFailed where they do not fit."""
+    loaded = _load(dialect, path, options)
+    return refit(loaded.trt, loaded.engine, loaded.trt.Logger(loaded.trt.Logger.ERROR), model)
 
 
 class TensorRTEngine(ClosingEngine):

@@ -24,7 +24,7 @@ from dlv3deploy.commands.options import (
 from dlv3deploy.core.workspace import DEFAULT_ROOT, Workspace
 
 FALLING_BACK_TO = ("fp32", "bf16", "fp16", "int8")  # tuning keeps the earlier one unless a later one is faster
-OF_TENSORRT = ("--target", "--workspace-mb", "--version-compatible", "--hardware-compatible", "--dla")
+OF_TENSORRT = ("--target", "--workspace-mb", "--version-compatible", "--hardware-compatible", "--refittable", "--dla")
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -74,6 +74,10 @@ def build_engine(
     ] = False,
     hardware_compatible: Annotated[
         bool, typer.Option("--hardware-compatible", help="TensorRT: for every GPU since Ampere; slower.")
+    ] = False,
+    refittable: Annotated[
+        bool,
+        typer.Option("--refittable", help="TensorRT 10 and newer: new weights of the same graph go into the old engine."),
     ] = False,
     dla: Annotated[
         int | None, typer.Option(help="TensorRT 8 or 10 on a Jetson: the DLA core that takes what can run there.", min=0)
@@ -176,6 +180,7 @@ def build_engine(
         "--workspace-mb": workspace_mb,
         "--version-compatible": version_compatible,
         "--hardware-compatible": hardware_compatible,
+        "--refittable": refittable,
         "--dla": dla,
         "--provider": provider,
         "--tune": tune_,
@@ -191,7 +196,9 @@ def build_engine(
     applied = default_rewrites(chosen, spec.output) if rewrites is None else named(rewrites)
     if pipeline is not None:
         applied = _with_head(applied, rewrites, pipeline)
-    options = TensorRTOptions(tuple(target or ()), workspace_mb, version_compatible, hardware_compatible, dla)
+    options = TensorRTOptions(
+        tuple(target or ()), workspace_mb, version_compatible, hardware_compatible, dla, refittable=refittable
+    )
     _require_options_of(chosen, {**given, "--target": target})
     running = parse_choice(provider, "--provider", BY_NAME) if provider else None
     requests: dict[Path, EngineRequest] = {}

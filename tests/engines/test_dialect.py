@@ -28,6 +28,8 @@ CLASSES = {
     "learnt": "ITimingCache",
     "profile": "IOptimizationProfile",
     "given": "ITensor",
+    "refitter": "Refitter",
+    "reader": "OnnxParserRefitter",
 }
 NOT_TENSORRT = {"write_bytes", "__version__", "__name__", "compute_capability", "__members__", "__init__", "split"}
 FILES = ("dialect.py", "tensorrt_backend.py", "tensorrt_engine.py", "build_progress.py", "timing_cache.py")

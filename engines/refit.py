@@ -1,0 +1,49 @@
+"""Refit: new weights in an engine that was built for the same graph, which takes seconds where a build takes minutes.
+
+Only what convolutions and products are given may differ: weights and biases. Scales of Q/DQ pairs, sizes and attributes are of
+the graph, for a compiler may have used their values.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dlv3deploy.core.errors import UserError
+from dlv3deploy.core.files import sha256_of
+from dlv3deploy.core.spec import ModelSpec
+from dlv3deploy.engines.manifest import Builder, Manifest, Target
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+HAVE_WEIGHTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+
+
+def graph_sha256(model: ModelProto) -> str:
+    """Of everything that a graph computes but for the values of weights and biases; their shapes and types count."""
+    import onnx
+
+    bare = onnx.GraphProto()
+    bare.CopyFrom(model.graph)
+    del bare.value_info[:]
+    weights = {name for node in bare.node if node.op_type in HAVE_WEIGHTS for name in node.input[1:]}
+    floats = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
+    for tensor in bare.initializer:
+        if tensor.name in weights and tensor.data_type in floats:
+            shape = onnx.TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
+            tensor.CopyFrom(shape)
+    return hashlib.sha256(bare.SerializeToString(deterministic=True)).hexdigest()
+
+
+def takes_weights(engine: Path, graph: str, spec: ModelSpec, precision: str, builder: Builder, target: Target) -> bool:
+    """Whether an engine is there that differs in weights alone from what is asked for, a graph of the `graph_sha256` given."""
+    with suppress(UserError):
+        if engine.is_file():
+            earlier = Manifest.read(engine)
+            wanted = (graph, spec.input, precision, builder, target, sha256_of(engine))
+            found = (earlier.graph_sha256, earlier.spec.input, earlier.precision, earlier.builder, earlier.target)
+            return wanted == (*found, earlier.engine_sha256)
+    return False
