@@ -4,11 +4,13 @@
 #   PIP_ARGS=…            further arguments for pip, such as the index of PyTorch's CPU builds, which spares a large download
 #   EXTRAS=onnxruntime,dev  fewer capabilities: tests of what is missing are skipped
 #   JOBS=4                how many processes run the tests; each needs about a core and 2 GB
+#   THREADS=2             how many threads PyTorch has in each of them; more than there are cores wait for each other
 
 PYTHON ?= python3
 PIP_ARGS ?=
 EXTRAS ?= train,onnxruntime,tensorrt-rtx,dev
 JOBS ?= 2
+THREADS ?= 1
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -20,7 +22,7 @@ demo: $(READY)
 	$(BIN)/dlv3deploy demo
 
 test: $(READY)
-	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=$(THREADS) $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder
 
 lint: $(READY)
 	$(BIN)/ruff check .
