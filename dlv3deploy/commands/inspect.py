@@ -24,9 +24,9 @@ from dlv3deploy.commands.options import (
 from dlv3deploy.core.workspace import DEFAULT_ROOT, Workspace
 
 MOST_NAMED = 4  # tensors in one line
-OF_GRAPHS = ("size", "every", "rewrites", "dla", "classes", "ignore_index", "mean", "std", "output")
+OF_GRAPHS = ("size", "every", "rewrites", "images", "dla", "classes", "ignore_index", "mean", "std", "output")
 OF_PLANS = ("device", "fp16", "bf16", "picture")
-NOT_OF_PLANS = ("rewrites", "dla", "classes", "ignore_index", "mean", "std", "output")
+NOT_OF_PLANS = ("rewrites", "images", "dla", "classes", "ignore_index", "mean", "std", "output")
 
 
 def inspect(
@@ -58,6 +58,9 @@ def inspect(
         bool,
         typer.Option("--rewrites", help="Say what exact rewrites save at the ONNX file's size, and prove that they are exact."),
     ] = False,
+    images: Annotated[
+        Path | None, typer.Option(help="With --rewrites: prove them on some pictures of this folder too.")
+    ] = None,
     dla: Annotated[
         bool, typer.Option("--dla", help="Predict which layers a Jetson's DLA will not run at the ONNX file's size, and why.")
     ] = False,
@@ -94,8 +97,10 @@ def inspect(
         precision = "fp16" if fp16 else "bf16" if bf16 else None
         show_plans(paths, PlanRequest(size, device, precision, picture), every, json_output)
         return
+    if images is not None and not rewrites:
+        raise UserError("--images", "is what rewrites are proved on", "add --rewrites")
     description = describe(classes, ignore_index, mean, std, output)
-    facts = _facts(paths[0], description, size, rewrites, dla)
+    facts = _facts(paths[0], description, size, rewrites, images, dla)
     if json_output:
         print(json.dumps(facts, ensure_ascii=False))
     else:
@@ -114,7 +119,7 @@ def _require_graph(path: Path, given: Mapping[str, str], plan: bool) -> None:
         raise UserError(f"{named} with {path}", "is about the graph of an ONNX file", f"leave {named} out")
 
 
-def _facts(path: Path, description: Any, size: str | None, rewrites: bool, dla: bool) -> dict[str, Any]:
+def _facts(path: Path, description: Any, size: str | None, rewrites: bool, images: Path | None, dla: bool) -> dict[str, Any]:
     from dataclasses import asdict
 
     from dlv3deploy.commands.inspect_dla import dla_facts
@@ -158,7 +163,7 @@ def _facts(path: Path, description: Any, size: str | None, rewrites: bool, dla: 
         "reading_int8": sum(kernel.reads_int8 for kernel in fusion.convolutions),
         "writing_int8": fusion.writing_int8,
         "further_int8_kernels": fusion.others,
-        "rewrites": rewrite_facts(fixed, spec.output, listed) if rewrites else None,
+        "rewrites": rewrite_facts(fixed, spec.at_size(height, width), listed, images) if rewrites else None,
         "dla": dla_facts(fixed) if dla else None,
         "convolutions": listed,
     }

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-    from dlv3deploy.core.spec import OutputSpec
+    from dlv3deploy.core.engine import Batch
+    from dlv3deploy.core.spec import ModelSpec
+
+PICTURES = 4
 
 
-def rewrite_facts(fixed: ModelProto, output: OutputSpec, convolutions: list[dict[str, Any]]) -> dict[str, Any]:
-    """Of a graph of fixed size that returns `output`: all changes, the work before and after, and how far outputs are apart.
+def rewrite_facts(
+    fixed: ModelProto, spec: ModelSpec, convolutions: list[dict[str, Any]], images: Path | None
+) -> dict[str, Any]:
+    """Of a graph of the spec's, fixed size: all changes, the work before and after, and how far outputs are apart, on noise and
+    on some pictures of the folder `images`.
 
-    Raises UserError where ONNX Runtime, which compares them, is missing.
+    Raises UserError where ONNX Runtime, which compares them, is missing, and for a folder without pictures.
     """
     from dataclasses import asdict
 
@@ -22,15 +30,30 @@ def rewrite_facts(fixed: ModelProto, output: OutputSpec, convolutions: list[dict
     from dlv3deploy.engines.rewrites.rewrite import HEAD, IN_THEIR_ORDER, apply
 
     plain = simplified(fixed)
-    done = apply(plain, (*IN_THEIR_ORDER, HEAD), output)
-    changes, certificate = done.changes, certificate_of(plain, output, done)
+    done = apply(plain, (*IN_THEIR_ORDER, HEAD), spec.output)
+    pictures = list(_pictures(images, spec)) if images else []
+    changes, certificate = done.changes, certificate_of(plain, spec.output, done, pictures)
     macs = sum(entry["macs"] for entry in convolutions)
     return {
         "changes": [asdict(change) for change in changes],
         "macs_before": macs,
         "macs_after": macs - sum(change.macs_before - change.macs_after for change in changes),
-        "certificate": {**asdict(certificate), "is_exact": certificate.is_exact},
+        "certificate": {**asdict(certificate), "pictures": len(pictures), "is_exact": certificate.is_exact},
     }
+
+
+def _pictures(folder: Path, spec: ModelSpec) -> Iterator[Batch]:
+    """Some of a folder, spread evenly, as the network sees them."""
+    from dlv3deploy.core.errors import UserError
+    from dlv3deploy.core.images import list_images, read_frame
+    from dlv3deploy.core.preprocess import preprocess
+
+    found = list_images(folder) if folder.is_dir() else []
+    if not found:
+        raise UserError(f"--images {folder}", "there is no picture in it", "name a folder of images")
+    count = min(PICTURES, len(found))
+    for number in range(count):
+        yield preprocess(read_frame(found[number * len(found) // count]), spec.input)[0]
 
 
 def print_rewrites(facts: dict[str, Any], convolutions: list[dict[str, Any]]) -> None:
@@ -45,12 +68,18 @@ def print_rewrites(facts: dict[str, Any], convolutions: list[dict[str, Any]]) ->
     before, after, certificate = facts["macs_before"], facts["macs_after"], facts["certificate"]
     notes = [
         f"all convolutions: {before / 1e9:.3f} → {after / 1e9:.3f} G multiply-accumulates, {1 - after / before:.1%} fewer",
-        f"certificate: on {certificate['inputs']} inputs of noise outputs differ by {certificate['difference']:.1e} of the "
+        f"certificate: on {_inputs(certificate)} outputs differ by {certificate['difference']:.1e} of the "
         f"largest, {certificate['agreement']:.2%} of positions have the same class",
     ]
     if not certificate["is_exact"]:
         notes.append("sums in another order: in an INT8 graph one may round to the next step")
     print_records("rewrites", ("convolution", "rate", "map", "valid taps", "rewrite", "MACs", "after"), records, notes)
+
+
+def _inputs(certificate: dict[str, Any]) -> str:
+    pictures = certificate["pictures"]
+    of_noise = f"{certificate['inputs'] - pictures} inputs of noise"
+    return f"{of_noise} and {pictures} picture{'s' * (pictures > 1)}" if pictures else of_noise
 
 
 def _record(change: dict[str, Any], convolution: dict[str, Any] | None) -> tuple[str, ...]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING
 
+from dlv3deploy.core.engine import Batch
 from dlv3deploy.core.errors import CheckFailed, UserError
 from dlv3deploy.core.graph import ports, simplified
 from dlv3deploy.core.spec import OutputSpec
@@ -49,8 +51,8 @@ def certified(model: ModelProto, names: Sequence[str], output: OutputSpec, where
     return done
 
 
-def certificate_of(plain: ModelProto, output: OutputSpec, done: Rewritten) -> Certificate:
-    """How far a rewritten graph is from the plain one, which returns `output`, on inputs of noise."""
+def certificate_of(plain: ModelProto, output: OutputSpec, done: Rewritten, pictures: Iterable[Batch] = ()) -> Certificate:
+    """How far a rewritten graph is from the plain one, which returns `output`, on inputs of noise, and of pictures if given."""
     batch, channels, height, width = (size or 1 for size in ports(plain, "the graph")[0].shape)
-    inputs = noise((batch, channels, height, width))
+    inputs = chain(noise((batch, channels, height, width)), pictures)
     return certify(plain, done.model, inputs, done.output if done.output != output else None)

@@ -41,6 +41,20 @@ def test_a_table_has_a_line_for_each_change(work: Path) -> None:
     assert "certificate: on 2 inputs of noise" in shown.stdout
 
 
+def test_pictures_of_one_s_own_prove_it_too(work: Path, data: Path) -> None:
+    images = data / "train" / "images"
+    facts = json.loads(inspect(work, "--rewrites", "--images", images, "--json").stdout)
+    assert facts["rewrites"]["certificate"]["inputs"] == 6 and facts["rewrites"]["certificate"]["pictures"] == 4
+    assert facts["rewrites"]["certificate"]["is_exact"]
+    assert "on 2 inputs of noise and 4 pictures" in inspect(work, "--rewrites", "--images", images).stdout
+    for arguments, says in (
+        (("--images", images), "--images: is what rewrites are proved on; add --rewrites"),
+        (("--rewrites", "--images", work / "nothing"), "there is no picture in it"),
+    ):
+        refused = inspect(work, *arguments)
+        assert refused.exit_code == 1 and says in refused.stderr
+
+
 def test_it_is_about_graphs(work: Path) -> None:
     (work / "model.safetensors").write_bytes(b"some weights")
     refused = inspect(work, work / "model.safetensors", "--rewrites")
