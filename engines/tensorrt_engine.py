@@ -81,7 +81,7 @@ class TensorRTEngine(ClosingEngine):
         if OPEN in shape:
             _smallest, _best, shape = engine.get_tensor_profile_shape(self._input, 0)
             context.set_input_shape(self._input, shape)
-        self.most_images = shape[0]
+        self._most: int = shape[0]
         self._output_shape = tuple(context.get_tensor_shape(self._output))
         self._input_type = np.dtype(trt.nptype(engine.get_tensor_dtype(self._input)))
         self._output_type = np.dtype(trt.nptype(engine.get_tensor_dtype(self._output)))
@@ -93,11 +93,15 @@ class TensorRTEngine(ClosingEngine):
         for name, buffer in zip((self._input, self._output), self._buffers, strict=True):
             context.set_tensor_address(name, buffer.address)
 
+    @property
+    def most_images(self) -> int | None:
+        return self._most
+
     def infer(self, batch: Batch) -> Outputs:
         check_batch(self, batch)
         count = len(batch)
-        if count > self.most_images:
-            raise ValueError(f"{self.name} takes {self.most_images} images at most, was given {count}")
+        if count > self._most:
+            raise ValueError(f"{self.name} takes {self._most} images at most, was given {count}")
         if self.input_shape[0] is None:
             self._context.set_input_shape(self._input, batch.shape)
         batch = np.ascontiguousarray(batch, self._input_type)

@@ -31,6 +31,10 @@ class Engine(Protocol):
     def input_shape(self) -> tuple[int | None, int, int | None, int | None]: ...
 
     @property
+    def most_images(self) -> int | None:
+        """How many images `infer` takes at once; None where any number."""
+
+    @property
     def name(self) -> str:
         """What runs it and on what, for people: `ONNX Runtime 1.32.0, CPU`."""
 
@@ -44,7 +48,13 @@ class Engine(Protocol):
 
 
 class ClosingEngine:
-    """The context-manager half of an Engine, for backends to inherit."""
+    """The context-manager half of an Engine, for backends to inherit; its `input_shape` says how many images it takes."""
+
+    input_shape: tuple[int | None, int, int | None, int | None]
+
+    @property
+    def most_images(self) -> int | None:
+        return self.input_shape[0]
 
     def __enter__(self) -> Self:
         return self
