@@ -44,15 +44,15 @@ def test_a_workspace_gives_its_best_engine(work: Path) -> None:
         np.testing.assert_array_equal(best(frame(1)), engine(frame(1)))
 
 
-def test_several_frames_of_any_size_go_through_together(tmp_path: Path) -> None:
+def test_several_frames_of_any_size_go_through_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    infer = OnnxRuntimeEngine.infer
+    monkeypatch.setattr(OnnxRuntimeEngine, "infer", lambda engine, batch: (asked.append(len(batch)), infer(engine, batch))[1])
     model = fix_input(tiny_deeplab(), ("n", 3, HEIGHT, WIDTH))
     embed_spec(model, tiny_spec())
     (tmp_path / "several.onnx").write_bytes(model.SerializeToString())
     frames = [frame(0), frame(1, 45, 60), frame(2)]
     with dlv3deploy.Segmenter(tmp_path / "several.onnx") as segmenter:
-        asked: list[int] = []
-        infer = segmenter._engine.infer
-        segmenter._engine.infer = lambda batch: asked.append(len(batch)) or infer(batch)  # type: ignore[func-returns-value, method-assign]
         together = segmenter.masks(frames)
         assert asked == [3]
         assert [mask.shape for mask in together] == [each.shape[:2] for each in frames]
