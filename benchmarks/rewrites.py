@@ -81,6 +81,12 @@ def cases(shared: Path) -> dict[str, Case]:
         title = f"ResNet-50, {whose}, rates {', '.join(map(str, rates))}, output stride {stride}, {size[0]}×{size[1]}"
         architecture = Architecture("resnet50", stride, rates, final_convolution=whose == "torchvision's")
         found[f"resnet50-{stride}-{rates[0]}-{size[0]}x{size[1]}"] = Case(title, partial(_fresh, architecture, size))
+    for name, title, architecture in (
+        ("resnet101", "ResNet-101, rates 6, 12, 18", Architecture("resnet101", final_convolution=False)),
+        ("mobilenet_v3", "MobileNetV3-Large, rates 12, 24, 36", Architecture("mobilenet_v3_large", aspp_rates=(12, 24, 36))),
+        ("lraspp", "MobileNetV3-Large, LR-ASPP", Architecture("mobilenet_v3_large", head="lraspp")),
+    ):
+        found[name] = Case(f"{title}, output stride 16, 513×513", partial(_fresh, architecture, (513, 513)))
     return found
 
 

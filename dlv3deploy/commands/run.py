@@ -42,7 +42,7 @@ def run(
     sink: Annotated[
         list[str] | None,
         typer.Option(
-            help="window, none, FILE.mp4, FILE.png, or FOLDER/ for masks; may be repeated. "
+            help="window, none, FILE.mp4, FILE.png, FILE.jsonl, or FOLDER/ for masks; may be repeated. "
             "Default: a window for live sources, else a file in the workspace."
         ),
     ] = None,
@@ -50,6 +50,8 @@ def run(
     scales: ScalesOption = None,
     flip: FlipOption = False,
     opacity: Annotated[float, typer.Option(help="Of the class colours over the picture.", min=0, max=1)] = 0.5,
+    every: Annotated[int, typer.Option(help="Work on every so many-th frame of the source.", min=1)] = 1,
+    max_fps: Annotated[float | None, typer.Option(help="Work on no more frames a second than this.")] = None,
     max_frames: Annotated[int | None, typer.Option(help="Stop after this many frames.", min=1)] = None,
     json_output: JsonOption = False,
     classes: ClassesOption = None,
@@ -67,7 +69,7 @@ def run(
     from dlv3deploy.core.interrupts import termination_as_interrupt
     from dlv3deploy.core.progress import say
     from dlv3deploy.core.segmenter import Segmenter
-    from dlv3deploy.video import Meter, Overlay, open_sinks, open_source, parse_source, run_pipeline
+    from dlv3deploy.video import Meter, Overlay, ThinnedSource, open_sinks, open_source, parse_source, run_pipeline
 
     if (camera is None) == (source is None):
         raise UserError(
@@ -75,12 +77,15 @@ def run(
             "a run has one source",
             "give --camera 0 or --source FILE",
         )
+    if max_fps is not None and not 0 < max_fps < float("inf"):
+        raise UserError(f"--max-fps {max_fps}", "is a number of frames above 0", "give 10, or leave it out")
     strategy = parse_strategy(scales, flip)
     address = parse_source(f"camera {camera}" if source is None else source)
     place = Workspace(workspace)
     with open_model(model or best_artefact(place), describe(classes, ignore_index, mean, std, output)) as engine:
         segmenter = Segmenter(engine, parse_size(size) if size else None, strategy)
-        opened = open_source(address)
+        captured = open_source(address)
+        opened = ThinnedSource(captured, every) if every > 1 else captured
         with opened:
             texts = sink or [_default_sink(address, place)]
             sinks = open_sinks(texts, engine.spec.classes, opened)
@@ -92,7 +97,9 @@ def run(
             try:
                 with termination_as_interrupt():
                     overlay = Overlay(engine.spec.classes, opacity)
-                    facts = run_pipeline(opened, segmenter, sinks, overlay, max_frames=max_frames, on_frame=meter)
+                    facts = run_pipeline(
+                        opened, segmenter, sinks, overlay, max_frames=max_frames, max_fps=max_fps, on_frame=meter
+                    )
             finally:
                 meter.close()
         say(facts.summary())

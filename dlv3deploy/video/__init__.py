@@ -14,6 +14,7 @@ from dlv3deploy.video.pipeline import RunFacts, run_pipeline
 from dlv3deploy.video.sink import Segmented, Sink, Tee
 from dlv3deploy.video.sinks import open_sink, open_sinks
 from dlv3deploy.video.source import SourceAddress, parse_source
+from dlv3deploy.video.thinned import ThinnedSource
 
 __all__ = [
     "CapturedFrame",
@@ -25,6 +26,7 @@ __all__ = [
     "Source",
     "SourceAddress",
     "Tee",
+    "ThinnedSource",
     "open_sink",
     "open_sinks",
     "open_source",

@@ -12,8 +12,9 @@ from dlv3deploy.video.feed import Feed
 from dlv3deploy.video.frames import CapturedFrame, Source
 from dlv3deploy.video.newest import NewestFrame
 from dlv3deploy.video.overlay import Overlay
+from dlv3deploy.video.pace import Pace
 from dlv3deploy.video.prefetch import Prefetch
-from dlv3deploy.video.sink import Segmented, Sink
+from dlv3deploy.video.sink import FrameWork, Segmented, Sink
 from dlv3deploy.video.timing import Percentiles, Times
 from dlv3deploy.video.writer import writer_for
 
@@ -55,15 +56,16 @@ def run_pipeline(
     overlay: Overlay,
     *,
     max_frames: int | None = None,
+    max_fps: float | None = None,
     on_frame: OnFrame | None = None,
 ) -> RunFacts:
     """Run until the source ends, the sink is `stopped`, `max_frames` were worked on, or Ctrl-C.
 
-    Live sources give their newest frame, others every frame. Inference happens in the calling thread. `source` and `sink`
-    are closed in every case, with all results so far written; the first error of any thread is then raised. Ctrl-C is no
-    error: the facts say `interrupted`.
+    Live sources give their newest frame, others every frame, and no more than `max_fps` a second. Inference happens in the
+    calling thread. `source` and `sink` are closed in every case, with all results so far written; the first error of any thread
+    is then raised. Ctrl-C is no error: the facts say `interrupted`.
     """
-    work = _Work(segmenter, on_frame)
+    work, pace = _Work(segmenter, on_frame), Pace(max_fps)
     started_s = time.monotonic()
     interrupted = False
     with source, writer_for(sink, overlay) as writer:
@@ -71,7 +73,7 @@ def run_pipeline(
             raise UserError(f"{max_frames} frames", "a run has at least one", "give 1 or more, or leave the limit out")
         try:
             with NewestFrame(source) if source.live else Prefetch(source) as feed:
-                while (frame := feed.read()) is not None:
+                while (frame := _next(feed, pace)) is not None:
                     writer.write(work.on(frame, feed))
                     if sink.stopped or work.frames == max_frames:
                         break
@@ -89,6 +91,12 @@ def run_pipeline(
         delay_ms=work.delay.percentiles() if source.live else None,
         interrupted=interrupted or writer.interrupted,
     )
+
+
+def _next(feed: Feed, pace: Pace) -> CapturedFrame | None:
+    """The next frame, once it is its turn: asked for only then, so that a live one is new."""
+    pace.wait()
+    return feed.read()
 
 
 class _Work:
@@ -118,4 +126,5 @@ class _Work:
         self.dropped = feed.dropped
         if self._on_frame is not None:
             self._on_frame(self.frames, self.dropped, inferring_s * 1000)
-        return Segmented(frame, mask)
+        stages = {"preprocessing": preparing_s, "inference": inferring_s, "postprocessing": end_s - mark_s}
+        return Segmented(frame, mask, work=FrameWork(stages, end_s))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from types import TracebackType
@@ -17,12 +17,21 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class FrameWork:
+    """What a frame took, seconds by stage, and `time.monotonic()` when its mask was ready."""
+
+    stages_s: Mapping[str, float]
+    ended_s: float
+
+
+@dataclass(frozen=True)
 class Segmented:
     """A frame, its mask (H×W class ids, the frame's size) and, when the sink `wants_overlay`, the mask drawn over the frame."""
 
     frame: CapturedFrame
     mask: Mask
     picture: Frame | None = None
+    work: FrameWork | None = None
 
     def shown(self) -> Frame:
         """The picture for people; the bare frame when no overlay was made."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from dlv3deploy.core.classes import Classes
 from dlv3deploy.core.errors import UserError
 from dlv3deploy.video.frames import Source
+from dlv3deploy.video.json_lines import SUFFIXES, JsonLines
 from dlv3deploy.video.mask_folder import MaskFolder
 from dlv3deploy.video.picture_file import PictureFile
 from dlv3deploy.video.recording import CODECS, LiveRecording, VideoRecording
@@ -18,7 +19,7 @@ from dlv3deploy.video.window import SlideShow, Window
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg")
 WORKS = (
     f"use none, window, a video file ({', '.join(CODECS)}), a picture ({', '.join(PICTURE_SUFFIXES)}) for one frame, "
-    "or a folder (ending in /) for masks"
+    f"JSON lines ({', '.join(SUFFIXES)}), or a folder (ending in /) for masks"
 )
 
 
@@ -45,6 +46,8 @@ def open_sink(text: str, classes: Classes, source: Source) -> Sink:
         raise _would_overwrite(text)
     if suffix in CODECS:
         return LiveRecording(path, source.fps) if source.live else VideoRecording(path, source.fps)
+    if suffix in SUFFIXES:
+        return JsonLines(path, classes)
     if suffix in PICTURE_SUFFIXES:
         return PictureFile(path)
     raise UserError(text, f"{path.suffix} is no suffix of a sink", WORKS)

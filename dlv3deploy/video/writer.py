@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from abc import ABC, abstractmethod
 from collections import deque
+from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -52,7 +53,7 @@ class Writer(ABC):
 
     def _deliver(self, result: Segmented) -> None:
         if self._sink.wants_overlay:
-            result = Segmented(result.frame, result.mask, self._overlay(result.frame.pixels, result.mask))
+            result = replace(result, picture=self._overlay(result.frame.pixels, result.mask))
         self._sink.write(result)
 
 

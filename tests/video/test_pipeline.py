@@ -33,7 +33,9 @@ from dlv3deploy.core.errors import CheckFailed, UserError
 from dlv3deploy.core.images import read_label, write_frame
 from dlv3deploy.core.segmenter import Segmenter
 from dlv3deploy.core.strategy import Strategy
-from dlv3deploy.video import Overlay, RunFacts, Sink, Source, open_sink, open_source, parse_source, run_pipeline
+from dlv3deploy.video import Overlay, RunFacts, Sink, Source, ThinnedSource, open_sink, open_source, parse_source, run_pipeline
+from dlv3deploy.video.pace import Pace
+from dlv3deploy.video.prefetch import Prefetch
 from dlv3deploy.video.writer import RESULTS_WAITING, QueuedWriter
 
 ROOT = Path(__file__).parents[2]
@@ -114,6 +116,63 @@ def test_an_mjpeg_stream_can_be_recorded(mjpeg: MjpegServer, tmp_path: Path) -> 
     assert 1 <= facts.frames <= MjpegServer.frames
     assert facts.frames + facts.dropped == MjpegServer.frames
     assert frames_of(tmp_path / "out.mp4")
+
+
+@pytest.mark.parametrize(("every", "kept"), [(1, 12), (5, 3), (11, 2), (12, 1), (50, 1)])
+def test_every_so_many_th_frame_keeps_its_index_and_the_video_its_length(video: Path, every: int, kept: int) -> None:
+    source = ThinnedSource(open_source(parse_source(str(video))), every)
+    assert source.frame_count == kept and source.fps == pytest.approx(10 / every)
+    sink = ListSink()
+    assert run(source, sink).dropped == 0
+    assert [result.frame.index for result in sink.results] == list(range(0, 12, every))
+
+
+def test_a_thinned_live_source_is_drained_and_closed() -> None:
+    inner = ScriptedSource(20)
+    with ThinnedSource(inner, 4) as source:
+        assert source.live
+        indices = []
+        while (frame := source.read()) is not None:
+            indices.append(frame.index)
+    assert indices == [0, 4, 8, 12, 16]
+    assert inner.closed.is_set()
+
+
+class Clock:
+    """In place of the module `time`: it goes on when someone sleeps."""
+
+    def __init__(self) -> None:
+        self.now_s, self.slept = 100.0, list[float]()
+
+    def monotonic(self) -> float:
+        return self.now_s
+
+    def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.now_s += seconds
+
+
+def test_pace_keeps_a_gap_and_makes_up_for_no_lost_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr("dlv3deploy.video.pace.time", clock)
+    pace = Pace(4.0)
+    pace.wait()
+    clock.now_s += 0.1
+    pace.wait()
+    assert clock.slept == [pytest.approx(0.15)]
+    clock.now_s += 0.7  # late: the next ones are not hurried
+    pace.wait()
+    pace.wait()
+    assert clock.slept[1:] == [pytest.approx(0.25)]
+
+
+def test_a_frame_is_asked_for_when_it_is_its_turn_and_not_before(monkeypatch: pytest.MonkeyPatch, video: Path) -> None:
+    events: list[str] = []
+    read = Prefetch.read
+    monkeypatch.setattr(Pace, "wait", lambda _self: events.append("turn"))
+    monkeypatch.setattr(Prefetch, "read", lambda self: (events.append("read"), read(self))[1])
+    run(open_source(parse_source(str(video))), ListSink())
+    assert events == ["turn", "read"] * 13  # twelve frames and the end
 
 
 def test_max_frames_ends_a_run_that_would_not_end() -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +21,7 @@ from dlv3deploy.core.images import read_label
 from dlv3deploy.video import Sink, Tee, open_sink, open_sinks, open_source, parse_source
 from dlv3deploy.video import recording as recording_module
 from dlv3deploy.video.recording import LiveRecording, VideoRecording
+from dlv3deploy.video.sink import FrameWork
 
 HERE = Path(__file__).parent
 RECORDED = ScriptedSource(frames=0, live=False)
@@ -52,6 +56,43 @@ class SinkContract:
         sink.write(result_of(0))
         sink.close()
         assert not [path for path in tmp_path.rglob("*") if "partial" in path.name]
+
+
+class TestJsonLines(SinkContract):
+    text = "results/run.jsonl"
+
+    def test_a_line_says_when_the_frame_was_captured_and_what_is_in_it(self, sink: Sink, tmp_path: Path) -> None:
+        mask = np.zeros((48, 64), np.uint8)
+        mask[:12] = 2
+        stages = {"preprocessing": 0.001, "inference": 0.01, "postprocessing": 0.002}
+        captured_s = time.monotonic()
+        result = replace(result_of(7, mask=mask, time_s=captured_s), work=FrameWork(stages, captured_s + 0.02))
+        sink.write(result)
+        (line,) = (tmp_path / self.text).read_text(encoding="utf-8").splitlines()  # before it is closed
+        found = json.loads(line)
+        assert (found["frame"], found["name"]) == (7, "frame_000007")
+        assert found["time"] == pytest.approx(time.time(), abs=60)
+        assert found["delay_ms"] == pytest.approx(20) and found["stages_ms"]["inference"] == pytest.approx(10)
+        assert found["shares"] == {"dark": 0.75, "bright": 0.25}
+
+    def test_an_earlier_run_s_file_stays_until_there_is_a_frame(self, sink: Sink, tmp_path: Path) -> None:
+        sink.write(result_of(0))
+        sink.close()
+        before = (tmp_path / self.text).read_text()
+        with open_sink(self.text, CLASSES, RECORDED) as again:
+            assert (tmp_path / self.text).read_text() == before
+            again.write(result_of(5))
+            again.write(result_of(6))
+        assert [json.loads(line)["frame"] for line in (tmp_path / self.text).read_text().splitlines()] == [5, 6]
+
+    def test_what_no_run_wrote_stays(self, sink: Sink, tmp_path: Path) -> None:
+        sink.close()
+        assert not (tmp_path / self.text).exists()  # no frame came, and there was none before
+        for text in ('{"frame": 1}\n', "notes\n", "[1]\n"):
+            (tmp_path / "other.jsonl").write_text(text)
+            with pytest.raises(UserError, match="was not written by a run"):
+                open_sink(str(tmp_path / "other.jsonl"), CLASSES, RECORDED)
+            assert (tmp_path / "other.jsonl").read_text() == text
 
 
 class TestNone(SinkContract):
