@@ -109,7 +109,7 @@ def _frames(source: str | None, size: str) -> list[Frame]:
     from dlv3deploy.video import open_source, parse_source
 
     address = parse_source(source)
-    if address.kind in ("camera", "stream"):
+    if address.is_live:
         raise UserError(f"--source {source}", "is live, and models are compared on the same frames", "give a file or a folder")
     found: list[Frame] = []
     with open_source(address) as opened:

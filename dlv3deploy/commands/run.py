@@ -37,7 +37,8 @@ def run(
     workspace: WorkspaceOption = DEFAULT_ROOT,
     camera: Annotated[int | None, typer.Option(help="Number of a camera: 0 is /dev/video0.", min=0)] = None,
     source: Annotated[
-        str | None, typer.Option(help="Video file, image, folder, glob, rtsp://… or http://… instead of a camera.")
+        str | None,
+        typer.Option(help="Instead: a video, image, folder or glob, rtsp://, http://, v4l2://, csi://, gst: or test://."),
     ] = None,
     sink: Annotated[
         list[str] | None,
@@ -115,10 +116,12 @@ def run(
 
 def _default_sink(address: SourceAddress, place: Workspace) -> str:
     """A window for what is live; for files something to keep, so that the command also serves a machine without a screen."""
-    if address.kind in ("camera", "stream"):
+    if address.is_live:
         return "window"
     if address.kind == "file":
         return str(place.root / f"{address.paths[0].stem}.labelled.mp4")
+    if address.kind == "drawn":
+        return str(place.root / "drawn.labelled.mp4")
     if address.kind == "image":
         return str(place.root / f"{address.paths[0].stem}.labelled.png")
     return f"{place.root / 'masks'}/"

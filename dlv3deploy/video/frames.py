@@ -8,7 +8,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from dlv3deploy.core.images import Frame
+from dlv3deploy.core.classes import Classes
+from dlv3deploy.core.images import Frame, Mask
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -19,20 +20,23 @@ class CapturedFrame:
     """One frame, H×W×3 BGR uint8, owned by whoever read it.
 
     `index` counts what the source captured, so that a gap shows a dropped frame. `time_s` is `time.monotonic()` when the frame
-    was captured; `name`, without suffix and unique within its source, is what its mask's file is called.
+    was captured; `name`, without suffix and unique within its source, is what its mask's file is called. `truth` is the mask
+    that it should get, where the source knows it.
     """
 
     pixels: Frame
     index: int
     time_s: float
     name: str
+    truth: Mask | None = None
 
 
 class Source(ABC):
     """An opened source; at least one frame was read from it already, so `size` is known.
 
     `live` sources go on whether or not anyone reads. `fps` is the rate that the source states, None where it states none;
-    `size` is (height, width) of the first frame, `frame_count` None where no one can know; `paths` are the files it reads.
+    `size` is (height, width) of the first frame, `frame_count` None where no one can know; `paths` are the files it reads,
+    `truth_classes` what the ids in its frames' true masks mean, where it has them.
     `read` may be called from one thread, and `close` from any other at any time.
     """
 
@@ -40,6 +44,7 @@ class Source(ABC):
     fps: float | None
     size: tuple[int, int]
     frame_count: int | None
+    truth_classes: Classes | None = None
     paths: tuple[Path, ...] = ()
 
     @abstractmethod

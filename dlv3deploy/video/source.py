@@ -4,22 +4,35 @@ from __future__ import annotations
 
 import glob
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 from urllib.parse import unquote, urlsplit
 
 from dlv3deploy.core.errors import UserError
 from dlv3deploy.core.images import IMAGE_SUFFIXES, list_images
+from dlv3deploy.video.settings import Setting, Settings, choice, number, read_settings, whole
 
-SourceKind = Literal["camera", "file", "folder", "image", "glob", "stream"]
+SourceKind = Literal["camera", "csi", "drawn", "file", "folder", "glob", "gstreamer", "image", "stream"]
 
 WORKS = (
     "give a camera number (0), a video file, a picture, a folder of pictures, a pattern ('shots/*.png'), "
-    "rtsp://…, http://… or file://…"
+    "rtsp://…, http://…, file://…, v4l2:///dev/video0?width=1280&height=720&fps=30, csi://0, gst:PIPELINE or test://0"
 )
+SIDE, RATE = whole(1, 16384), number(0, 1000)
+FOURCC = Setting("four letters, such as MJPG", lambda text: len(text) == 4 and text.isascii())
+OF_CAMERAS = {"width": SIDE, "height": SIDE, "fps": RATE, "format": FOURCC}
+OF_CSI = {"width": SIDE, "height": SIDE, "fps": whole(1, 1000), "flip": whole(0, 7)}
+OF_STREAMS = {"transport": choice("tcp", "udp"), "latency": whole(0, 60_000)}
+OF_DRAWN = {
+    "size": Setting("HEIGHTxWIDTH", lambda text: re.fullmatch(r"\d{1,5}x\d{1,5}", text) is not None),
+    "fps": number(0, 240),
+    "seconds": number(0, 7200),
+    "live": choice("yes", "no"),
+}
 STREAM_SCHEMES = ("rtsp", "http", "https")
 CAMERA = re.compile(r"(?:camera[ :]*|/dev/video)?(\d{1,4})", re.IGNORECASE)
+V4L2 = re.compile(r"/dev/video(\d{1,4})|(\d{1,4})")
 SCHEME = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
 
 
@@ -27,8 +40,9 @@ SCHEME = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
 class SourceAddress:
     """Where frames come from.
 
-    `text` is for people: what was given, without a password. `device` belongs to cameras, `url` to streams, `paths` (one, or
-    the sorted pictures of a folder or pattern) to everything on disk.
+    `text` is for people: what was given, without a password. `device` is a camera's or port's number, or a drive's seed, `url`
+    a stream's, or a pipeline, `paths` (one, or the sorted pictures of a folder or pattern) what is on disk; `settings` are what
+    was asked for of a camera, a stream or a drive.
     """
 
     kind: SourceKind
@@ -36,6 +50,12 @@ class SourceAddress:
     device: int = 0
     url: str = ""
     paths: tuple[Path, ...] = ()
+    settings: Settings = field(default_factory=dict)
+
+    @property
+    def is_live(self) -> bool:
+        """Whether frames come when they come, as far as the address tells; a stream may be a file that a server holds."""
+        return self.kind in ("camera", "csi", "gstreamer", "stream") or self.settings.get("live") == "yes"
 
 
 def parse_source(text: str) -> SourceAddress:
@@ -49,6 +69,8 @@ def parse_source(text: str) -> SourceAddress:
         raise UserError("an empty source", "names nothing", WORKS)
     if camera := CAMERA.fullmatch(text):
         return SourceAddress("camera", f"camera {int(camera[1])}", device=int(camera[1]))
+    if text.lower().startswith("gst:"):
+        return _of_gstreamer(text)
     if scheme := SCHEME.match(text):
         return _from_uri(text, scheme[1].lower())
     return _from_path(text, Path(text).expanduser())
@@ -57,6 +79,8 @@ def parse_source(text: str) -> SourceAddress:
 def _from_uri(text: str, scheme: str) -> SourceAddress:
     if scheme == "file":
         return _from_path(text, Path(unquote(text[len("file://") :].removeprefix("localhost"))))
+    if scheme in ("v4l2", "csi", "test"):
+        return _of_a_device(text, scheme)
     if scheme not in STREAM_SCHEMES:
         raise UserError(text, f"the scheme {scheme}:// is not served", WORKS)
     try:
@@ -65,7 +89,34 @@ def _from_uri(text: str, scheme: str) -> SourceAddress:
         host = None
     if not host:
         raise UserError(text, "names no server", f"write it as {scheme}://HOST/PATH")
-    return SourceAddress("stream", without_password(text), url=text)
+    url, _, settings = text.partition("#")  # which no server is sent
+    if settings and scheme != "rtsp":
+        raise UserError(without_password(text), "settings behind # are for rtsp://", "leave them out")
+    return SourceAddress(
+        "stream", without_password(text), url=url, settings=read_settings(without_password(text), settings, OF_STREAMS)
+    )
+
+
+def _of_gstreamer(text: str) -> SourceAddress:
+    pipeline = text[len("gst:") :].removeprefix("//").strip()
+    if not pipeline:
+        raise UserError(text, "names no pipeline", "write it as for gst-launch-1.0: gst:videotestsrc")
+    return SourceAddress("gstreamer", text, url=pipeline)
+
+
+def _of_a_device(text: str, scheme: str) -> SourceAddress:
+    """A camera by its path or number, a CSI port, or the seed of a drawn drive, with what is asked for behind `?`."""
+    place, _, query = text[len(scheme) + len("://") :].partition("?")
+    if scheme == "v4l2":
+        found = V4L2.fullmatch(place)
+        if found is None:
+            raise UserError(text, "names no camera", "write it as v4l2:///dev/video0")
+        return SourceAddress("camera", text, device=int(found[1] or found[2]), settings=read_settings(text, query, OF_CAMERAS))
+    kind: SourceKind = "csi" if scheme == "csi" else "drawn"
+    if not re.fullmatch(r"\d{0,9}", place) or (scheme == "csi" and not place):
+        raise UserError(text, f"{place or 'nothing'} is no number", f"write it as {scheme}://0")
+    known = OF_CSI if kind == "csi" else OF_DRAWN
+    return SourceAddress(kind, text, device=int(place or 0), settings=read_settings(text, query, known))
 
 
 def _from_path(text: str, path: Path) -> SourceAddress:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -13,6 +16,7 @@ from dlv3deploy.core.progress import say
 from dlv3deploy.video.decoded import DecodedSource
 from dlv3deploy.video.frames import CapturedFrame
 from dlv3deploy.video.quiet import silence_opencv
+from dlv3deploy.video.settings import Settings
 from dlv3deploy.video.source import SourceAddress
 
 if TYPE_CHECKING:
@@ -20,6 +24,7 @@ if TYPE_CHECKING:
 
 USUAL_PORTS = {"rtsp": 554, "http": 80, "https": 443}
 RETRY_EVERY_S = 0.5
+FFMPEG_OPTIONS = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
 
 
 @dataclass(frozen=True)
@@ -55,7 +60,8 @@ class StreamSource(DecodedSource):
             cv2.CAP_PROP_READ_TIMEOUT_MSEC,
             round(self._patience.read_s * 1000),
         ]
-        return cv2.VideoCapture(self._address.url, cv2.CAP_FFMPEG, limits)
+        with _ffmpeg_options(self._address.settings):
+            return cv2.VideoCapture(self._address.url, cv2.CAP_FFMPEG, limits)
 
     def _at_end(self) -> CapturedFrame | None:
         if self._address.url.lower().startswith("rtsp"):
@@ -89,6 +95,25 @@ class StreamSource(DecodedSource):
             f"stopped after {self._count} frames and did not come back within {self._patience.return_s:.0f} s",
             "check the camera and the network, and start again",
         )
+
+
+@contextmanager
+def _ffmpeg_options(settings: Settings) -> Iterator[None]:
+    """What OpenCV hands on to FFmpeg while it opens a stream; the environment is the only way there."""
+    options = [f"rtsp_transport;{settings['transport']}"] if "transport" in settings else []
+    if "latency" in settings:
+        microseconds = 1000 * int(settings["latency"])
+        options += [f"max_delay;{microseconds}", "fflags;nobuffer", "flags;low_delay"]
+    before = os.environ.get(FFMPEG_OPTIONS)
+    if options:
+        os.environ[FFMPEG_OPTIONS] = "|".join([*options, *([before] if before else [])])
+    try:
+        yield
+    finally:
+        if options and before is None:
+            del os.environ[FFMPEG_OPTIONS]
+        elif options and before is not None:
+            os.environ[FFMPEG_OPTIONS] = before
 
 
 def _why_closed(url: str, limit_s: float) -> tuple[str, str]:

@@ -14,6 +14,7 @@ class ThinnedSource(Source):
     def __init__(self, source: Source, every: int) -> None:
         self._source, self._every = source, every
         self.live, self.size, self.paths = source.live, source.size, source.paths
+        self.truth_classes = source.truth_classes
         self.fps = None if source.fps is None else source.fps / every
         self.frame_count = None if source.frame_count is None else -(-source.frame_count // every)
 

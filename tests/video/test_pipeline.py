@@ -32,10 +32,13 @@ from dlv3deploy.core.engine import Batch, Outputs
 from dlv3deploy.core.errors import CheckFailed, UserError
 from dlv3deploy.core.images import read_label, write_frame
 from dlv3deploy.core.segmenter import Segmenter
+from dlv3deploy.core.spec import ModelSpec, OutputSpec
 from dlv3deploy.core.strategy import Strategy
+from dlv3deploy.scenes import ROAD_SCENE, Drive
 from dlv3deploy.video import Overlay, RunFacts, Sink, Source, ThinnedSource, open_sink, open_source, parse_source, run_pipeline
 from dlv3deploy.video.pace import Pace
 from dlv3deploy.video.prefetch import Prefetch
+from dlv3deploy.video.sink import NullSink
 from dlv3deploy.video.writer import RESULTS_WAITING, QueuedWriter
 
 ROOT = Path(__file__).parents[2]
@@ -268,6 +271,38 @@ def test_results_do_not_pile_up_before_a_slow_sink() -> None:
         let_go.set()
         producer.join(HANG_LIMIT_S)
     assert accepted == 20
+
+
+def test_a_source_that_knows_the_truth_scores_the_model() -> None:
+    """A model that is told each frame's true mask, and one that is told another's."""
+    address = parse_source("test://2?size=48x64&fps=2&seconds=2")
+    for shift, expected in ((0, 1.0), (1, None)):
+        segmenter = Segmenter(TruthEngine(shift))
+        facts = run_pipeline(open_source(address), segmenter, NullSink(), Overlay(ROAD_SCENE))
+        assert facts.miou is not None and facts.frames == 4
+        assert facts.miou == expected or (expected is None and facts.miou < 0.9)
+        assert f"mIoU {facts.miou:.3f} against the true masks" in facts.summary()
+
+
+def test_a_model_of_other_classes_is_not_scored() -> None:
+    facts = run(open_source(parse_source("test://2?size=48x64&fps=2&seconds=1")), ListSink())
+    assert facts.frames == 2 and facts.miou is None
+
+
+class TruthEngine(BrightnessEngine):
+    """In place of a network: the true mask of a drawn frame, moved to the right by `shift` pixels."""
+
+    spec = ModelSpec(ROAD_SCENE, BrightnessEngine.spec.input, OutputSpec("mask"))
+
+    def __init__(self, shift: int) -> None:
+        super().__init__()
+        self.shift, self.frames = shift, 0
+
+    def infer(self, batch: Batch) -> Outputs:
+        del batch
+        _, truth = Drive(2, 48, 64).at(self.frames / 2)
+        self.frames += 1
+        return np.roll(truth, self.shift, axis=1)[None].astype(np.int64)
 
 
 def test_the_facts_are_complete_and_become_json(video: Path) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from dlv3deploy.core.errors import UserError
+from dlv3deploy.video.gstreamer import of_csi, whole_pipeline
 from dlv3deploy.video.source import parse_source
 
 
@@ -98,3 +100,79 @@ def test_an_unknown_scheme_is_told_what_works() -> None:
     with pytest.raises(UserError) as caught:
         parse_source("gopher://host/x")
     assert all(word in caught.value.remedy for word in ("camera", "rtsp://", "http://", "file://", "folder"))
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "device", "settings"),
+    [
+        ("v4l2:///dev/video2", "camera", 2, {}),
+        (
+            "v4l2:///dev/video0?width=1280&height=720&fps=29.97&format=MJPG",
+            "camera",
+            0,
+            {"width": "1280", "height": "720", "fps": "29.97", "format": "MJPG"},
+        ),
+        ("v4l2://1?fps=5", "camera", 1, {"fps": "5"}),
+        ("csi://0?width=1920&height=1080&flip=2", "csi", 0, {"width": "1920", "height": "1080", "flip": "2"}),
+        ("test://", "drawn", 0, {}),
+        (
+            "test://7?size=96x128&fps=5&seconds=2&live=yes",
+            "drawn",
+            7,
+            {"size": "96x128", "fps": "5", "seconds": "2", "live": "yes"},
+        ),
+    ],
+)
+def test_a_device_is_named_with_what_is_asked_for(text: str, kind: str, device: int, settings: dict[str, str]) -> None:
+    address = parse_source(text)
+    assert (address.kind, address.device, dict(address.settings)) == (kind, device, settings)
+    assert address.is_live == (kind != "drawn" or settings.get("live") == "yes")
+
+
+def test_a_pipeline_is_taken_as_it_stands() -> None:
+    text = "videotestsrc pattern=ball ! video/x-raw, width=64"
+    for address in (parse_source(f"gst:{text}"), parse_source(f"GST:// {text}")):
+        assert (address.kind, address.url) == ("gstreamer", text)
+    assert (
+        whole_pipeline(text) == f"{text} ! videoconvert ! video/x-raw, format=BGR ! appsink drop=true max-buffers=1 sync=false"
+    )
+    assert whole_pipeline("a ! appsink") == "a ! appsink"
+
+
+def test_a_csi_port_is_a_pipeline_of_nvidia_s_elements() -> None:
+    pipeline = of_csi(1, {"width": "640", "height": "480", "fps": "60", "flip": "2"})
+    assert pipeline.startswith(
+        "nvarguscamerasrc sensor-id=1 ! video/x-raw(memory:NVMM), width=640, height=480, framerate=60/1 !"
+    )
+    assert "nvvidconv flip-method=2" in pipeline and pipeline.endswith("appsink drop=true max-buffers=1 sync=false")
+
+
+def test_what_an_rtsp_server_is_not_sent_stands_behind_a_hash() -> None:
+    address = parse_source("rtsp://u:pw@host/cam?channel=1#transport=udp&latency=200")
+    assert address.url == "rtsp://u:pw@host/cam?channel=1"
+    assert dict(address.settings) == {"transport": "udp", "latency": "200"} and "pw" not in address.text
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("v4l2:///dev/vide0", "write it as v4l2:///dev/video0"),
+        ("v4l2://0?width=wide", "width is 'wide'"),
+        ("v4l2://0?width=0", "a whole number from 1 to 16384"),
+        ("v4l2://0?zoom=2", "there is no setting 'zoom'"),
+        ("v4l2://0?fps=nan", "fps is 'nan'"),
+        ("v4l2://0?format=MJPEG", "four letters"),
+        ("v4l2://0?width", "no list of KEY=VALUE"),
+        ("csi://", "nothing is no number"),
+        ("csi://front", "front is no number"),
+        ("test://0?live=maybe", "yes or no"),
+        ("test://0?size=small", "HEIGHTxWIDTH"),
+        ("test://0?fps=0", "a number above 0"),
+        ("gst:", "names no pipeline"),
+        ("rtsp://host/cam#transport=pigeon", "tcp or udp"),
+        ("http://host/cam#latency=1", "settings behind # are for rtsp://"),
+    ],
+)
+def test_a_setting_that_is_none_is_refused_with_what_works(text: str, said: str) -> None:
+    with pytest.raises(UserError, match=re.escape(said)):
+        parse_source(text)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+
+import cv2
 import pytest
 from video_stand_ins import MjpegServer, RtspServer, closed_port
 
 from dlv3deploy.core.errors import UserError
-from dlv3deploy.video import parse_source
-from dlv3deploy.video.stream import Patience, StreamSource
+from dlv3deploy.video import open_source, parse_source
+from dlv3deploy.video.stream import FFMPEG_OPTIONS, Patience, StreamSource
 
 SHORT = Patience(open_s=1.0, read_s=1.0, return_s=1.0)
 
@@ -54,6 +57,20 @@ def test_an_rtsp_camera_that_comes_back_goes_on(capsys: pytest.CaptureFixture[st
     assert before is not None
     assert after is not None
     assert after.index > before.index
+
+
+@pytest.mark.parametrize("transport", ["tcp", "udp"])
+def test_transport_and_latency_of_rtsp_are_ffmpeg_s_and_leave_no_trace(
+    rtsp: RtspServer, transport: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+    real = cv2.VideoCapture
+    monkeypatch.setattr(cv2, "VideoCapture", lambda *given: (seen.append(os.environ[FFMPEG_OPTIONS]), real(*given))[1])
+    monkeypatch.setenv(FFMPEG_OPTIONS, "stimeout;1")
+    with open_source(parse_source(f"{rtsp.url}#transport={transport}&latency=50")) as source:
+        assert source.read() is not None
+    assert seen == [f"rtsp_transport;{transport}|max_delay;50000|fflags;nobuffer|flags;low_delay|stimeout;1"]
+    assert os.environ[FFMPEG_OPTIONS] == "stimeout;1"
 
 
 @pytest.mark.usefixtures("rtsp")
