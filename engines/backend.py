@@ -14,7 +14,7 @@ from dlv3deploy.engines.timing import LayerTime
 
 
 class Backend(Protocol):
-    """Compiles typed ONNX graphs of fixed shape, and runs what it compiled."""
+    """Compiles typed ONNX graphs of fixed size, for one image or an open batch, and runs what it compiled."""
 
     def require(self, types: Collection[str]) -> None:
         """Raise UserError where it cannot build here, with its options, a graph that has these types ("int8") besides FP32."""

@@ -25,8 +25,9 @@ from dlv3deploy.engines.manifest import Calibration, Gate, Manifest, Timing, rel
 from dlv3deploy.engines.precision import NARROWED, is_quantized
 from dlv3deploy.engines.providers import CPU, CUDA, providers
 from dlv3deploy.engines.providers import TENSORRT as TENSORRT_PROVIDER
-from dlv3deploy.engines.refit import graph_sha256, takes_weights
+from dlv3deploy.engines.refit import graph_sha256, require_outputs, takes_weights
 from dlv3deploy.engines.release import copied, release
+from dlv3deploy.engines.rewrites.certificate import require_several_images
 from dlv3deploy.engines.rewrites.certified import BY_DEFAULT, certified
 from dlv3deploy.engines.rewrites.rewrite import HEAD, Rewritten
 from dlv3deploy.engines.tensorrt_options import TensorRTOptions, capability_digits
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
+FOR_ONE_IMAGE = ("regions", "sub-grids")
 BATCH = "batch"  # the name of an open one
 BACKENDS = (onnxruntime_engine.NAME, *DIALECTS)
 
@@ -100,11 +102,12 @@ def target_label(backend: str, options: TensorRTOptions, provider: str | None, b
 def build(request: EngineRequest, engine: Path, cache: EngineCache | None = None) -> Manifest:
     """Write `engine` and its manifest; when anything fails the older ones stay as they were.
 
-    The engine takes one image of the spec's size, also where the graph leaves its size open. One that `cache` has from an equal
-    build is taken from there. Raises UserError when the backend is missing, refuses the model, or cannot serve the precision.
+    The engine takes images of the spec's size, one or up to the request's batch, also where the graph leaves its size open. One
+    that `cache` has from an equal build is taken from there. Raises UserError when the backend is missing, refuses the model,
+    or cannot serve the precision.
     """
     request, backend, sha256 = _settled(request)
-    work = _Build(request, backend, sha256, cache, engine)
+    work = _Build(request, backend, sha256, cache, None if cache is None else engine)
     if cache is None:
         return release(engine, lambda fresh: work.made(fresh, engine))
     with cache.slot(key_of(_facts(request, backend, sha256))) as slot:
@@ -125,6 +128,12 @@ def check(request: EngineRequest) -> None:
     """Raise UserError where no engine can be built here as asked for, whatever the graph is."""
     if request.backend not in BACKENDS:
         raise UserError(f"backend {request.backend!r}", "is unknown", f"use one of {', '.join(BACKENDS)}")
+    if request.precision == "int8" and request.options.refittable:
+        raise UserError("--int8 with --refittable", "new scales are a new graph", "leave one of them out")
+    if request.precision == "int8" and request.batch > 1:
+        raise UserError("--int8 with --batch", "INT8 files are calibrated and written for one image", "leave one of them out")
+    if request.batch > 1 and (fixed := [name for name in request.rewrites if name in FOR_ONE_IMAGE]):
+        raise UserError(f"--batch with --rewrites {','.join(fixed)}", "needs a fixed batch", "leave one of them out")
     if request.precision == "fp32" and request.options.dla_core is not None:
         raise UserError("--fp32 with --dla", "a DLA computes in half precision", "use --fp16")
     backend_of(request).require([] if request.precision == "fp32" else [request.precision])
@@ -163,13 +172,13 @@ def _version(distribution: str) -> str | None:
 
 @dataclass(frozen=True)
 class _Build:
-    """A settled request; `earlier` is where an engine may lie that takes new weights."""
+    """A settled request; `earlier` is where an engine may lie that takes new weights, None where everything is to be built."""
 
     request: EngineRequest
     backend: Backend
     sha256: Mapping[Path, str]
     cache: EngineCache | None
-    earlier: Path
+    earlier: Path | None
 
     def made(self, fresh: Path, place: Path) -> Manifest:
         """Compile into the file `fresh`, which is to lie at `place`, time it where it runs, and say what it is.
@@ -186,7 +195,7 @@ class _Build:
         graph = graph_sha256(model) if request.options.refittable else ""
         if not (graph and self._refitted(model, graph, spec, fresh)):
             backend.build(model.SerializeToString(), fresh, str(request.onnx))
-        timing = _timed(backend, fresh, spec) if backend.runs_here() else None
+        timing = _timed(backend, fresh, spec, request.batch) if backend.runs_here() else None
         gate = _gate(request, model, backend, spec, self.cache) if request.precision == "int8" else None
         return Manifest(
             spec=spec,
@@ -208,12 +217,13 @@ class _Build:
     def _refitted(self, model: ModelProto, graph: str, spec: ModelSpec, fresh: Path) -> bool:
         """Whether `fresh` is now the earlier engine with this model's weights; why not is said where it could have been."""
         backend, earlier, precision = self.backend, self.earlier, self.request.precision
-        if not isinstance(backend, tensorrt_backend.TensorRTBackend) or not backend.runs_here():
+        if earlier is None or not isinstance(backend, tensorrt_backend.TensorRTBackend) or not backend.runs_here():
             return False
         if not takes_weights(earlier, graph, spec, precision, backend.builder(), backend.target()):
             return False
         try:
             backend.refit(earlier, model.SerializeToString(), fresh)
+            require_outputs(backend, fresh, spec, model)
         except Dlv3Error as error:
             say(f"{earlier} does not take new weights ({error}), and is built anew")
             return False
@@ -239,6 +249,8 @@ def prepared(request: EngineRequest) -> Rewritten:
     if request.batch > 1 and ports(model, str(request.onnx))[0].shape[0] is not None:
         raise UserError(f"--batch {request.batch}", f"{request.onnx} takes one image", "export it with --dynamic-batch")
     shape = (BATCH if request.batch > 1 else 1, 3, given.height, given.width)
+    if request.batch > 1 and find_spec("onnxruntime") is not None:
+        require_several_images(fix_input(model, shape), str(request.onnx))
     done = Rewritten(fix_input(model, shape), request.spec.output, [])
     if request.rewrites:
         done = certified(done.model, request.rewrites, done.output, str(request.onnx))
@@ -269,9 +281,9 @@ def layer_precision(model: ModelProto) -> dict[str, str]:
     return found
 
 
-def _timed(backend: Backend, engine: Path, spec: ModelSpec) -> Timing:
+def _timed(backend: Backend, engine: Path, spec: ModelSpec, images: int) -> Timing:
     with backend.open(engine, spec) as opened:
-        return measure_latency(opened)
+        return measure_latency(opened, images)
 
 
 def _gate(
@@ -285,7 +297,7 @@ def _gate(
         with TemporaryDirectory() as folder:
             engine = Path(folder) / f"float{ENGINE_SUFFIX}"
             build(plain, engine, cache)
-            return Gate(precision, _timed(backend, engine, spec))
+            return Gate(precision, _timed(backend, engine, spec, request.batch))
     if not isinstance(backend, tensorrt_backend.TensorRTBackend) or not backend.dialect.portable:
         return None
     moved, int8_moved = (

@@ -31,11 +31,11 @@ SOURCES = Path(__file__).resolve().parent
 
 def key_of(facts: Mapping[str, Any]) -> str:
     """The key of a build by its facts, what this version of the package makes of them included."""
-    text = json.dumps({**facts, "code": _code()}, sort_keys=True, default=str)
+    text = json.dumps({**facts, "code": code_sha256()}, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:KEY_LENGTH]
 
 
-def _code() -> str:
+def code_sha256() -> str:
     """One sha256 over the sources that turn a graph into an engine: this package's and those below it."""
     import dlv3deploy.core
 

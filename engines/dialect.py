@@ -129,6 +129,8 @@ def require_options(dialect: Dialect, module: Any, options: TensorRTOptions) -> 
     """Raise UserError, naming the option, where this dialect cannot do what is asked for."""
     if options.capabilities and not dialect.portable:
         raise UserError("--target", f"{dialect.name} always builds for this machine's GPU", "leave it out")
+    for text in options.capabilities:
+        compute_capability_of(module, text)
     asked = {"--version-compatible": options.version_compatible, "--hardware-compatible": options.hardware_compatible}
     for option in (name for name, is_asked in asked.items() if is_asked):
         if dialect.portable:
@@ -153,13 +155,28 @@ def hold_types(module: Any, network: Any, options: TensorRTOptions, types: Colle
 
 
 def refit(module: Any, engine: Any, logger: Any, model: bytes) -> bytes:
-    """The engine with the weights of another ONNX model of the same graph. Raises CheckFailed where some do not fit."""
+    """The engine with the weights of another ONNX model of the same graph, to be refitted again where the dialect keeps that.
+
+    Raises CheckFailed where it takes none, or some do not fit.
+    """
+    if not engine.refittable:
+        raise CheckFailed("it was refitted before, and this version kept no place for more")
     if has(module, "OnnxParserRefitter"):
-        refitter = module.Refitter(engine, logger)
-        reader = module.OnnxParserRefitter(refitter, logger)
-        if reader.refit_from_bytes(model) and refitter.refit_cuda_engine():
-            return bytes(engine.serialize())
-    raise CheckFailed("its weights do not fit")
+        try:
+            refitter = module.Refitter(engine, logger)
+            reader = module.OnnxParserRefitter(refitter, logger)
+            fits = reader.refit_from_bytes(model) and refitter.refit_cuda_engine()
+        except (TypeError, RuntimeError) as error:  # how the bindings tell of what TensorRT cannot make
+            raise CheckFailed(str(error)) from error
+        if not fits:
+            said = [reader.get_error(index).desc() for index in range(reader.num_errors)]
+            raise CheckFailed("; ".join(said) or "its weights do not fit")
+        config = engine.create_serialization_config()
+        if has(module, "SerializationFlag.INCLUDE_REFIT"):
+            config.clear_flag(module.SerializationFlag.EXCLUDE_WEIGHTS)
+            config.set_flag(module.SerializationFlag.INCLUDE_REFIT)
+        return bytes(engine.serialize_with_config(config))
+    raise CheckFailed("this version takes no weights from ONNX")
 
 
 def version_of(text: str) -> tuple[int, ...]:

@@ -69,7 +69,7 @@ def _of_the_spec(manifest: Manifest, source: Path) -> Iterator[Difference]:
     if embedded is None:
         return
     if WITHOUT_HEAD in manifest.rewrites:
-        embedded = replace(embedded, output=replace(embedded.output, kind="scores"))
+        embedded = replace(embedded, output=replace(manifest.spec.output, kind="scores"))
     ours, theirs = asdict(manifest.spec), asdict(embedded)
     for part, content in theirs.items():
         fields = content if isinstance(content, dict) and isinstance(ours[part], dict) else {"": content}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dlv3deploy.core.errors import CheckFailed, UserError
-from dlv3deploy.core.graph import tensor_shapes
+from dlv3deploy.core.graph import spatial_shapes
 
 if TYPE_CHECKING:
     from onnx import ModelProto, TensorProto
@@ -88,8 +88,8 @@ def _in_half(model: ModelProto) -> ModelProto:
 
 def _interpolations(model: ModelProto) -> list[str]:
     """Nodes that mix values of a map; spreading the one value of image pooling is exact in any type."""
-    shapes = tensor_shapes(model.graph)
-    mixing = (node for node in model.graph.node if node.op_type == "Resize" and shapes.get(node.input[0], ())[2:] != (1, 1))
+    shapes = spatial_shapes(model.graph)
+    mixing = (node for node in model.graph.node if node.op_type == "Resize" and shapes.get(node.input[0]) != (1, 1))
     return [node.name for node in mixing]
 
 

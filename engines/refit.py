@@ -11,19 +11,27 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dlv3deploy.core.errors import UserError
+import numpy as np
+
+from dlv3deploy.core.errors import CheckFailed, UserError
 from dlv3deploy.core.files import sha256_of
 from dlv3deploy.core.spec import ModelSpec
+from dlv3deploy.engines.backend import Backend
+from dlv3deploy.engines.cache import code_sha256
 from dlv3deploy.engines.manifest import Builder, Manifest, Target
+from dlv3deploy.engines.onnxruntime_engine import OnnxRuntimeEngine
+from dlv3deploy.engines.timing import noise_for
 
 if TYPE_CHECKING:
     from onnx import ModelProto
 
+REFITTED_TOLERANCE = 0.05  # of the largest output: half precision stays well below it, wrong weights do not
 HAVE_WEIGHTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
 def graph_sha256(model: ModelProto) -> str:
-    """Of everything that a graph computes but for the values of weights and biases; their shapes and types count."""
+    """Of everything that a graph computes but for the values of weights and biases, whose shapes and types count, and of the
+    code that makes an engine of it."""
     import onnx
 
     bare = onnx.GraphProto()
@@ -35,7 +43,7 @@ def graph_sha256(model: ModelProto) -> str:
         if tensor.name in weights and tensor.data_type in floats:
             shape = onnx.TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
             tensor.CopyFrom(shape)
-    return hashlib.sha256(bare.SerializeToString(deterministic=True)).hexdigest()
+    return hashlib.sha256(code_sha256().encode() + bare.SerializeToString(deterministic=True)).hexdigest()
 
 
 def takes_weights(engine: Path, graph: str, spec: ModelSpec, precision: str, builder: Builder, target: Target) -> bool:
@@ -45,5 +53,16 @@ def takes_weights(engine: Path, graph: str, spec: ModelSpec, precision: str, bui
             earlier = Manifest.read(engine)
             wanted = (graph, spec.input, precision, builder, target, sha256_of(engine))
             found = (earlier.graph_sha256, earlier.spec.input, earlier.precision, earlier.builder, earlier.target)
-            return wanted == (*found, earlier.engine_sha256)
+            return wanted == (*found, earlier.engine_sha256) and not earlier.broken_seals()
     return False
+
+
+def require_outputs(backend: Backend, engine: Path, spec: ModelSpec, model: ModelProto) -> None:
+    """Raise CheckFailed where a refitted engine does not return what ONNX Runtime makes of the graph."""
+    with backend.open(engine, spec) as opened:
+        found = opened.infer(noise_for(opened)).astype(np.float64)
+    with OnnxRuntimeEngine(model.SerializeToString(), spec, str(engine), "cpu") as plain:
+        wanted = plain.infer(noise_for(plain)).astype(np.float64)
+    apart = float(np.abs(found - wanted).max() / max(np.abs(wanted).max(), np.finfo(np.float64).tiny))
+    if not apart <= REFITTED_TOLERANCE:
+        raise CheckFailed(f"its outputs are {apart:.1e} of the largest from the graph's")

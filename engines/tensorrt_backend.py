@@ -131,7 +131,11 @@ class TensorRTBackend:
         gpu = find_gpu()
         if self.options.workspace_mb is not None or gpu is None or not gpu.shares_memory:
             return self.options
-        return replace(self.options, workspace_mb=workspace_on_shared_memory(load_onnx(model), available_bytes()))
+        graph = load_onnx(model)
+        batch, channels, height, width = ports(graph, str(model))[0].shape
+        if batch is None and channels and height and width:
+            graph = fix_input(graph, (self.options.most_images, channels, height, width))
+        return replace(self.options, workspace_mb=workspace_on_shared_memory(graph, available_bytes()))
 
     def _timing_cache(self, config: Any) -> AbstractContextManager[None]:
         """Kept where kernels are timed: TensorRT-RTX times none when it builds."""
@@ -168,9 +172,14 @@ class TensorRTBackend:
 
 
 def _of_one_image(model: bytes) -> bytes:
+    """A graph of open batch with one image; what is no graph is left for the parser to refuse."""
     import onnx
+    from google.protobuf.message import DecodeError
 
-    graph = onnx.load_from_string(model)
+    try:
+        graph = onnx.load_from_string(model)
+    except DecodeError:
+        return model
     batch, channels, height, width = ports(graph, "the graph")[0].shape
     if batch is not None or channels is None or height is None or width is None:
         return model

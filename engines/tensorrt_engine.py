@@ -54,14 +54,16 @@ def _load(dialect: Dialect, path: Path, options: TensorRTOptions) -> _Loaded:
 def inspected_plan(dialect: Dialect, path: Path, options: TensorRTOptions) -> Plan:
     """The kernels of an engine. Raises UserError without a GPU that runs it, CheckFailed where it tells nothing of them."""
     loaded = _load(dialect, path, options)
-    inspector = loaded.engine.create_engine_inspector()
-    return read_engine_information(inspector.get_engine_information(loaded.trt.LayerInformationFormat.JSON), loaded.name)
+    trt, engine = loaded.trt, loaded.engine
+    inspector = engine.create_engine_inspector()
+    return read_engine_information(inspector.get_engine_information(trt.LayerInformationFormat.JSON), loaded.name)
 
 
 def refitted(dialect: Dialect, path: Path, options: TensorRTOptions, model: bytes) -> bytes:
     """The engine with the weights of `model`. Raises UserError without its GPU, CheckFailed where they do not fit."""
     loaded = _load(dialect, path, options)
-    return refit(loaded.trt, loaded.engine, loaded.trt.Logger(loaded.trt.Logger.ERROR), model)
+    trt = loaded.trt
+    return refit(trt, loaded.engine, trt.Logger(trt.Logger.ERROR), model)
 
 
 class TensorRTEngine(ClosingEngine):
@@ -111,21 +113,23 @@ class TensorRTEngine(ClosingEngine):
         values = self._buffers[1].download((count, *self._output_shape[1:]), self._output_type, self._stream)
         return values.astype(np.float32) if values.dtype.kind == "f" else values
 
-    def layer_times(self, batch: Batch, runs: int) -> list[LayerTime]:
+    def layer_times(self, batch: Batch, runs_wanted: int) -> list[LayerTime]:
         """What each layer takes by TensorRT's own profiler, which waits for every one and so slows the whole."""
-        trt, reported = self._trt, list[tuple[str, str, float]]()
+        trt, runs = self._trt, list[list[tuple[str, str, float]]]()
 
         class Profiler(trt.IProfiler):  # type: ignore[misc, name-defined]  # the module is chosen at run time
             def __init__(self) -> None:
                 trt.IProfiler.__init__(self)
 
             def report_layer_time(self, layer_name: str, ms: float) -> None:
-                reported.append((layer_name, "", ms))
+                runs[-1].append((layer_name, "", ms))
 
-        self._context.profiler = Profiler()
-        for _ in range(WARM_UP_RUNS + runs):
+        profiler = Profiler()  # which the context does not keep alive
+        self._context.profiler = profiler
+        for _ in range(WARM_UP_RUNS + runs_wanted):
+            runs.append([])
             self.infer(batch)
-        return medians(reported, WARM_UP_RUNS)
+        return medians(runs[WARM_UP_RUNS:])
 
     def close(self) -> None:
         for buffer in self._buffers:

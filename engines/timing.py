@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,15 +18,15 @@ BUDGET_S = 2.0  # stop measuring after this long, with three runs at least
 Call = Callable[[int], Sequence[float]]  # does a thing for the given round; milliseconds of its parts
 
 
-def noise_for(engine: Engine) -> Batch:
-    """One input of the spec's size, the same every time."""
+def noise_for(engine: Engine, images: int = 1) -> Batch:
+    """A batch of the spec's size, the same every time."""
     given = engine.spec.input
-    return np.random.default_rng(0).standard_normal((1, 3, given.height, given.width)).astype(np.float32)
+    return np.random.default_rng(0).standard_normal((images, 3, given.height, given.width)).astype(np.float32)
 
 
-def measure_latency(engine: Engine) -> Timing:
-    """Median and 90th percentile of `infer` on one input of the spec's size, milliseconds."""
-    batch = noise_for(engine)
+def measure_latency(engine: Engine, images: int = 1) -> Timing:
+    """Median and 90th percentile of `infer` on one batch of the spec's size, milliseconds."""
+    batch = noise_for(engine, images)
     for _ in range(WARM_UP_RUNS):
         engine.infer(batch)
     times_ms: list[float] = []
@@ -78,9 +78,11 @@ class LayerTime:
     ms: float
 
 
-def medians(reported: Iterable[tuple[str, str, float]], warm_up: int) -> list[LayerTime]:
-    """Of what a backend reports of each run (name, kind, milliseconds), in its order; the first `warm_up` runs do not count."""
+def medians(runs: Sequence[Sequence[tuple[str, str, float]]]) -> list[LayerTime]:
+    """Of what a backend reports of each run (name, kind, milliseconds), in its order; what shares a name is one layer."""
     found: dict[tuple[str, str], list[float]] = {}
-    for name, kind, ms in reported:
-        found.setdefault((name, kind), []).append(ms)
-    return [LayerTime(name, kind, float(np.median(times[warm_up:]))) for (name, kind), times in found.items()]
+    for number, reported in enumerate(runs):
+        for name, kind, ms in reported:
+            times = found.setdefault((name, kind), [0.0] * len(runs))
+            times[number] += ms
+    return [LayerTime(name, kind, float(np.median(times))) for (name, kind), times in found.items()]

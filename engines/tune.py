@@ -21,7 +21,7 @@ from dlv3deploy.core.engine import Engine
 from dlv3deploy.core.errors import CheckFailed, UserError
 from dlv3deploy.core.progress import say, tracked
 from dlv3deploy.core.workspace import ENGINE_SUFFIX
-from dlv3deploy.engines.build import EngineRequest, backend_of, build, build_key, prepared
+from dlv3deploy.engines.build import FOR_ONE_IMAGE, EngineRequest, backend_of, build, build_key, prepared
 from dlv3deploy.engines.cache import EngineCache, key_of
 from dlv3deploy.engines.dialect import TENSORRT_RTX
 from dlv3deploy.engines.manifest import Manifest, Timing, Trial
@@ -57,13 +57,12 @@ def tune(requests: Mapping[Path, EngineRequest], cache: EngineCache | None, devi
     known to estimate them for, and where they do and one is.
     """
     first = next(iter(requests.values()))
+    device = tuning_device(first, device)
     of_the_head = tuple(name for name in first.rewrites if name == HEAD)  # it saves work wherever it may go
-    sets = [(*names, *of_the_head) for names in (REWRITES if find_spec("onnxruntime") is not None else ((),))]
+    proved = REWRITES if find_spec("onnxruntime") is not None else ((),)
+    fitting = [names for names in proved if first.batch == 1 or not set(names) & set(FOR_ONE_IMAGE)]
+    sets = [(*names, *of_the_head) for names in fitting]
     everything = [replace(request, rewrites=names) for request in requests.values() for names in sets]
-    if not backend_of(first).runs_here():
-        device = device or _device_of(first)
-    elif device is not None:
-        raise UserError("--device", f"engines of {first.backend} run here, and are timed", "leave it out")
     if cache is None:
         with TemporaryDirectory() as folder:
             engine = Path(folder) / f"best{ENGINE_SUFFIX}"
@@ -114,7 +113,7 @@ def _raced(requests: Sequence[EngineRequest], folder: Path, engine: Path, cache:
                 built.append((request, path, manifest))  # rewrites that change nothing make no candidate
     with ExitStack() as opened:
         engines = [opened.enter_context(backend_of(request).open(path, m.spec)) for request, path, m in built]
-        times = race(engines)
+        times = race(engines, requests[0].batch)
     candidates = [Candidate(request, m.rewrites, ms) for (request, _, m), ms in zip(built, times, strict=True)]
     best = fastest(candidates)
     _, path, manifest = built[best]
@@ -134,15 +133,25 @@ def _may_fail(request: EngineRequest, has_another: bool) -> Iterator[None]:
         say(f"no candidate: {request.precision.upper()} with {', '.join(request.rewrites) or 'no rewrites'}: {error}")
 
 
-def race(engines: Sequence[Engine]) -> list[NDArray[np.float64]]:
-    """Milliseconds of one inference of each engine, engines in turns."""
-    batch = noise_for(engines[0])
+def race(engines: Sequence[Engine], images: int = 1) -> list[NDArray[np.float64]]:
+    """Milliseconds of one inference of each engine on so many images, engines in turns."""
+    batch = noise_for(engines[0], images)
 
     def call(engine: Engine) -> Call:
         return lambda _round: [milliseconds(lambda: engine.infer(batch))]
 
     limits = Limits(WARM_UP_S, ROUNDS_S, FEWEST_ROUNDS, MOST_ROUNDS)
     return [times[:, 0] for times in in_turns([call(engine) for engine in engines], limits)]
+
+
+def tuning_device(request: EngineRequest, device: Device | None) -> Device | None:
+    """What candidates are estimated for where they do not run here: the device asked for, or the one of the request's target;
+    None where they are timed. Raises UserError where there is none, and where one is asked for in vain."""
+    if not backend_of(request).runs_here():
+        return device or _device_of(request)
+    if device is not None:
+        raise UserError("--device", f"engines of {request.backend} run here, and are timed", "leave it out")
+    return None
 
 
 def _device_of(request: EngineRequest) -> Device:

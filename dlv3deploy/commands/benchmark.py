@@ -69,6 +69,9 @@ def benchmark(
     if source is not None and "frame" in given_options(context):
         raise UserError("--frame with --source", "is the size of drawn scenes", "leave one of them out")
     paths = artefacts or [best_artefact(Workspace(workspace))]
+    if layers and (checkpoints := [str(path) for path in paths if path.suffix == ".safetensors"]):
+        rule = "layers of a checkpoint are not timed"
+        raise UserError(f"--layers with {', '.join(checkpoints)}", rule, "give its ONNX file or an engine")
     description = describe(classes, ignore_index, mean, std, output)
     with ExitStack() as opened:
         foreign = [path.suffix == ".onnx" and not _describes_itself(path) for path in paths]
@@ -106,6 +109,7 @@ def _frames(source: str | None, size: str) -> list[Frame]:
         drive = Drive(0, *parse_size(size))
         return [drive.at(float(second))[0] for second in range(FRAMES)]
     from dlv3deploy.core.errors import UserError
+    from dlv3deploy.core.progress import say
     from dlv3deploy.video import open_source, parse_source
 
     address = parse_source(source)
@@ -115,7 +119,10 @@ def _frames(source: str | None, size: str) -> list[Frame]:
     with open_source(address) as opened:
         while len(found) < FRAMES and (captured := opened.read()) is not None:
             found.append(captured.pixels)
-    return [pixels for pixels in found if pixels.shape == found[0].shape]
+    alike = [pixels for pixels in found if pixels.shape == found[0].shape]
+    if len(alike) < len(found):
+        say(f"{source}: {len(found) - len(alike)} of {len(found)} frames are of another size than the first and are left out")
+    return alike
 
 
 def _facts(path: Path, segmenter: Segmenter, speed: Speed) -> dict[str, Any]:
@@ -127,11 +134,8 @@ def _facts(path: Path, segmenter: Segmenter, speed: Speed) -> dict[str, Any]:
 def _layers(path: Path, segmenter: Segmenter, frame: Frame) -> list[dict[str, Any]]:
     from dataclasses import asdict
 
-    from dlv3deploy.core.errors import UserError
     from dlv3deploy.engines.open import layer_times
 
-    if path.suffix == ".safetensors":
-        raise UserError(f"--layers with {path}", "layers of a checkpoint are not timed", "give its ONNX file or an engine")
     view = next(iter(segmenter.views(frame)))
     return [asdict(layer) for layer in layer_times(path, segmenter.engine.spec, view.batch, LAYER_RUNS)]
 

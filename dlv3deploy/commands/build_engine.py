@@ -114,7 +114,7 @@ def build_engine(
     from dlv3deploy.core.cache_folder import cache_folder
     from dlv3deploy.core.errors import UserError
     from dlv3deploy.core.foreign import spec_of
-    from dlv3deploy.core.graph import load_onnx
+    from dlv3deploy.core.graph import load_onnx, ports
     from dlv3deploy.core.progress import say
     from dlv3deploy.engines.build import (
         BACKENDS,
@@ -140,6 +140,8 @@ def build_engine(
             raise UserError(f"{option} without --int8", "INT8 alone is calibrated on images", "add --int8, or leave it out")
     if tune_ and rewrites is not None:
         raise UserError("--rewrites with --tune", "tuning tries them all", "leave one of them out")
+    if tune_ and refittable:
+        raise UserError("--tune with --refittable", "tuning builds every candidate anew", "leave one of them out")
     if device is not None and not tune_:
         raise UserError("--device without --tune", "is what tuning estimates engines for", "add --tune, or leave it out")
     if tune_ and to is not None and len(wanted) > 1:
@@ -170,6 +172,8 @@ def build_engine(
         size = size or f"{known.input.height}x{known.input.width}"
         mean, std = mean or numbers(known.input.mean), std or numbers(known.input.std)
     spec = sized(spec_of(graph, description, str(source)), size)
+    if batch > 1 and ports(graph, str(source))[0].shape[0] is not None:
+        raise UserError(f"--batch {batch}", f"{source} takes one image", "export it with --dynamic-batch")
     given = {
         "--backend": chosen,
         "--images": images,
@@ -201,12 +205,19 @@ def build_engine(
     )
     _require_options_of(chosen, {**given, "--target": target})
     running = parse_choice(provider, "--provider", BY_NAME) if provider else None
+    if tune_:
+        from dlv3deploy.engines.plans.devices import device_named
+        from dlv3deploy.engines.tune import tune, tuning_device
+
+        estimated_for = device_named(device) if device else None
     requests: dict[Path, EngineRequest] = {}
     for precision in sorted(precisions_, key=FALLING_BACK_TO.index):
         request = EngineRequest(
             source, source, spec, precision, chosen, options, running, command=command, rewrites=applied, batch=batch
         )
         check(request)
+        if tune_:
+            tuning_device(request, estimated_for)
         engine = to or place.engine(source, precision, target_label(chosen, options, running, batch))
         if pipeline is not None:
             check_pipeline(pipeline, export_to or workspace / pipeline, place.stem_for(source), [request])
@@ -214,10 +225,7 @@ def build_engine(
         requests[engine] = _calibrated(request, place, engine, images, calibration_images) if is_int8 else request
     cache = None if no_cache else EngineCache(cache_folder() / FOLDER)
     if tune_:
-        from dlv3deploy.engines.plans.devices import device_named
-        from dlv3deploy.engines.tune import tune
-
-        engine, manifest = tune(requests, cache, device_named(device) if device else None)
+        engine, manifest = tune(requests, cache, estimated_for)
         report_tuning(manifest)
     else:
         ((engine, request),) = requests.items()

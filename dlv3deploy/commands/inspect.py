@@ -74,7 +74,7 @@ def inspect(
     """Say what a checkpoint, an ONNX file or an engine is, and what it was made from."""
     import json
 
-    from dlv3deploy.core.errors import UserError
+    from dlv3deploy.core.errors import CheckFailed, UserError
     from dlv3deploy.core.files import require_file
 
     place = Workspace(workspace)
@@ -105,6 +105,8 @@ def inspect(
         print(json.dumps(facts, ensure_ascii=False))
     else:
         _print(paths[0], facts, every)
+    if facts.get("rewrites") and not facts["rewrites"]["certificate"]["is_proved"]:
+        raise CheckFailed(f"{paths[0]}: outputs change with the rewrites; build with --rewrites none, and tell us")
 
 
 def _require_graph(path: Path, given: Mapping[str, str], plan: bool) -> None:

@@ -26,19 +26,21 @@ def rewrite_facts(
     from dataclasses import asdict
 
     from dlv3deploy.core.graph import simplified
-    from dlv3deploy.engines.rewrites.certified import certificate_of
+    from dlv3deploy.engines.precision import is_quantized
+    from dlv3deploy.engines.rewrites.certified import certificate_of, is_proved
     from dlv3deploy.engines.rewrites.rewrite import HEAD, IN_THEIR_ORDER, apply
 
     plain = simplified(fixed)
     done = apply(plain, (*IN_THEIR_ORDER, HEAD), spec.output)
     pictures = list(_pictures(images, spec)) if images else []
     changes, certificate = done.changes, certificate_of(plain, spec.output, done, pictures)
+    verdict = {"is_exact": certificate.is_exact, "is_proved": is_proved(certificate, is_quantized(plain))}
     macs = sum(entry["macs"] for entry in convolutions)
     return {
         "changes": [asdict(change) for change in changes],
         "macs_before": macs,
         "macs_after": macs - sum(change.macs_before - change.macs_after for change in changes),
-        "certificate": {**asdict(certificate), "pictures": len(pictures), "is_exact": certificate.is_exact},
+        "certificate": {**asdict(certificate), "pictures": len(pictures), **verdict},
     }
 
 
@@ -72,7 +74,8 @@ def print_rewrites(facts: dict[str, Any], convolutions: list[dict[str, Any]]) ->
         f"largest, {certificate['agreement']:.2%} of positions have the same class",
     ]
     if not certificate["is_exact"]:
-        notes.append("sums in another order: in an INT8 graph one may round to the next step")
+        harmless = "sums in another order: in an INT8 graph one may round to the next step"
+        notes.append(harmless if certificate["is_proved"] else "NOT PROVED: no engine is built with these rewrites")
     print_records("rewrites", ("convolution", "rate", "map", "valid taps", "rewrite", "MACs", "after"), records, notes)
 
 

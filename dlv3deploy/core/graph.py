@@ -246,6 +246,12 @@ def tensor_shapes(graph: GraphProto) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
+def spatial_shapes(graph: GraphProto) -> dict[str, tuple[int | None, ...]]:
+    """Of every tensor of four dimensions its height and width, None where one is open."""
+    ports = [_port(value) for value in (*graph.input, *graph.value_info, *graph.output)]
+    return {port.name: port.shape[2:] for port in ports if len(port.shape) == 4}
+
+
 def attributes(node: NodeProto) -> dict[str, Any]:
     from onnx.helper import get_attribute_value
 

@@ -6,6 +6,7 @@ what is compared: the scores interpolated by it, and the mask that it makes of t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dlv3deploy.core.errors import UserError
+from dlv3deploy.core.graph import ports
 from dlv3deploy.core.postprocess import axis_for, interpolated, upsample_argmax
 from dlv3deploy.core.preprocess import Geometry
 from dlv3deploy.core.spec import OutputSpec
@@ -28,7 +30,8 @@ INSTALL = "install dlv3deploy[onnxruntime]"
 @dataclass(frozen=True)
 class Certificate:
     """`inputs` were compared. `difference` is the largest of all outputs, over the largest magnitude of the original's (of
-    masks the share that differs); `agreement` the share of positions, 0 to 1, with the same best class."""
+    masks the share that differs); infinite where an output is not finite. `agreement` is the share of positions, 0 to 1, with
+    the same best class."""
 
     inputs: int
     difference: float
@@ -55,13 +58,15 @@ def certify(
         if wanted.dtype.kind == "f":
             found, mask = (found, found.argmax(axis=1)) if scores is None else _upsampled(found, wanted.shape[2:], scores)
             wanted, found = wanted.astype(np.float64), found.astype(np.float64)
-            furthest, largest = max(furthest, float(np.abs(found - wanted).max())), max(largest, float(np.abs(wanted).max()))
+            apart = np.abs(found - wanted).max() if np.isfinite(wanted).all() and np.isfinite(found).all() else math.inf
+            furthest, largest = max(furthest, float(apart)), max(largest, float(np.abs(wanted).max()))
             alike = wanted.argmax(axis=1) == mask
         else:
             alike = wanted == found
             furthest, largest = furthest + np.count_nonzero(~alike), largest + alike.size
         same, positions, count = same + int(np.count_nonzero(alike)), positions + alike.size, count + 1
-    return Certificate(count, furthest / largest if largest else float(furthest > 0), same / max(1, positions))
+    relative = furthest / largest if largest and math.isfinite(furthest) else float(furthest)
+    return Certificate(count, relative, same / max(1, positions))
 
 
 def _upsampled(scores: Any, size: tuple[int, int], output: OutputSpec) -> tuple[Any, Any]:
@@ -77,6 +82,20 @@ def noise(shape: tuple[int, int, int, int], count: int = 2) -> Iterator[NDArray[
     random = np.random.default_rng(0)
     for _ in range(count):
         yield random.standard_normal(shape).astype(np.float32)
+
+
+def require_several_images(model: ModelProto, where: str) -> None:
+    """Raise UserError where a graph of open batch does not return for two images what it returns for each alone."""
+    _, channels, height, width = (size or 1 for size in ports(model, where)[0].shape)
+    run, (images,) = _runner(model, where), noise((2, channels, height, width), 1)
+    remedy = "export it with --dynamic-batch, or leave --batch out"
+    try:
+        together, alone = run(images), np.concatenate([run(images[:1]), run(images[1:])])
+    except Exception as error:  # ONNX Runtime's own exceptions share no public base
+        reason = str(error).strip().splitlines()[0][:200]
+        raise UserError(where, f"takes one image alone, whatever its input says ({reason})", remedy) from error
+    if together.shape != alone.shape or np.mean(~np.isclose(together, alone, atol=1e-4 * float(np.abs(alone).max()))) > 0.001:
+        raise UserError(where, "returns something else for an image that is not alone", remedy)
 
 
 def _runner(model: ModelProto, where: str) -> Any:

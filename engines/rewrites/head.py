@@ -27,24 +27,27 @@ COORDINATES: dict[str, Coordinates] = {
 PLAIN = {"antialias": 0, "exclude_outside": 0}  # what a linear Resize must not be told otherwise
 SCALES = 2  # the input of a Resize
 SCALE_TOLERANCE = 1e-6
+OLDEST_OPSET = 11
 
 
 def without_head(model: ModelProto, output: OutputSpec) -> tuple[ModelProto, OutputSpec, Change] | None:
     """A copy of `model` that returns scores, what that output is, and the change; None where its end is no such upsampling.
 
-    `model` is of fixed size, simplified, with shapes inferred; `output` says what it returns.
+    `model` is of fixed size, its batch may be open, simplified, with shapes inferred; `output` says what it returns. A graph
+    that rounds its logits to half precision keeps its end, and one of an opset before 11, whose Resize knows no such rule.
     """
     import onnx_ir
     from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-    if output.kind != "logits":
+    opset = max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=0)
+    if output.kind != "logits" or output.shift or opset < OLDEST_OPSET:
         return None
     height, width = ports(model, "the graph")[0].shape[2:]
     copy = onnx_ir.from_proto(model)
     result = copy.graph.outputs[0]
     resize = result.producer()
     scores = resize.inputs[0] if resize is not None and resize.op_type == "Resize" else None
-    if resize is None or scores is None or _sizes(result)[2:] != (height, width):
+    if resize is None or scores is None or _sizes(result)[2:] != (height, width) or result.dtype != onnx_ir.DataType.FLOAT:
         return None
     coordinates = _coordinates_of(resize)
     if coordinates is None or not _is_even(resize, _sizes(scores), _sizes(result)):
@@ -71,14 +74,14 @@ def _coordinates_of(resize: ir.Node) -> Coordinates | None:
 
 
 def _is_even(resize: ir.Node, small: tuple[int | None, ...], large: tuple[int | None, ...]) -> bool:
-    """Whether images and channels stay, and the scales that are given, if any, are those of the sizes: 2.5 makes 7 of 3, and
-    reads them elsewhere than sizes would."""
-    if len(small) != 4 or None in (*small, *large) or small[:2] != large[:2]:
+    """Whether channels stay, and the scales that are given, if any, are those of the sizes: 2.5 makes 7 of 3, and reads them
+    elsewhere than sizes would. Images stay, or nothing else that is checked could be."""
+    if len(small) != 4 or None in (*small[1:], *large[1:]) or small[1] != large[1]:
         return False
     given = resize.inputs[SCALES] if len(resize.inputs) > SCALES else None
     if given is None or given.const_value is None or given.const_value.size == 0:
         return given is None or given.const_value is not None
-    ratios = [after / before for after, before in zip(large, small, strict=True) if after and before]
+    ratios = [1.0, *(after / before for after, before in zip(large[1:], small[1:], strict=True) if after and before)]
     scales = given.const_value.numpy()
     axes = resize.attributes.get_ints("axes", range(4))
     return all(abs(scale - ratios[axis]) <= SCALE_TOLERANCE * scale for axis, scale in zip(axes, scales, strict=True))

@@ -55,6 +55,13 @@ def test_pictures_of_one_s_own_prove_it_too(work: Path, data: Path) -> None:
         assert refused.exit_code == 1 and says in refused.stderr
 
 
+def test_rewrites_that_change_results_are_no_success(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dlv3deploy.engines.rewrites.certificate.TOLERANCE", -1.0)
+    done = inspect(work, "--rewrites")
+    assert done.exit_code == 3 and "NOT PROVED: no engine is built with these rewrites" in done.stdout
+    assert "outputs change with the rewrites; build with --rewrites none" in done.stderr
+
+
 def test_it_is_about_graphs(work: Path) -> None:
     (work / "model.safetensors").write_bytes(b"some weights")
     refused = inspect(work, work / "model.safetensors", "--rewrites")

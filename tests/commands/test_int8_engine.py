@@ -109,6 +109,10 @@ def test_an_engine_of_an_older_calibration_is_refused(tmp_path: Path, images: Pa
         (("--backend", "tensorrt-rtx", "--dla", "0"), "--dla: tensorrt-rtx"),
         (("--backend", "tensorrt-rtx", "--version-compatible"), "--version-compatible: engines of tensorrt-rtx run on"),
         (("--tune", "--fp16", "--backend", "onnxruntime"), "--fp16 with ONNX Runtime: needs a GPU"),
+        (("--backend", "tensorrt-rtx", "--target", "sm_999"), "compute capability 'sm_999'"),
+        (("--backend", "tensorrt-rtx", "--tune", "--device", "gtx1080"), "device 'gtx1080'"),
+        (("--backend", "tensorrt-rtx", "--tune"), "no device is named to estimate them for"),
+        (("--backend", "onnxruntime", "--batch", "2"), "takes one image; export it with --dynamic-batch"),
     ],
 )
 def test_what_cannot_be_built_here_is_refused_before_anything_is_calibrated(

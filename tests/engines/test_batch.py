@@ -18,6 +18,7 @@ from dlv3deploy.core.graph import fix_input, ports
 from dlv3deploy.engines.build import EngineRequest, build, default_rewrites, prepared, target_label
 from dlv3deploy.engines.dialect import TENSORRT_RTX, add_profile
 from dlv3deploy.engines.manifest import Manifest
+from dlv3deploy.engines.onnxruntime_engine import OnnxRuntimeEngine
 from dlv3deploy.engines.open import open_engine
 from dlv3deploy.engines.pipelines.triton import write_triton
 from dlv3deploy.engines.tensorrt_backend import TensorRTBackend
@@ -53,6 +54,39 @@ def test_images_come_out_as_they_do_alone(source: Path, tmp_path: Path) -> None:
         for image, scores in zip(images, together, strict=True):
             alone = opened.infer(image[None])[0]
             np.testing.assert_allclose(scores, alone, atol=1e-5 * np.abs(alone).max())
+
+
+def test_a_file_that_says_it_takes_several_and_does_not_is_refused(source: Path, tmp_path: Path) -> None:
+    model = onnx.load(source)
+    inner = next(node for node in model.graph.node if node.name == "atrous")
+    sizes = onnx.numpy_helper.from_array(np.array([1, 8, HEIGHT // 4, WIDTH // 4]), "one image")
+    model.graph.initializer.append(sizes)
+    index = list(model.graph.node).index(inner)
+    model.graph.node.insert(index, onnx.helper.make_node("Reshape", ["features", "one image"], ["shaped"], "shaped"))
+    inner.input[0] = "shaped"
+    source.write_bytes(model.SerializeToString())
+    with pytest.raises(UserError, match="takes one image alone, whatever its input says"):
+        build(request(source, rewrites=()), tmp_path / "model.engine")
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"precision": "int8"}, "--int8 with --batch: INT8 files are calibrated and written for one image"),
+        ({"rewrites": ("regions",)}, "--batch with --rewrites regions: needs a fixed batch"),
+    ],
+)
+def test_what_needs_one_image_is_refused(source: Path, tmp_path: Path, options: dict[str, Any], says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        build(request(source, **options), tmp_path / "model.engine")
+
+
+def test_latency_is_that_of_the_whole_batch(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[int] = []
+    infer = OnnxRuntimeEngine.infer
+    monkeypatch.setattr(OnnxRuntimeEngine, "infer", lambda engine, batch: (given.append(len(batch)), infer(engine, batch))[1])
+    build(request(source), tmp_path / "model.engine")
+    assert set(given) == {MOST}
 
 
 def test_a_file_for_one_image_is_refused(source: Path, tmp_path: Path) -> None:

@@ -158,7 +158,7 @@ def test_a_file_exported_anew_while_the_engine_is_built_makes_it_stale(source: P
     from dlv3deploy.core.errors import StaleArtefact
     from dlv3deploy.engines.manifest import Timing
 
-    def export_meanwhile(_: object) -> Timing:
+    def export_meanwhile(*_: object) -> Timing:
         write_tiny(source, seed=8)
         return Timing(1.0, 1.0, 3)
 
@@ -189,7 +189,7 @@ def test_a_build_that_fails_leaves_the_older_engine_in_place(source: Path, tmp_p
     engine = tmp_path / "model.engine"
     build(request_for(source), engine)
     before = engine.read_bytes(), manifest_path(engine).read_bytes()
-    monkeypatch.setattr("dlv3deploy.engines.build.measure_latency", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr("dlv3deploy.engines.build.measure_latency", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         build(request_for(source), engine)
     assert (engine.read_bytes(), manifest_path(engine).read_bytes()) == before

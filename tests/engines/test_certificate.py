@@ -38,6 +38,19 @@ def test_what_was_added_to_one_class_is_found() -> None:
     assert not found.is_exact
 
 
+@pytest.mark.parametrize("broken", [np.nan, np.inf])
+def test_what_is_not_finite_proves_nothing(broken: float) -> None:
+    """Every comparison with NaN is false, so that nothing would be found apart."""
+    other = graph_of((5, 6))
+    (bias,) = (w for w in other.graph.initializer if w.name == "bias")
+    numbers = numpy_helper.to_array(bias).copy()
+    numbers[0] = broken
+    bias.CopyFrom(numpy_helper.from_array(numbers, "bias"))
+    for original in (graph_of((5, 6)), other):
+        found = certify(original, other, noise(SHAPE))
+        assert found.difference == np.inf and not found.is_exact
+
+
 def test_the_same_noise_is_made_every_time() -> None:
     for one, other in zip(noise(SHAPE), noise(SHAPE), strict=True):
         np.testing.assert_array_equal(one, other)

@@ -59,6 +59,28 @@ def upsampling(size: tuple[int, int] = SIZE, stride: int = STRIDE, seed: int = 0
     return onnx.shape_inference.infer_shapes(model, data_prop=True)
 
 
+def of_opset_10() -> onnx.ModelProto:
+    """Whose Resize has no rule to choose, and reads scores elsewhere."""
+    model = upsampling((8, 12), scales=[1, 1, 2, 2])
+    resize = model.graph.node[-1]
+    del resize.attribute[:]
+    resize.attribute.append(helper.make_attribute("mode", "linear"))
+    resize.input.remove("")
+    model.opset_import[0].version = 10
+    return model
+
+
+def in_half_precision() -> onnx.ModelProto:
+    """It rounds what it interpolates, which postprocessing does not."""
+    model = upsampling()
+    for value in (*model.graph.input, *model.graph.output, *model.graph.value_info):
+        value.type.tensor_type.elem_type = TensorProto.FLOAT16
+    for tensor in model.graph.initializer:
+        if tensor.name == "kernel":
+            tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float16), "kernel"))
+    return model
+
+
 @settings(max_examples=80, deadline=None)
 @given(
     size=st.tuples(st.integers(8, 40), st.integers(8, 40)),
@@ -96,8 +118,13 @@ def test_scales_that_are_those_of_the_sizes_are_as_good() -> None:
         upsampling(to=(14, 20)),
         upsampling(scales=[1, 1, 2.5, 2]),
         upsampling(keep_aspect_ratio_policy="not_larger"),
+        of_opset_10(),
+        in_half_precision(),
     ],
-    ids=["nearest", "cubic", "asymmetric", "antialias", "larger than the input", "uneven scale", "aspect ratio kept"],
+    ids=[
+        *("nearest", "cubic", "asymmetric", "antialias", "larger than the input", "uneven scale", "aspect ratio kept"),
+        *("of opset 10", "logits in half precision"),
+    ],
 )
 def test_what_postprocessing_would_not_do_alike_stays(model: onnx.ModelProto) -> None:
     assert without_head(model, LOGITS) is None
@@ -113,6 +140,16 @@ def test_what_reads_logits_itself_stays() -> None:
 @pytest.mark.parametrize("kind", ["scores", "mask"])
 def test_a_graph_that_does_not_return_logits_stays(kind: Any) -> None:
     assert without_head(upsampling(), OutputSpec(kind)) is None
+
+
+def test_scores_that_are_read_at_a_shift_stay() -> None:
+    assert without_head(upsampling(), OutputSpec("logits", shift=0.5)) is None
+
+
+def test_an_open_batch_is_no_hindrance() -> None:
+    model = fix_input(upsampling((8, 12), scales=[1, 1, 2, 2]), ("n", 3, 8, 12))
+    found = without_head(model, LOGITS)
+    assert found is not None and found[2].form.startswith("4×4×6 scores")
 
 
 def test_a_certificate_tells_another_rule_apart() -> None:

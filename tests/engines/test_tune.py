@@ -86,7 +86,9 @@ def test_every_candidate_is_in_the_manifest_and_the_kept_one_is_the_engine(
     request_: EngineRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The race is decided: the second candidate, image pooling folded, wins."""
-    monkeypatch.setattr(tuning, "race", lambda engines: [np.full(8, 5.0 - (index == 1)) for index in range(len(engines))])
+    monkeypatch.setattr(
+        tuning, "race", lambda engines, _images: [np.full(8, 5.0 - (index == 1)) for index in range(len(engines))]
+    )
     place, manifest = tune({tmp_path / "model.engine": request_}, EngineCache(tmp_path / "cache"), None)
     assert place == tmp_path / "model.engine"
     assert [trial.rewrites for trial in manifest.tuning] == [(), ("image pooling folded",)]  # the others change nothing here
@@ -103,7 +105,7 @@ def test_every_candidate_is_in_the_manifest_and_the_kept_one_is_the_engine(
 def test_the_plain_graph_stays_when_nothing_is_faster(
     request_: EngineRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tuning, "race", lambda engines: [np.full(8, 5.0)] * len(engines))
+    monkeypatch.setattr(tuning, "race", lambda engines, _images: [np.full(8, 5.0)] * len(engines))
     _, manifest = tune({tmp_path / "model.engine": request_}, None, None)
     assert manifest.rewrites == () and [trial.is_kept for trial in manifest.tuning] == [True, False]
 
@@ -113,7 +115,7 @@ def test_equal_tuning_is_taken_from_the_cache(
 ) -> None:
     races: list[int] = []
 
-    def counted(engines: list[object]) -> list[np.ndarray]:
+    def counted(engines: list[object], _images: int) -> list[np.ndarray]:
         races.append(len(engines))
         return [np.full(8, 5.0 - (index == 1)) for index in range(len(engines))]
 

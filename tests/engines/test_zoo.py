@@ -1,4 +1,4 @@
-"""TensorRT-RTX compiles every network that `train` makes, in every precision, as it is and rewritten."""
+"""TensorRT-RTX compiles the backbones and heads of `train` in FP32, FP16 and INT8, plain and with the default rewrites."""
 
 from __future__ import annotations
 
