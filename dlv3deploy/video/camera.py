@@ -41,7 +41,6 @@ class CameraSource(DecodedSource):
                 "sends no frames; it may be in use by another program, or be a camera's second, data-only device",
                 f"close the other program, or try another one: {_present()}",
             )
-
         if address.settings:
             say(f"{address.text}: asked for {_listed(address.settings)}; got {_listed(self._got(capture))}")
 

@@ -99,8 +99,11 @@ class StreamSource(DecodedSource):
 
 @contextmanager
 def _ffmpeg_options(settings: Settings) -> Iterator[None]:
-    """What OpenCV hands on to FFmpeg while it opens a stream; the environment is the only way there."""
-    options = [f"rtsp_transport;{settings['transport']}"] if "transport" in settings else []
+    """What OpenCV hands on to FFmpeg while it opens a stream; the environment is the only way there.
+
+    Whatever stands there takes the place of OpenCV's own choice, which is TCP.
+    """
+    options = [f"rtsp_transport;{settings.get('transport', 'tcp')}"] if settings else []
     if "latency" in settings:
         microseconds = 1000 * int(settings["latency"])
         options += [f"max_delay;{microseconds}", "fflags;nobuffer", "flags;low_delay"]

@@ -59,15 +59,15 @@ def test_an_rtsp_camera_that_comes_back_goes_on(capsys: pytest.CaptureFixture[st
     assert after.index > before.index
 
 
-@pytest.mark.parametrize("transport", ["tcp", "udp"])
+@pytest.mark.parametrize(("asked", "transport"), [("transport=tcp&", "tcp"), ("transport=udp&", "udp"), ("", "tcp")])
 def test_transport_and_latency_of_rtsp_are_ffmpeg_s_and_leave_no_trace(
-    rtsp: RtspServer, transport: str, monkeypatch: pytest.MonkeyPatch
+    rtsp: RtspServer, asked: str, transport: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[str] = []
     real = cv2.VideoCapture
     monkeypatch.setattr(cv2, "VideoCapture", lambda *given: (seen.append(os.environ[FFMPEG_OPTIONS]), real(*given))[1])
     monkeypatch.setenv(FFMPEG_OPTIONS, "stimeout;1")
-    with open_source(parse_source(f"{rtsp.url}#transport={transport}&latency=50")) as source:
+    with open_source(parse_source(f"{rtsp.url}#{asked}latency=50")) as source:
         assert source.read() is not None
     assert seen == [f"rtsp_transport;{transport}|max_delay;50000|fflags;nobuffer|flags;low_delay|stimeout;1"]
     assert os.environ[FFMPEG_OPTIONS] == "stimeout;1"
