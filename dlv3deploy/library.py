@@ -1,10 +1,4 @@
-"""The package as a library: a model file, and masks of frames.
-
-import dlv3deploy
-
-with dlv3deploy.Segmenter("artifacts/model.int8.cpu.engine") as segmenter:
-    mask = segmenter(frame)  # H×W×3 BGR uint8, as OpenCV reads it → H×W uint8 class ids
-"""
+"""The package as a library: `dlv3deploy.Segmenter` opens a model file and makes masks of frames."""
 
 from __future__ import annotations
 
@@ -30,7 +24,8 @@ if TYPE_CHECKING:
 class Segmenter:
     """A checkpoint (.safetensors), an ONNX file or an engine, opened; of a folder, a workspace, the best one for this machine.
 
-    Use it as a context manager, or call `close`. Calls may come from any thread: one waits for the other.
+    Use it as a context manager, or call `close`; `mask = segmenter(frame)` then. Calls may come from any thread: one waits for
+    the other.
 
     `size` (height, width) is for models of dynamic size. `scales` and `flip` average over views of the frame (paper, Table 6).
     `classes` (a name such as "voc", a file, or Classes), `mean` and `std` (red, green, blue in 8-bit pixel units) and `output`

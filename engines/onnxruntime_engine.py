@@ -91,7 +91,9 @@ class OnnxRuntimeBackend:
     def require(self, types: Collection[str]) -> None:
         wanted = providers(self.provider)
         if "bf16" in types:
-            raise UserError("--bf16 with ONNX Runtime", "it has no BF16 convolutions", "use --fp16, or --backend tensorrt")
+            raise UserError(
+                "--bf16 with ONNX Runtime", "it has no BF16 convolutions", "use --backend tensorrt-rtx, or tensorrt"
+            )
         if "fp16" in types and wanted[0] == CPU:
             raise UserError(
                 "--fp16 with ONNX Runtime", "needs a GPU, CPUs only emulate it", "use --fp32, --int8 or --backend tensorrt-rtx"

@@ -34,7 +34,7 @@ class _Loaded:
 def _load(dialect: Dialect, path: Path, options: TensorRTOptions) -> _Loaded:
     gpu = find_gpu()
     if gpu is None:  # creating a Runtime without a driver can crash the process
-        raise UserError(str(path), "runs on an NVIDIA GPU, and this machine has none", "use --backend onnxruntime")
+        raise UserError(str(path), "runs on an NVIDIA GPU, and this machine has none", "use its ONNX file here")
     trt = load_dialect(dialect)
     if not runs_on(dialect, trt, gpu.compute_capability):
         here = f"compute capability {gpu.compute_capability}, this {gpu.name}'s"

@@ -75,10 +75,7 @@ def benchmark(
     description = describe(classes, ignore_index, mean, std, output)
     with ExitStack() as opened:
         foreign = [path.suffix == ".onnx" and not _describes_itself(path) for path in paths]
-        if not description.is_empty and not any(foreign):
-            remedy = "leave out --classes, --ignore-index, --mean, --std and --output"
-            raise UserError(", ".join(map(str, paths)), "describes itself", remedy)
-        described = [description if is_foreign else Description() for is_foreign in foreign]
+        described = [description if is_foreign or not any(foreign) else Description() for is_foreign in foreign]
         engines = [opened.enter_context(open_model(*each)) for each in zip(paths, described, strict=True)]
         segmenters = [Segmenter(engine, parse_size(size) if size else None) for engine in engines]
         frames = _frames(source, frame)

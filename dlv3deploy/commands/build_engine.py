@@ -26,6 +26,8 @@ from dlv3deploy.core.workspace import DEFAULT_ROOT, Workspace
 FALLING_BACK_TO = ("fp32", "bf16", "fp16", "int8")  # tuning keeps the earlier one unless a later one is faster
 OF_TENSORRT = ("--target", "--workspace-mb", "--version-compatible", "--hardware-compatible", "--refittable", "--dla")
 
+NOT_OF = {"tensorrt": {"--target"}, "tensorrt-rtx": {"--version-compatible", "--hardware-compatible", "--dla"}}
+
 if TYPE_CHECKING:
     from onnx import ModelProto
 
@@ -239,12 +241,15 @@ def build_engine(
 
 def _require_options_of(backend: str, given: Mapping[str, object]) -> None:
     from dlv3deploy.core.errors import UserError
+    from dlv3deploy.engines.dialect import DIALECTS
     from dlv3deploy.engines.onnxruntime_engine import NAME
 
     if backend != NAME and given["--provider"] is not None:
         raise UserError("--provider", "is for ONNX Runtime", "leave it out, or choose --backend onnxruntime")
     if backend == NAME and (idle := [name for name in OF_TENSORRT if given[name] is not None and given[name] is not False]):
-        raise UserError(", ".join(idle), "is for TensorRT", "leave it out, or choose --backend tensorrt or tensorrt-rtx")
+        takers = [name for name in DIALECTS if not set(idle) & NOT_OF[name]]
+        instead = f", or choose --backend {' or '.join(takers)}" if takers else ""
+        raise UserError(", ".join(idle), "is for TensorRT", f"leave it out{instead}")
 
 
 def _with_head(applied: tuple[str, ...], asked: str | None, pipeline: str) -> tuple[str, ...]:

@@ -74,9 +74,10 @@ def _coordinates_of(resize: ir.Node) -> Coordinates | None:
 
 
 def _is_even(resize: ir.Node, small: tuple[int | None, ...], large: tuple[int | None, ...]) -> bool:
-    """Whether channels stay, and the scales that are given, if any, are those of the sizes: 2.5 makes 7 of 3, and reads them
-    elsewhere than sizes would. Images stay, or nothing else that is checked could be."""
-    if len(small) != 4 or None in (*small[1:], *large[1:]) or small[1] != large[1]:
+    """Whether images and channels stay, and the scales that are given, if any, are those of the sizes: 2.5 makes 7 of 3, and
+    reads them elsewhere than sizes would."""
+    images = {small[0], large[0]} - {None} if small and large else set()
+    if len(small) != 4 or len(images) > 1 or None in (*small[1:], *large[1:]) or small[1] != large[1]:
         return False
     given = resize.inputs[SCALES] if len(resize.inputs) > SCALES else None
     if given is None or given.const_value is None or given.const_value.size == 0:

@@ -30,12 +30,20 @@ def test_calibration_without_int8_is_refused_not_ignored(work: Path, option: tup
 
 
 @pytest.mark.parametrize(
-    "option",
-    [("--target", "sm_89"), ("--workspace-mb", 64), ("--version-compatible",), ("--hardware-compatible",), ("--dla", 0)],
+    ("option", "takers"),
+    [
+        (("--target", "sm_89"), "tensorrt-rtx"),
+        (("--workspace-mb", 64), "tensorrt or tensorrt-rtx"),
+        (("--refittable",), "tensorrt or tensorrt-rtx"),
+        (("--version-compatible",), "tensorrt"),
+        (("--hardware-compatible",), "tensorrt"),
+        (("--dla", 0), "tensorrt"),
+    ],
 )
-def test_options_of_tensorrt_are_refused_with_another_backend(work: Path, option: tuple[object, ...]) -> None:
+def test_options_of_tensorrt_are_refused_with_another_backend(work: Path, option: tuple[object, ...], takers: str) -> None:
+    """And only those are named that take them."""
     line = refused("build-engine", "--workspace", work, "--backend", "onnxruntime", *option)
-    assert f"error: {option[0]}: is for TensorRT; leave it out" in line
+    assert line.strip().endswith(f"error: {option[0]}: is for TensorRT; leave it out, or choose --backend {takers}"), line
 
 
 def test_a_provider_is_onnx_runtimes(work: Path) -> None:
