@@ -42,13 +42,9 @@ def replacing(path: Path) -> Iterator[Path]:
     that is no plain file raises UserError and leaves everything as it was. The temporary keeps `path`'s suffix, because video
     writers choose the container by it.
     """
-    target = Path(os.path.realpath(path))
     made: Path | None = None
     try:
-        if target.exists() and not target.is_file():
-            rule = "is a folder, a file is needed" if target.is_dir() else "is no plain file, and cannot be replaced by one"
-            raise UserError(str(path), rule, "choose another name")
-        target.parent.mkdir(parents=True, exist_ok=True)
+        target = check_target(path)
         sweep(target, ABANDONED_S)
         fresh = target.with_name(f".{target.stem}.{secrets.token_hex(TOKEN_BYTES)}.partial{target.suffix}")
         fresh.touch(exist_ok=False)  # unlike tempfile's, its permissions follow the umask
@@ -69,6 +65,22 @@ def replacing(path: Path) -> Iterator[Path]:
         if made is not None:
             with suppress(FileNotFoundError):
                 made.unlink()
+
+
+def check_target(path: Path) -> Path:
+    """Where a file that replaces `path` goes: behind links, in a folder that is made when it is not there.
+
+    Raises UserError when `path` is no plain file, or when its folder cannot be made.
+    """
+    target = Path(os.path.realpath(path))
+    try:
+        if target.exists() and not target.is_file():
+            rule = "is a folder, a file is needed" if target.is_dir() else "is no plain file, and cannot be replaced by one"
+            raise UserError(str(path), rule, "choose another name")
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise write_error(path, error) from error
+    return target
 
 
 def sweep(target: Path, idle_s: float = 0.0) -> None:

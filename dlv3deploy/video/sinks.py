@@ -9,10 +9,11 @@ from pathlib import Path
 from dlv3deploy.core.classes import Classes
 from dlv3deploy.core.errors import UserError
 from dlv3deploy.video.frames import Source
+from dlv3deploy.video.growing import CODECS
 from dlv3deploy.video.json_lines import SUFFIXES, JsonLines
 from dlv3deploy.video.mask_folder import MaskFolder
 from dlv3deploy.video.picture_file import PictureFile
-from dlv3deploy.video.recording import CODECS, LiveRecording, VideoRecording
+from dlv3deploy.video.recording import LiveRecording, VideoRecording
 from dlv3deploy.video.sink import NullSink, Sink, Tee
 from dlv3deploy.video.window import SlideShow, Window
 

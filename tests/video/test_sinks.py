@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -19,7 +20,7 @@ from video_stand_ins import CLASSES, HANG_LIMIT_S, ListSink, ScriptedSource, fra
 from dlv3deploy.core.errors import UserError
 from dlv3deploy.core.images import read_label
 from dlv3deploy.video import Sink, Tee, open_sink, open_sinks, open_source, parse_source
-from dlv3deploy.video import recording as recording_module
+from dlv3deploy.video import growing as growing_module
 from dlv3deploy.video.recording import LiveRecording, VideoRecording
 from dlv3deploy.video.sink import FrameWork
 
@@ -224,11 +225,12 @@ def test_fewer_frames_than_were_written_is_an_error(tmp_path: Path, monkeypatch:
     sink = VideoRecording(path, 10.0)
     for i in range(5):
         sink.write(result_of(i))
-    monkeypatch.setattr(recording_module, "frames_in", lambda _: 3)
+    monkeypatch.setattr(growing_module, "frames_in", lambda _: 3)
     with pytest.raises(UserError, match=r"holds 3 of the 5 frames.*disk or quota is full.*unchanged"):
         sink.close()
     assert path.read_bytes() == b"the old file"
-    assert [p.name for p in tmp_path.iterdir()] == ["out.mp4"]
+    (left,) = tmp_path.glob("out.*.partial.mkv")
+    assert len(frames_of(left)) == 5
 
 
 @pytest.mark.parametrize("name", ["out.mp4", "out.avi", "out.mkv", "masks/"])
@@ -237,7 +239,7 @@ def test_a_full_disk_is_an_error_and_the_old_file_stays(name: str, tmp_path: Pat
     old = tmp_path / name
     if not name.endswith("/"):
         old.write_bytes(b"the old file")
-    program = [sys.executable, str(HERE / "fill_the_disk.py"), str(tmp_path / name) + "/" * name.endswith("/")]
+    program = [sys.executable, str(HERE / "end_a_recording.py"), str(tmp_path / name) + "/" * name.endswith("/")]
     environment = {**os.environ, "PYTHONPATH": str(HERE.parents[1])}
     done = subprocess.run(program, capture_output=True, text=True, timeout=HANG_LIMIT_S, check=False, env=environment)
     assert done.returncode == 1, done.stderr
@@ -245,7 +247,26 @@ def test_a_full_disk_is_an_error_and_the_old_file_stays(name: str, tmp_path: Pat
     assert done.stderr == ""
     if not name.endswith("/"):
         assert old.read_bytes() == b"the old file"
-        assert list(tmp_path.iterdir()) == [old]
+        (left,) = set(tmp_path.iterdir()) - {old}
+        assert str(left) in done.stdout
+
+
+@pytest.mark.parametrize("name", ["out.mp4", "out.avi", "out.mkv"])
+def test_what_a_killed_run_recorded_plays_and_the_next_run_says_where_it_is(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / name).write_bytes(b"the old file")
+    program = [sys.executable, str(HERE / "end_a_recording.py"), str(tmp_path / name), "killed"]
+    environment = {**os.environ, "PYTHONPATH": str(HERE.parents[1])}
+    done = subprocess.run(program, capture_output=True, text=True, timeout=HANG_LIMIT_S, check=False, env=environment)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    (left,) = tmp_path.glob("out.*.partial.*")
+    assert len(frames_of(left)) >= 20  # of 40; what the container had not given to the system yet is lost
+    assert (tmp_path / name).read_bytes() == b"the old file"
+    with open_sink(str(tmp_path / name), CLASSES, RECORDED) as again:
+        again.write(result_of(0))
+    assert f"{left}: of a run that was killed" in capsys.readouterr().err
+    assert left.exists() and len(frames_of(tmp_path / name)) == 1
 
 
 @pytest.mark.parametrize("text", ["out.webm", "out.mpeg", "out.txt", "masks.v2", "", "rtsp://host/x"])

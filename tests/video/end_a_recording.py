@@ -1,5 +1,9 @@
-"""Write noise into the sink argv[1] until the kernel's limit on file sizes ends it; print the error and exit 1."""
+"""Write noise into the sink argv[1] until the kernel's limit on file sizes ends it; print the error and exit 1.
 
+With "killed" behind it there is no limit, and the process kills itself when everything is written but nothing closed.
+"""
+
+import os
 import resource
 import signal
 import sys
@@ -13,13 +17,17 @@ from dlv3deploy.video import open_sink
 LIMIT_BYTES = 50_000
 
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # so that the write fails with EFBIG, as it would with ENOSPC
-resource.setrlimit(resource.RLIMIT_FSIZE, (LIMIT_BYTES, LIMIT_BYTES))
+is_killed = sys.argv[2:] == ["killed"]
+if not is_killed:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (LIMIT_BYTES, LIMIT_BYTES))
 noise = np.random.default_rng(0)
 try:
     with open_sink(sys.argv[1], CLASSES, ScriptedSource(frames=0, live=False)) as sink:
         for i in range(40):
             frame = noise.integers(0, 256, (480, 640, 3), np.uint8)
             sink.write(result_of(i, frame, mask=frame[:, :, 0] % 3))
+        if is_killed:
+            os.kill(os.getpid(), signal.SIGKILL)
 except UserError as error:
     print(error)
     sys.exit(1)
