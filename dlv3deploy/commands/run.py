@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -26,7 +27,8 @@ from dlv3deploy.commands.options import (
 from dlv3deploy.core.workspace import DEFAULT_ROOT, Workspace
 
 if TYPE_CHECKING:
-    from dlv3deploy.video.source import SourceAddress
+    from dlv3deploy.core.segmenter import Segmenter
+    from dlv3deploy.video import Overlay, Sink, Source, SourceAddress
 
 INTERRUPTED = 130
 
@@ -46,6 +48,10 @@ def run(
             help="window, none, FILE.mp4, FILE.png, FILE.jsonl, or FOLDER/ for masks; may be repeated. "
             "Default: a window for live sources, else a file in the workspace."
         ),
+    ] = None,
+    serve: Annotated[
+        str | None,
+        typer.Option(help="Serve a live page at this PORT of this machine, or HOST:PORT, for a machine without a screen."),
     ] = None,
     size: Annotated[str | None, typer.Option(help=f"Input {SIZE} for a model of dynamic size.")] = None,
     scales: ScalesOption = None,
@@ -70,7 +76,7 @@ def run(
     from dlv3deploy.core.interrupts import termination_as_interrupt
     from dlv3deploy.core.progress import say
     from dlv3deploy.core.segmenter import Segmenter
-    from dlv3deploy.video import Meter, Overlay, ThinnedSource, open_sinks, open_source, parse_source, run_pipeline
+    from dlv3deploy.video import Meter, Overlay, ThinnedSource, open_source, parse_source, run_pipeline
 
     if (camera is None) == (source is None):
         raise UserError(
@@ -83,21 +89,22 @@ def run(
     strategy = parse_strategy(scales, flip)
     address = parse_source(f"camera {camera}" if source is None else source)
     place = Workspace(workspace)
-    with open_model(model or best_artefact(place), describe(classes, ignore_index, mean, std, output)) as engine:
+    chosen = model or best_artefact(place)
+    with open_model(chosen, describe(classes, ignore_index, mean, std, output)) as engine:
         segmenter = Segmenter(engine, parse_size(size) if size else None, strategy)
         captured = open_source(address)
         opened = ThinnedSource(captured, every) if every > 1 else captured
         with opened:
-            texts = sink or [_default_sink(address, place)]
-            sinks = open_sinks(texts, engine.spec.classes, opened)
-            if "opacity" in given_options(context) and not sinks.wants_overlay:
+            texts = sink or ([] if serve else [_default_sink(address, place)])
+            overlay = Overlay(engine.spec.classes, opacity)
+            sinks = _open_sinks(texts, serve, opened, segmenter, overlay, {"model": str(chosen), "source": address.text})
+            if "opacity" in given_options(context) and not sinks.wants_overlay and not serve:
                 sinks.close()
                 rule = "is of the class colours over the picture, and no sink here shows one"
                 raise UserError("--opacity", rule, "add --sink window or --sink FILE.mp4, or leave it out")
             meter = Meter()
             try:
                 with termination_as_interrupt():
-                    overlay = Overlay(engine.spec.classes, opacity)
                     facts = run_pipeline(
                         opened, segmenter, sinks, overlay, max_frames=max_frames, max_fps=max_fps, on_frame=meter
                     )
@@ -108,10 +115,34 @@ def run(
             if text not in ("window", "none") and facts.frames:
                 say(f"wrote {text}")
         if json_output:
-            about = {"engine": engine.name, "scales": strategy.scales, "flip": strategy.flip, "sinks": texts}
+            about = {"engine": engine.name, "scales": strategy.scales, "flip": strategy.flip, "sinks": texts, "page": serve}
             print(json.dumps(asdict(facts) | about, ensure_ascii=False))
     if facts.interrupted:
         raise typer.Exit(INTERRUPTED)
+
+
+def _open_sinks(
+    texts: Sequence[str], serve: str | None, source: Source, segmenter: Segmenter, overlay: Overlay, about: dict[str, str]
+) -> Sink:
+    """One sink for what `texts` name and for the live page."""
+    from dlv3deploy.video import LivePage, Tee, open_sinks, parse_page_address
+
+    classes = segmenter.engine.spec.classes
+    page_address = parse_page_address(serve) if serve else None
+    sinks = open_sinks(texts, classes, source)
+    if page_address is None:
+        return sinks
+    facts = about | {
+        "engine": segmenter.engine.name,
+        "input": f"{segmenter.input.height}×{segmenter.input.width}",
+        "classes": str(len(classes)),
+        "views": str(segmenter.strategy),
+    }
+    try:
+        return Tee([sinks, LivePage(page_address, classes, overlay, facts)])
+    except BaseException:
+        sinks.close()
+        raise
 
 
 def _default_sink(address: SourceAddress, place: Workspace) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dlv3deploy.video.capture import open_source
 from dlv3deploy.video.frames import CapturedFrame, Source
+from dlv3deploy.video.live_page import LivePage, PageAddress, parse_page_address
 from dlv3deploy.video.meter import Meter
 from dlv3deploy.video.overlay import Overlay
 from dlv3deploy.video.pipeline import RunFacts, run_pipeline
@@ -18,8 +19,10 @@ from dlv3deploy.video.thinned import ThinnedSource
 
 __all__ = [
     "CapturedFrame",
+    "LivePage",
     "Meter",
     "Overlay",
+    "PageAddress",
     "RunFacts",
     "Segmented",
     "Sink",
@@ -30,6 +33,7 @@ __all__ = [
     "open_sink",
     "open_sinks",
     "open_source",
+    "parse_page_address",
     "parse_source",
     "run_pipeline",
 ]

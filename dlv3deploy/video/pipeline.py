@@ -135,4 +135,4 @@ class _Work:
         if self._on_frame is not None:
             self._on_frame(self.frames, self.dropped, inferring_s * 1000)
         stages = {"preprocessing": preparing_s, "inference": inferring_s, "postprocessing": end_s - mark_s}
-        return Segmented(frame, mask, work=FrameWork(stages, end_s))
+        return Segmented(frame, mask, work=FrameWork(stages, end_s, self.dropped))

@@ -18,10 +18,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FrameWork:
-    """What a frame took, seconds by stage, and `time.monotonic()` when its mask was ready."""
+    """What a frame took, seconds by stage, `time.monotonic()` when its mask was ready, and how many were dropped so far."""
 
     stages_s: Mapping[str, float]
     ended_s: float
+    dropped: int = 0
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,7 @@ def open_sink(text: str, classes: Classes, source: Source) -> Sink:
 
 
 def open_sinks(texts: Sequence[str], classes: Classes, source: Source) -> Sink:
-    """One sink for all that `texts` name. When one cannot be opened, those before it are closed again."""
+    """One sink for all that `texts` name; without any, nothing is kept. When one cannot be opened, the others are closed."""
     with ExitStack() as opened:
         sinks = [opened.enter_context(open_sink(text, classes, source)) for text in texts]
         opened.pop_all()
