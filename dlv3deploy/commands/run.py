@@ -45,7 +45,7 @@ def run(
     sink: Annotated[
         list[str] | None,
         typer.Option(
-            help="window, none, FILE.mp4, FILE.png, FILE.jsonl, or FOLDER/ for masks; may be repeated. "
+            help="window, none, FILE.mp4, FILE.png, FILE.jsonl, FOLDER/ for masks, 'FOLDER/*.jpg'; may be repeated. "
             "Default: a window for live sources, else a file in the workspace."
         ),
     ] = None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from io import BytesIO
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,10 +14,16 @@ from dlv3deploy.core.classes import Classes
 from dlv3deploy.core.errors import UserError
 from dlv3deploy.core.files import replacing
 
+if TYPE_CHECKING:
+    from PIL import Image
+
 Frame = NDArray[np.uint8]  # H×W×3, blue green red, as OpenCV has it
 Mask = NDArray[np.uint8]  # H×W class ids
 
 JPEG_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]", re.DOTALL)  # inside pixel data FF stands before 00 and D0 to D7 alone
+
+SOFTWARE = 0x0131  # the Exif tag
+JPEG_QUALITY = 92
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 
@@ -105,26 +112,48 @@ def check_label(label: Mask, classes: Classes, path: Path) -> None:
 def write_mask(path: Path, mask: Mask, classes: Classes, made_by: str = "dlv3deploy") -> None:
     """Write class ids as an indexed PNG in the classes' colours: values are ids, and viewers show colours.
 
-    `made_by` goes into the file's Software entry, where `mask_made_by` finds it.
+    `made_by` goes into the file's Software entry, where `picture_made_by` finds it.
     """
-    from PIL import Image, PngImagePlugin
+    from PIL import Image
 
     image = Image.fromarray(mask)
     colours = [channel for colour in classes.palette for channel in colour]
     image.putpalette(colours + [0] * (3 * 256 - len(colours)))  # a shorter palette would cut ids to fewer bits
+    _save(image, path, made_by)
+
+
+def write_picture(path: Path, frame: Frame, made_by: str) -> None:
+    """Write a BGR picture as `.png` or `.jpg`, `made_by` in its Software entry."""
+    from PIL import Image
+
+    _save(Image.fromarray(np.ascontiguousarray(frame[:, :, ::-1])), path, made_by)
+
+
+def _save(image: Image.Image, path: Path, made_by: str) -> None:
+    from PIL.Image import Exif
+    from PIL.PngImagePlugin import PngInfo
+
     with replacing(path) as partial:
-        facts = PngImagePlugin.PngInfo()
-        facts.add_text("Software", made_by)
-        image.save(partial, format="PNG", pnginfo=facts)
+        if path.suffix.lower() == ".png":
+            facts = PngInfo()
+            facts.add_text("Software", made_by)
+            image.save(partial, format="PNG", pnginfo=facts)
+        else:
+            exif = Exif()
+            exif[SOFTWARE] = made_by
+            image.save(partial, format="JPEG", quality=JPEG_QUALITY, exif=exif)
 
 
-def mask_made_by(path: Path) -> str | None:
-    """What a PNG file says made it, or None where it says nothing or is no PNG."""
+def picture_made_by(path: Path) -> str | None:
+    """What a PNG or JPEG file says made it, or None where it says nothing or is neither."""
     from PIL import Image, PngImagePlugin
 
     try:
         with Image.open(path) as image:
-            return image.text.get("Software") if isinstance(image, PngImagePlugin.PngImageFile) else None
+            found = (
+                image.text if isinstance(image, PngImagePlugin.PngImageFile) else {"Software": image.getexif().get(SOFTWARE)}
+            )
+            return found.get("Software")
     except (OSError, SyntaxError, ValueError):
         return None
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from dlv3deploy.core.classes import Classes
 from dlv3deploy.core.errors import UserError
+from dlv3deploy.video.folders import MaskFolder, OverlayFolder
 from dlv3deploy.video.frames import Source
 from dlv3deploy.video.growing import CODECS
 from dlv3deploy.video.json_lines import SUFFIXES, JsonLines
-from dlv3deploy.video.mask_folder import MaskFolder
 from dlv3deploy.video.picture_file import PictureFile
 from dlv3deploy.video.recording import LiveRecording, VideoRecording
 from dlv3deploy.video.sink import NullSink, Sink, Tee
@@ -20,7 +20,7 @@ from dlv3deploy.video.window import SlideShow, Window
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg")
 WORKS = (
     f"use none, window, a video file ({', '.join(CODECS)}), a picture ({', '.join(PICTURE_SUFFIXES)}) for one frame, "
-    f"JSON lines ({', '.join(SUFFIXES)}), or a folder (ending in /) for masks"
+    f"JSON lines ({', '.join(SUFFIXES)}), a folder (ending in /) for masks, or 'FOLDER/*.jpg' for pictures"
 )
 
 
@@ -39,10 +39,12 @@ def open_sink(text: str, classes: Classes, source: Source) -> Sink:
         raise UserError(f"sink {text!r}", "is no kind of sink", WORKS)
     path = Path(text).expanduser()
     suffix = path.suffix.lower()
-    if text.endswith("/") or path.is_dir() or not suffix:
-        if any(path.resolve() == read.parent.resolve() for read in source.paths):
+    is_overlays = path.stem == "*" and suffix in PICTURE_SUFFIXES
+    if is_overlays or text.endswith("/") or path.is_dir() or not suffix:
+        folder = path.parent if is_overlays else path
+        if any(folder.resolve() == read.parent.resolve() for read in source.paths):
             raise _would_overwrite(text)
-        return MaskFolder(path, classes)
+        return OverlayFolder(folder, suffix) if is_overlays else MaskFolder(folder, classes)
     if any(path.resolve() == read.resolve() for read in source.paths):
         raise _would_overwrite(text)
     if suffix in CODECS:

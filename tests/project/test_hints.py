@@ -11,7 +11,7 @@ import command_line
 import pytest
 
 import dlv3deploy
-from dlv3deploy.video.mask_folder import MADE_BY
+from dlv3deploy.video.folders import MADE_BY
 
 PACKAGE = Path(dlv3deploy.__file__).parent
 FOLDERS = (PACKAGE, *(path for path in PACKAGE.iterdir() if path.is_symlink()))  # of a checkout, which rglob does not follow

@@ -18,7 +18,7 @@ from PIL import Image
 from video_stand_ins import CLASSES, HANG_LIMIT_S, ListSink, ScriptedSource, frames_of, grey_frame, result_of, write_video
 
 from dlv3deploy.core.errors import UserError
-from dlv3deploy.core.images import read_label
+from dlv3deploy.core.images import read_frame, read_label, write_frame
 from dlv3deploy.video import Sink, Tee, open_sink, open_sinks, open_source, parse_source
 from dlv3deploy.video import growing as growing_module
 from dlv3deploy.video.recording import LiveRecording, VideoRecording
@@ -117,6 +117,35 @@ class TestMaskFolder(SinkContract):
         with Image.open(path) as image:
             assert image.mode == "P"
             assert image.convert("RGB").getpixel((1, 0)) == CLASSES.palette[1]
+
+
+class TestOverlayFolder(SinkContract):
+    text = "shown/*.jpg"
+
+    def test_a_picture_is_the_frame_with_its_classes(self, sink: Sink, tmp_path: Path) -> None:
+        assert sink.wants_overlay
+        picture = grey_frame(90)
+        picture[:, :, 2] = 200
+        sink.write(replace(result_of(7), picture=picture))
+        assert np.abs(read_frame(tmp_path / "shown" / "frame_000007.jpg").astype(int) - picture).mean() < 3
+
+    def test_an_earlier_run_s_is_replaced_any_other_stays(self, sink: Sink, tmp_path: Path) -> None:
+        path = tmp_path / "shown" / "frame_000000.jpg"
+        for value in (10, 200):
+            sink.write(replace(result_of(0), picture=grey_frame(value)))
+            assert abs(float(read_frame(path).mean()) - value) < 3
+        write_frame(path, grey_frame(50))
+        with pytest.raises(UserError, match="was not written so by a run"):
+            sink.write(result_of(0))
+        assert abs(float(read_frame(path).mean()) - 50) < 3
+
+    def test_masks_and_pictures_of_one_name_are_kept_apart(self, sink: Sink, tmp_path: Path) -> None:
+        with open_sink("shown/", CLASSES, RECORDED) as masks, open_sink("shown/*.png", CLASSES, RECORDED) as pictures:
+            masks.write(result_of(0))
+            with pytest.raises(UserError, match="was not written so by a run"):
+                pictures.write(result_of(0))
+        assert read_label(tmp_path / "shown" / "frame_000000.png").max() == 0
+        sink.close()
 
 
 class TestPicture(SinkContract):
