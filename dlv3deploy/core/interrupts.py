@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+INTERRUPTED = 130
+LOOK_EVERY_S = 0.05
 
 
 @dataclass
@@ -17,6 +21,9 @@ class Noted:
     """How often the user or the system asked to stop meanwhile."""
 
     count: int = 0
+
+
+_MET = Noted()  # all that the main thread got to; while it is stuck in a call it gets to none
 
 
 @contextmanager
@@ -28,6 +35,7 @@ def interrupts_noted() -> Iterator[Noted]:
         return
 
     def note(_number: int, _frame: FrameType | None) -> None:
+        _MET.count += 1
         noted.count += 1
 
     previous = {number: signal.signal(number, note) for number in SIGNALS}
@@ -45,11 +53,54 @@ def termination_as_interrupt() -> Iterator[None]:
         yield
         return
 
-    def interrupt(_number: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    previous = signal.signal(signal.SIGTERM, interrupt)
+    previous = signal.signal(signal.SIGTERM, _interrupt)
     try:
         yield
     finally:
         signal.signal(signal.SIGTERM, previous)
+
+
+@contextmanager
+def last_resort(limit_s: float, finish: Callable[[], None]) -> Iterator[None]:
+    """Let SIGINT and SIGTERM end the block even where the main thread is stuck in a call that does not return.
+
+    As long as the main thread runs, both are KeyboardInterrupt. When it has not met one after `limit_s`, `finish` is called in
+    another thread, and the process ends with exit code 130. Off the main thread nothing is done.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = {number: signal.signal(number, _interrupt) for number in SIGNALS}
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    watch = threading.Thread(target=_watch, args=(reader, _MET.count, limit_s, finish), name="last resort", daemon=True)
+    watch.start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        os.close(writer)  # which ends the thread
+        watch.join()
+        os.close(reader)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    _MET.count += 1
+    raise KeyboardInterrupt
+
+
+def _watch(reader: int, met: int, limit_s: float, finish: Callable[[], None]) -> None:
+    """`met` is how many signals had been met when none of those that come now had arrived."""
+    while arrived := sum(number in SIGNALS for number in os.read(reader, 64)):
+        met += arrived
+        deadline_s = time.monotonic() + limit_s
+        while _MET.count < met:
+            if time.monotonic() > deadline_s:
+                try:
+                    finish()
+                finally:
+                    os._exit(INTERRUPTED)
+            time.sleep(LOOK_EVERY_S)

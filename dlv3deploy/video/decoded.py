@@ -15,7 +15,7 @@ from dlv3deploy.video.frames import CapturedFrame, Source
 if TYPE_CHECKING:
     import cv2
 
-CLOSE_WAIT_S = 1.0
+CLOSE_WAIT_S = 0.5
 HIGHEST_FPS = 1000.0  # containers without a rate report their clock instead, 90000 or so
 HIGHEST_COUNT = 1 << 40  # containers without a frame count report the smallest or largest 64-bit number
 
@@ -24,7 +24,7 @@ class DecodedSource(Source):
     """Reads from `self._capture`; a subclass opens it, calls `_begin`, and says in `_at_end` what a missing frame means.
 
     OpenCV's captures may not be released while another thread reads from them, so both happen under a lock. A `close` that
-    finds the lock held for longer than a second leaves the release to the read that holds it.
+    finds the lock held for longer than half a second leaves the release to the read that holds it.
     """
 
     def __init__(self, stem: str) -> None:

@@ -14,8 +14,7 @@ from dlv3deploy.video.frames import CapturedFrame, Source
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-CLOSE_WAIT_S = 1.0
-SILENCE_LIMIT_S = 60.0  # sources have shorter limits of their own; this one catches a driver that hangs
+CLOSE_WAIT_S = 0.5
 
 
 class Feed(ABC):
@@ -40,12 +39,12 @@ class Feed(ABC):
         """Called in the reader thread with `_changed` held."""
 
     def read(self) -> CapturedFrame | None:
-        """The next frame, None at the source's end. Raises what the source raised, and UserError after a minute of silence."""
+        """The next frame, None at the source's end. Raises what the source raised, and UserError when it is stuck."""
         with self._changed:
-            if not self._changed.wait_for(lambda: self._frames or self._ended, timeout=SILENCE_LIMIT_S):
+            if not self._changed.wait_for(lambda: self._frames or self._ended, timeout=self._source.silence_s):
                 raise UserError(
                     "the source",
-                    f"sent nothing for {SILENCE_LIMIT_S:.0f} s and does not answer",
+                    f"sent nothing for {self._source.silence_s:.0f} s and does not answer",
                     "unplug the camera or restart its server, and start again",
                 )
             if self._frames:

@@ -36,7 +36,9 @@ class Source(ABC):
 
     `live` sources go on whether or not anyone reads. `fps` is the rate that the source states, None where it states none;
     `size` is (height, width) of the first frame, `frame_count` None where no one can know; `paths` are the files it reads,
-    `truth_classes` what the ids in its frames' true masks mean, where it has them.
+    `truth_classes` what the ids in its frames' true masks mean, where it has them. `silence_s` is how long `read` may take
+    before something must be stuck; `failed` counts frames that could not be decoded, `reconnects` how often it was lost and
+    found again.
     `read` may be called from one thread, and `close` from any other at any time.
     """
 
@@ -46,6 +48,9 @@ class Source(ABC):
     frame_count: int | None
     truth_classes: Classes | None = None
     paths: tuple[Path, ...] = ()
+    silence_s = 60.0
+    failed = 0
+    reconnects = 0
 
     @abstractmethod
     def read(self) -> CapturedFrame | None:

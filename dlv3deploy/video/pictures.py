@@ -30,7 +30,7 @@ class PictureSource(Source):
         self.frame_count = len(address.paths)
         self._text = address.text
         self._names = mask_names(address.paths)
-        self._next = self._left_out = 0
+        self._next = self.failed = 0
         self._closed = False
         self._first = self._read()
         if self._first is None:
@@ -55,9 +55,9 @@ class PictureSource(Source):
             pixels = self._pixels(self.paths[index])
             if pixels is not None:
                 return CapturedFrame(pixels, index, time.monotonic(), self._names[index])
-        if self._left_out:
-            say(f"{self._text}: {self._left_out} of {len(self.paths)} pictures could not be read and were left out")
-            self._left_out = 0
+        if self.failed and not self._closed:
+            say(f"{self._text}: {self.failed} of {len(self.paths)} pictures could not be read and were left out")
+        self._closed = True
         return None
 
     def _pixels(self, path: Path) -> Frame | None:
@@ -67,7 +67,7 @@ class PictureSource(Source):
             if len(self.paths) == 1:
                 raise
             say(f"left out: {error.given}: {error.rule}")
-            self._left_out += 1
+            self.failed += 1
             return None
 
     def close(self) -> None:

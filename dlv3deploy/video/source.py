@@ -23,7 +23,8 @@ SIDE, RATE = whole(1, 16384), number(0, 1000)
 FOURCC = Setting("four letters, such as MJPG", lambda text: len(text) == 4 and text.isascii())
 OF_CAMERAS = {"width": SIDE, "height": SIDE, "fps": RATE, "format": FOURCC}
 OF_CSI = {"width": SIDE, "height": SIDE, "fps": whole(1, 1000), "flip": whole(0, 7)}
-OF_STREAMS = {"transport": choice("tcp", "udp"), "latency": whole(0, 60_000)}
+OF_HTTP = {"reconnect": whole(0, 7 * 24 * 3600)}
+OF_RTSP = {"transport": choice("tcp", "udp"), "latency": whole(0, 60_000), **OF_HTTP}
 OF_DRAWN = {
     "size": Setting("HEIGHTxWIDTH", lambda text: re.fullmatch(r"\d{1,5}x\d{1,5}", text) is not None),
     "fps": number(0, 240),
@@ -90,10 +91,9 @@ def _from_uri(text: str, scheme: str) -> SourceAddress:
     if not host:
         raise UserError(text, "names no server", f"write it as {scheme}://HOST/PATH")
     url, _, settings = text.partition("#")  # which no server is sent
-    if settings and scheme != "rtsp":
-        raise UserError(without_password(text), "settings behind # are for rtsp://", "leave them out")
+    known = OF_RTSP if scheme == "rtsp" else OF_HTTP
     return SourceAddress(
-        "stream", without_password(text), url=url, settings=read_settings(without_password(text), settings, OF_STREAMS)
+        "stream", without_password(text), url=url, settings=read_settings(without_password(text), settings, known)
     )
 
 

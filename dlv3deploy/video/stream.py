@@ -7,12 +7,13 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from dlv3deploy.core.errors import UserError
 from dlv3deploy.core.progress import say
+from dlv3deploy.video.backoff import Backoff
 from dlv3deploy.video.decoded import DecodedSource
 from dlv3deploy.video.frames import CapturedFrame
 from dlv3deploy.video.quiet import silence_opencv
@@ -23,33 +24,36 @@ if TYPE_CHECKING:
     import cv2
 
 USUAL_PORTS = {"rtsp": 554, "http": 80, "https": 443}
-RETRY_EVERY_S = 0.5
 FFMPEG_OPTIONS = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
 
 
 @dataclass(frozen=True)
 class Patience:
-    """How long a server may take: to open, to send the next frame, and, for RTSP, to come back once it stopped."""
+    """How long a server may take: to open, to send the next frame, and to come back once it stopped."""
 
     open_s: float = 10.0
     read_s: float = 5.0
-    return_s: float = 15.0
+    return_s: float = 300.0
 
 
 class StreamSource(DecodedSource):
-    """A stream that states no frame count is live.
+    """A stream that states no frame count is live, and such a one has no end.
 
-    RTSP is for cameras, which do not end: when one stops sending it is opened again, and only when it stays away for
-    `patience.return_s` is that a UserError. HTTP ends where the server ends it; silence without an end is a UserError.
+    When it stops sending it is opened again, after waits by `Backoff`; only when it stays away for `patience.return_s` is that
+    a UserError. With `#reconnect=0` it ends where the server ends it, and silence is a UserError. `reconnects` counts how often
+    it came back.
     """
 
     def __init__(self, address: SourceAddress, patience: Patience | None = None) -> None:
         silence_opencv()
         super().__init__("stream")
         self._address, self._patience = address, patience or Patience()
+        if "reconnect" in address.settings:
+            self._patience = replace(self._patience, return_s=float(address.settings["reconnect"]))
         if not self._begin(self._open(self._patience.open_s)):
             raise UserError(address.text, *_why_closed(address.url, self._patience.open_s))
         self.live = self.frame_count is None
+        self.silence_s = self._patience.return_s + self._patience.open_s + self._patience.read_s
 
     def _open(self, limit_s: float) -> cv2.VideoCapture:
         import cv2
@@ -64,7 +68,7 @@ class StreamSource(DecodedSource):
             return cv2.VideoCapture(self._address.url, cv2.CAP_FFMPEG, limits)
 
     def _at_end(self) -> CapturedFrame | None:
-        if self._address.url.lower().startswith("rtsp"):
+        if self.live and self._patience.return_s > 0:
             return self._return()
         if self._waited_s > 0.9 * self._patience.read_s:  # FFmpeg's clock and this one differ by some milliseconds
             raise UserError(
@@ -73,6 +77,7 @@ class StreamSource(DecodedSource):
                 "check the server and the network, and start again",
             )
         if self.frame_count is not None and self._count < self.frame_count:
+            self.failed = self.frame_count - self._count
             say(f"{self._address.text}: ended after {self._count} frames, {self.frame_count} were announced")
         self._release()
         return None
@@ -81,15 +86,16 @@ class StreamSource(DecodedSource):
         """The first frame after the stream was opened anew; None when `close` was called meanwhile."""
         say(f"{self._address.text}: stopped sending after {self._count} frames; opening it again")
         self._release()
-        deadline_s = time.monotonic() + self._patience.return_s
+        deadline_s, backoff = time.monotonic() + self._patience.return_s, Backoff()
         while (left_s := deadline_s - time.monotonic()) > 0:
             if self._closing.is_set():
                 return None
             if self._begin(self._open(min(left_s, self._patience.open_s))):
+                self.reconnects += 1
                 say(f"{self._address.text}: sends again")
                 frame, self._first = self._first, None
                 return frame
-            self._closing.wait(RETRY_EVERY_S)
+            self._closing.wait(min(left_s, backoff.next_s()))
         raise UserError(
             self._address.text,
             f"stopped after {self._count} frames and did not come back within {self._patience.return_s:.0f} s",
@@ -103,7 +109,7 @@ def _ffmpeg_options(settings: Settings) -> Iterator[None]:
 
     Whatever stands there takes the place of OpenCV's own choice, which is TCP.
     """
-    options = [f"rtsp_transport;{settings.get('transport', 'tcp')}"] if settings else []
+    options = [f"rtsp_transport;{settings.get('transport', 'tcp')}"] if settings.keys() & {"transport", "latency"} else []
     if "latency" in settings:
         microseconds = 1000 * int(settings["latency"])
         options += [f"max_delay;{microseconds}", "fflags;nobuffer", "flags;low_delay"]

@@ -33,6 +33,7 @@ class VideoFileSource(DecodedSource):
 
     def _at_end(self) -> CapturedFrame | None:
         if self.frame_count is not None and self._count < self.frame_count:
+            self.failed = self.frame_count - self._count
             say(f"{self._text}: decoding ended after {self._count} frames, the file announces {self.frame_count}")
         self._release()  # so that a second read after the end does not say it again
         return None

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import threading
+import time
 from abc import ABC, abstractmethod
 from collections import deque
 from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from dlv3deploy.core.errors import UserError
 from dlv3deploy.core.interrupts import Noted, interrupts_noted
+from dlv3deploy.core.progress import say
 from dlv3deploy.video.overlay import Overlay
 from dlv3deploy.video.sink import Segmented, Sink
 
@@ -17,17 +20,21 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 RESULTS_WAITING = 4
-LOOK_EVERY_S = 0.1  # for signals, while the thread finishes
+LOOK_EVERY_S = 0.05  # for signals, while the thread finishes
+WRITE_LIMIT_S = 30.0  # for one result; a sink that takes longer is stuck
+HURRIED_LIMIT_S = 0.8  # for one result once the run is interrupted
+SAY_AFTER_S = 1.0  # that closing goes on
 
 
 class Writer(ABC):
     """Hands results to a sink, and at the end of its `with` block writes what waits and closes the sink, whatever went wrong.
 
-    An error met in doing so is raised, unless the block itself ended with one. `interrupted` says that Ctrl-C came meanwhile.
+    An error met in doing so is raised, unless the block itself ended with one. `interrupted` says that Ctrl-C came meanwhile;
+    `hurried` is set by whoever was interrupted before.
     """
 
     def __init__(self, sink: Sink, overlay: Overlay) -> None:
-        self.interrupted = False
+        self.interrupted = self.hurried = False
         self._sink, self._overlay = sink, overlay
 
     @abstractmethod
@@ -35,8 +42,8 @@ class Writer(ABC):
         """Take a result without a picture. Raises what an earlier or this write to the sink raised."""
 
     @abstractmethod
-    def _finish(self, noted: Noted) -> None:
-        """Write what waits, close the sink, raise what writing or closing raised."""
+    def finish(self, noted: Noted) -> None:
+        """Write what waits, close the sink, raise what writing or closing raised. Calling it twice is allowed."""
 
     def __enter__(self) -> Self:
         return self
@@ -44,7 +51,7 @@ class Writer(ABC):
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         with interrupts_noted() as noted:
             try:
-                self._finish(noted)
+                self.finish(noted)
             except Exception:
                 if error is None:
                     raise
@@ -63,14 +70,16 @@ class DirectWriter(Writer):
     def write(self, result: Segmented) -> None:
         self._deliver(result)
 
-    def _finish(self, noted: Noted) -> None:  # noqa: ARG002 (nothing waits here that a second Ctrl-C could leave out)
+    def finish(self, noted: Noted) -> None:  # noqa: ARG002 (nothing waits here that a second Ctrl-C could leave out)
         self._sink.close()
 
 
 class QueuedWriter(Writer):
     """Writes in a thread of its own, `RESULTS_WAITING` results behind at most; then `write` waits.
 
-    The thread closes the sink as well. A second Ctrl-C while it finishes leaves out what waits, but completes the file.
+    The thread closes the sink as well. A second Ctrl-C while it finishes leaves out what waits, but completes the file; one
+    that comes after it was said that closing takes its time leaves that too. A sink that takes no result for `WRITE_LIMIT_S`,
+    and of an interrupted run for `HURRIED_LIMIT_S`, is left to itself: UserError.
     """
 
     def __init__(self, sink: Sink, overlay: Overlay) -> None:
@@ -78,9 +87,10 @@ class QueuedWriter(Writer):
         self._results: deque[Segmented] = deque()
         self._changed = threading.Condition()
         self._error: Exception | None = None
-        self._finishing = False
+        self._finishing = self._closing = False
+        self._took_s = time.monotonic()  # when the sink was last ready for a result
         self._done = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="writer")
+        self._thread = threading.Thread(target=self._run, name="writer", daemon=True)  # it may be stuck for good
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -88,20 +98,35 @@ class QueuedWriter(Writer):
 
     def write(self, result: Segmented) -> None:
         with self._changed:
-            self._changed.wait_for(lambda: self._error or len(self._results) < RESULTS_WAITING)
+            if not self._changed.wait_for(lambda: self._error or len(self._results) < RESULTS_WAITING, WRITE_LIMIT_S):
+                self._finishing = True
+                self._results.clear()
+                raise _stuck(WRITE_LIMIT_S)
             if self._error is not None:
                 raise self._error
             self._results.append(result)
             self._changed.notify_all()
 
-    def _finish(self, noted: Noted) -> None:
+    def finish(self, noted: Noted) -> None:
         with self._changed:
             self._finishing = True
             self._changed.notify_all()
+        said_at: int | None = None  # how many signals had come
+        started_s = time.monotonic()
         while not self._done.wait(LOOK_EVERY_S):
             if noted.count > 1:
                 with self._changed:
                     self._results.clear()
+            limit_s = HURRIED_LIMIT_S if self.hurried or noted.count else WRITE_LIMIT_S
+            if not self._closing:
+                if time.monotonic() - max(self._took_s, started_s) > limit_s:
+                    raise _stuck(limit_s)
+            elif said_at is None and time.monotonic() - started_s > SAY_AFTER_S:
+                said_at = noted.count
+                say("completing what was written; Ctrl-C leaves it as it is")
+            elif said_at is not None and noted.count > said_at:
+                say("left as it was")
+                return
         if self._error is not None:
             raise self._error
 
@@ -110,7 +135,9 @@ class QueuedWriter(Writer):
             try:
                 while (result := self._next()) is not None:
                     self._deliver(result)
+                    self._took_s = time.monotonic()
             finally:
+                self._closing = True
                 self._sink.close()
         except Exception as error:  # noqa: BLE001 (handed to the caller's thread, which raises it)
             with self._changed:
@@ -122,9 +149,18 @@ class QueuedWriter(Writer):
     def _next(self) -> Segmented | None:
         with self._changed:
             self._changed.wait_for(lambda: self._results or self._finishing)
+            self._took_s = time.monotonic()
             result = self._results.popleft() if self._results else None
             self._changed.notify_all()
             return result
+
+
+def _stuck(limit_s: float) -> UserError:
+    return UserError(
+        "the sink",
+        f"has not taken a frame for {limit_s:.3g} s; what it took before is written",
+        "check the disk, network or screen behind it",
+    )
 
 
 def writer_for(sink: Sink, overlay: Overlay) -> Writer:

@@ -48,9 +48,10 @@ class FeedContract:
         assert source.handed_out == handed_out
 
     def test_a_source_that_hangs_is_given_up(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(feed_module, "SILENCE_LIMIT_S", 0.05)
         monkeypatch.setattr(feed_module, "CLOSE_WAIT_S", 0.05)
-        with self.kind(ScriptedSource(frames=0, blocks=True)) as feed, pytest.raises(UserError, match="does not answer"):
+        source = ScriptedSource(frames=0, blocks=True)
+        source.silence_s = 0.05
+        with self.kind(source) as feed, pytest.raises(UserError, match="does not answer"):
             feed.read()
 
 

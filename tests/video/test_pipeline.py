@@ -114,7 +114,7 @@ def test_a_video_becomes_a_video_of_the_same_length(video: Path, tmp_path: Path)
 
 
 def test_an_mjpeg_stream_can_be_recorded(mjpeg: MjpegServer, tmp_path: Path) -> None:
-    source = open_source(parse_source(f"{mjpeg.url}/camera"))
+    source = open_source(parse_source(f"{mjpeg.url}/camera#reconnect=0"))
     facts = run(source, open_sink(str(tmp_path / "out.mp4"), CLASSES, source))
     assert 1 <= facts.frames <= MjpegServer.frames
     assert facts.frames + facts.dropped == MjpegServer.frames

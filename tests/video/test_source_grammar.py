@@ -170,7 +170,8 @@ def test_what_an_rtsp_server_is_not_sent_stands_behind_a_hash() -> None:
         ("test://0?fps=0", "a number above 0"),
         ("gst:", "names no pipeline"),
         ("rtsp://host/cam#transport=pigeon", "tcp or udp"),
-        ("http://host/cam#latency=1", "settings behind # are for rtsp://"),
+        ("http://host/cam#latency=1", "there is no setting 'latency'; reconnect="),
+        ("rtsp://host/cam#reconnect=-1", "a whole number from 0 to 604800"),
     ],
 )
 def test_a_setting_that_is_none_is_refused_with_what_works(text: str, said: str) -> None:

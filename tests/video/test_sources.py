@@ -51,7 +51,7 @@ class TestMjpegOverHttp(SourceContract):
 
     @pytest.fixture
     def address(self, mjpeg: MjpegServer) -> str:
-        return f"{mjpeg.url}/camera"
+        return f"{mjpeg.url}/camera#reconnect=0"
 
     def test_it_ends_where_the_server_ends_it(self, source: Source) -> None:
         assert len(list(iter(source.read, None))) == MjpegServer.frames

@@ -169,11 +169,15 @@ class ListSink(Sink):
 
 
 class MjpegServer:
-    """A real HTTP server: `/camera` sends `frames` JPEG pictures and ends, `/stall` falls silent after ten without an end."""
+    """A real HTTP server: `/camera` sends `frames` JPEG pictures and ends, `/stall` falls silent after ten without an end.
+
+    With `cuts`, `/camera` is cut off in the middle of a picture so many times, and goes on without an end after that.
+    """
 
     frames: ClassVar[int] = 25
 
-    def __init__(self) -> None:
+    def __init__(self, cuts: int = 0) -> None:
+        left = [cuts]
         stop = self._stop = threading.Event()
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -187,14 +191,21 @@ class MjpegServer:
                 self.send_response(200)
                 self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
                 self.end_headers()
-                for i in range(10 if self.path == "/stall" else MjpegServer.frames):
-                    jpeg = cv2.imencode(".jpg", grey_frame(10 * i, 120, 160))[1].tobytes()
+                is_cut, left[0] = left[0] > 0, left[0] - 1
+                count = 10**6 if cuts and not is_cut else 10 if self.path == "/stall" else MjpegServer.frames
+                for i in range(count):
+                    jpeg = cv2.imencode(".jpg", grey_frame(10 * i % 256, 120, 160))[1].tobytes()
                     head = b"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n" % len(jpeg)
                     try:
                         self.wfile.write(head + jpeg + b"\r\n")
                     except OSError:
                         return
                     stop.wait(0.01)
+                    if stop.is_set():
+                        return
+                if is_cut:
+                    self.wfile.write(head + jpeg[:50])
+                    return
                 if self.path == "/stall":
                     stop.wait(HANG_LIMIT_S)
 
