@@ -28,7 +28,7 @@ from dlv3deploy.core.workspace import DEFAULT_ROOT, Workspace
 
 if TYPE_CHECKING:
     from dlv3deploy.core.segmenter import Segmenter
-    from dlv3deploy.video import Overlay, Sink, Source, SourceAddress
+    from dlv3deploy.video import Overlay, RunFacts, Sink, Source, SourceAddress
 
 INTERRUPTED = 130
 
@@ -60,6 +60,7 @@ def run(
     every: Annotated[int, typer.Option(help="Work on every so many-th frame of the source.", min=1)] = 1,
     max_fps: Annotated[float | None, typer.Option(help="Work on no more frames a second than this.")] = None,
     max_frames: Annotated[int | None, typer.Option(help="Stop after this many frames.", min=1)] = None,
+    stats: Annotated[bool, typer.Option("--stats", help="Print percentiles of every stage at the end.")] = False,
     json_output: JsonOption = False,
     classes: ClassesOption = None,
     ignore_index: IgnoreIndexOption = None,
@@ -114,6 +115,8 @@ def run(
         for text in texts:
             if text not in ("window", "none") and facts.frames:
                 say(f"wrote {text}")
+        if stats and not json_output:
+            _print_stats(facts)
         if json_output:
             about = {"engine": engine.name, "scales": strategy.scales, "flip": strategy.flip, "sinks": texts, "page": serve}
             print(json.dumps(asdict(facts) | about, ensure_ascii=False))
@@ -143,6 +146,23 @@ def _open_sinks(
     except BaseException:
         sinks.close()
         raise
+
+
+def _print_stats(facts: RunFacts) -> None:
+    from dlv3deploy.commands.tables import print_records
+
+    times = {
+        "preprocessing": facts.preprocess_ms,
+        "inference": facts.latency_ms,
+        "postprocessing": facts.postprocess_ms,
+        "capture to mask": facts.delay_ms,
+        "glass to mask": facts.glass_ms,
+    }
+    records = [(what, *(f"{ms:.1f}" for ms in (t.p50, t.p90, t.p99))) for what, t in times.items() if t is not None]
+    notes = ["milliseconds a frame; " + facts.summary()]
+    if facts.glass_ms is not None:
+        notes.append("glass to mask: from the time that the frames' own code says; on the machine whose clock made it")
+    print_records("times of a frame", ("stage", "p50", "p90", "p99"), records, notes)
 
 
 def _default_sink(address: SourceAddress, place: Workspace) -> str:

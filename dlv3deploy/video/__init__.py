@@ -12,6 +12,7 @@ from dlv3deploy.video.live_page import LivePage, PageAddress, parse_page_address
 from dlv3deploy.video.meter import Meter
 from dlv3deploy.video.overlay import Overlay
 from dlv3deploy.video.pipeline import RunFacts, run_pipeline
+from dlv3deploy.video.replayed import ReplayedSource
 from dlv3deploy.video.sink import Segmented, Sink, Tee
 from dlv3deploy.video.sinks import open_sink, open_sinks
 from dlv3deploy.video.source import SourceAddress, parse_source
@@ -23,6 +24,7 @@ __all__ = [
     "Meter",
     "Overlay",
     "PageAddress",
+    "ReplayedSource",
     "RunFacts",
     "Segmented",
     "Sink",

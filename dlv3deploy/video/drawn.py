@@ -8,6 +8,7 @@ from dlv3deploy.core.errors import UserError
 from dlv3deploy.scenes import ROAD_SCENE, Drive
 from dlv3deploy.video.frames import CapturedFrame, Source
 from dlv3deploy.video.source import SourceAddress
+from dlv3deploy.video.time_code import stamp
 
 SIZE, FPS, SECONDS = "360x640", "10", "10"
 
@@ -15,8 +16,8 @@ SIZE, FPS, SECONDS = "360x640", "10", "10"
 class DrawnSource(Source):
     """`test://SEED?size=HEIGHTxWIDTH&fps=N&seconds=S&live=yes`: frame i is the view i/fps seconds after the start.
 
-    A live one sends the view of the moment, as a camera does, as often as it can be drawn. Raises UserError for a size that
-    cannot be drawn.
+    A live one sends the view of the moment, as a camera does, as often as it can be drawn; with `code=yes` its frames carry
+    when that was. Raises UserError for a size that cannot be drawn.
     """
 
     truth_classes = ROAD_SCENE
@@ -26,6 +27,7 @@ class DrawnSource(Source):
         height, width = (int(side) for side in settings.get("size", SIZE).split("x"))
         self._rate = float(settings.get("fps", FPS))
         self.live, self.fps = settings.get("live", "no") == "yes", self._rate
+        self._is_coded = settings.get("code", "no") == "yes"
         self.size, count = (height, width), round(float(settings.get("seconds", SECONDS)) * self._rate)
         self.frame_count = None if self.live else max(1, count)
         try:
@@ -52,6 +54,8 @@ class DrawnSource(Source):
     def _view(self, index: int) -> CapturedFrame:
         captured_s = time.monotonic()
         frame, truth = self._drive.at(index / self._rate)
+        if self._is_coded:
+            stamp(frame, captured_s)
         return CapturedFrame(frame, index, captured_s, f"drawn_{index:06d}", truth)
 
     def close(self) -> None:

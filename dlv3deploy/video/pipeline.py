@@ -18,6 +18,7 @@ from dlv3deploy.video.overlay import Overlay
 from dlv3deploy.video.pace import Pace
 from dlv3deploy.video.prefetch import Prefetch
 from dlv3deploy.video.sink import FrameWork, Segmented, Sink
+from dlv3deploy.video.time_code import age_ms
 from dlv3deploy.video.timing import Percentiles, Times
 from dlv3deploy.video.writer import Writer, writer_for
 
@@ -30,9 +31,9 @@ class RunFacts:
     """What a run did. `latency_ms` is inference alone; the percentiles are None when no frame was worked on.
 
     Times are of all views of a frame together. `delay_ms`, for live sources only, is from the capture of a frame until its mask
-    was ready; a frame is `late` when that took more than twice the work on it. `failed` frames could not be decoded, and
-    `reconnects` is how often the source was lost and found again. `miou` is against the true masks of a source that knows them,
-    in the classes of the model.
+    was ready, `glass_ms` the same from the time code that frames carry, None where none does; a frame is `late` when its delay
+    was more than twice the work on it. `failed` frames could not be decoded, and `reconnects` is how often the source was lost
+    and found again. `miou` is against the true masks of a source that knows them, in the classes of the model.
     """
 
     frames: int
@@ -43,6 +44,7 @@ class RunFacts:
     preprocess_ms: Percentiles | None
     postprocess_ms: Percentiles | None
     delay_ms: Percentiles | None
+    glass_ms: Percentiles | None
     interrupted: bool
     late: int = 0
     failed: int = 0
@@ -108,6 +110,7 @@ def run_pipeline(
         preprocess_ms=work.preparation.percentiles(),
         postprocess_ms=work.finishing.percentiles(),
         delay_ms=work.delay.percentiles() if source.live else None,
+        glass_ms=work.glass.percentiles(),
         interrupted=interrupted or writer.interrupted,
         late=work.late if source.live else 0,
         failed=source.failed,
@@ -134,7 +137,7 @@ class _Work:
 
     def __init__(self, segmenter: Segmenter, on_frame: OnFrame | None, truth: ConfusionMatrix | None) -> None:
         self.frames = self.dropped = self.late = 0
-        self.preparation, self.inference, self.finishing, self.delay = (Times(), Times(), Times(), Times())
+        self.preparation, self.inference, self.finishing, self.delay, self.glass = (Times() for _ in range(5))
         self._segmenter, self._on_frame, self._truth = segmenter, on_frame, truth
 
     def on(self, frame: CapturedFrame, feed: Feed) -> Segmented:
@@ -152,6 +155,8 @@ class _Work:
         self.inference.collect(inferring_s)
         self.finishing.collect(end_s - mark_s)
         self.delay.collect(end_s - frame.time_s)
+        if (age := age_ms(frame.pixels, end_s)) is not None:
+            self.glass.collect(age / 1000)
         self.frames += 1
         self.late += end_s - frame.time_s > 2 * (preparing_s + inferring_s + end_s - mark_s)
         if self._truth is not None and frame.truth is not None:

@@ -30,6 +30,7 @@ OF_DRAWN = {
     "fps": number(0, 240),
     "seconds": number(0, 7200),
     "live": choice("yes", "no"),
+    "code": choice("yes", "no"),
 }
 STREAM_SCHEMES = ("rtsp", "http", "https")
 CAMERA = re.compile(r"(?:camera[ :]*|/dev/video)?(\d{1,4})", re.IGNORECASE)
