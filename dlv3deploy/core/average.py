@@ -14,8 +14,8 @@ from itertools import groupby
 import numpy as np
 from numpy.typing import NDArray
 
+from dlv3deploy.core.bilinear import Axis, Scores, axis_for, interpolated
 from dlv3deploy.core.images import Mask
-from dlv3deploy.core.postprocess import Axis, Scores, axis_for, interpolated
 from dlv3deploy.core.preprocess import Geometry
 from dlv3deploy.core.spec import OutputSpec
 

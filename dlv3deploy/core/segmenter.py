@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dlv3deploy.core.average import ScoredView, mean_mask
+from dlv3deploy.core.bilinear import Scores
 from dlv3deploy.core.engine import Engine, Outputs
 from dlv3deploy.core.errors import CheckFailed, UserError
 from dlv3deploy.core.images import Frame, Mask
-from dlv3deploy.core.postprocess import Scores, mask_from_ids, mask_from_scores
+from dlv3deploy.core.postprocess import mask_from_ids, mask_from_scores
 from dlv3deploy.core.preprocess import Geometry, preprocess
 from dlv3deploy.core.spec import InputSpec, check_size
 from dlv3deploy.core.strategy import PLAIN, Strategy

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dlv3deploy.core.bilinear import axis_for, interpolated
 from dlv3deploy.core.errors import UserError
 from dlv3deploy.core.graph import ports
-from dlv3deploy.core.postprocess import axis_for, interpolated, upsample_argmax
 from dlv3deploy.core.preprocess import Geometry
 from dlv3deploy.core.spec import OutputSpec
+from dlv3deploy.core.upsample_argmax import upsample_argmax
 
 if TYPE_CHECKING:
     from onnx import ModelProto

@@ -12,10 +12,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from dlv3deploy.core import postprocess
-from dlv3deploy.core.postprocess import Axis, Scores, axis_for, mask_from_ids, mask_from_scores, upsample_argmax
+from dlv3deploy.core import upsample_argmax as module
+from dlv3deploy.core.bilinear import Axis, Scores, axis_for
+from dlv3deploy.core.postprocess import mask_from_ids, mask_from_scores
 from dlv3deploy.core.preprocess import Geometry, geometry_of
 from dlv3deploy.core.spec import OutputSpec
+from dlv3deploy.core.upsample_argmax import upsample_argmax
 
 ULP = 2.0**-23
 DENORMAL = 2.0**-149
@@ -93,7 +95,7 @@ def count_wrong(maps: list[Scores]) -> int:
 def test_leads_of_one_ulp_are_settled_as_the_plain_method_settles_them(monkeypatch: pytest.MonkeyPatch) -> None:
     maps = near_ties(40)
     assert count_wrong(maps) == 0
-    monkeypatch.setattr(postprocess, "ROUNDING", 0.0)
+    monkeypatch.setattr(module, "ROUNDING", 0.0)
     assert count_wrong(maps) > 0, "without the margin these maps must come out wrong, or they prove nothing"
 
 
@@ -114,7 +116,7 @@ def test_a_cell_is_settled_by_all_four_corners_together(corner: tuple[int, int],
 def test_denormal_leads_are_settled_as_the_plain_method_settles_them(monkeypatch: pytest.MonkeyPatch) -> None:
     maps = [np.array([[[0.0]], [[k * DENORMAL]]], np.float32).repeat(2, axis=1).repeat(2, axis=2) for k in range(1, 6)]
     assert count_wrong(maps) == 0
-    monkeypatch.setattr(postprocess, "UNDERFLOW", 0.0)
+    monkeypatch.setattr(module, "UNDERFLOW", 0.0)
     assert count_wrong(maps) > 0, "without the margin these maps must come out wrong, or they prove nothing"
 
 
@@ -166,25 +168,55 @@ def test_all_255_classes_are_told_apart() -> None:
 def test_the_mask_does_not_depend_on_how_many_pixels_are_interpolated_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     scores = np.random.default_rng(0).standard_normal((4, 5, 6)).astype(np.float32)
     rows, columns = axes(scores, (41, 43))
-    monkeypatch.setattr(postprocess, "PIXELS_AT_ONCE", 7)
+    monkeypatch.setattr(module, "PIXELS_AT_ONCE", 7)
     assert np.array_equal(upsample_argmax(scores, rows, columns), plain_mask(scores, rows, columns))
 
 
 def test_only_cells_at_a_border_between_classes_are_interpolated(monkeypatch: pytest.MonkeyPatch) -> None:
-    scores = np.zeros((2, 10, 10), np.float32)
+    scores = np.zeros((3, 10, 10), np.float32)
     scores[0, :, :5] = scores[1, :, 5:] = 1
+    scores[2] = -1
     rows, columns = axes(scores, (80, 80))
-    seen: list[int] = []
-    interpolate = postprocess._interpolate
+    seen: list[tuple[int, ...]] = []
+    choose = module._of_two
 
-    def counted(flat: Any, rows: Axis, columns: Axis, y: Any, x: Any) -> Any:
-        seen.extend(x)
-        return interpolate(flat, rows, columns, y, x)
+    def counted(block: Any, members: Any) -> Any:
+        seen.append((len(members), *block.count))
+        return choose(block, members)
 
-    monkeypatch.setattr(postprocess, "_interpolate", counted)
+    monkeypatch.setattr(module, "_of_two", counted)
     mask = upsample_argmax(scores, rows, columns)
     assert (mask[:, :40] == 0).all() and (mask[:, 40:] == 1).all()
-    assert set(seen) == set(range(36, 44)), "the one cell between the centres of columns 4 and 5, eight pixels wide"
+    # The one between the centres of columns 4 and 5 in each of the 10 runs of rows: 9 cells, and the half one at the end.
+    assert seen == [(10, *[2] * 10)]
+
+
+def test_few_pixels_are_left_to_the_plain_method(monkeypatch: pytest.MonkeyPatch) -> None:
+    scores = np.random.default_rng(0).standard_normal((19, 16, 32)).astype(np.float32)
+    rows, columns = axes(scores, (256, 512))
+    seen: list[int] = []
+    at = module.interpolated_at
+
+    def counted(scores: Any, rows: Axis, columns: Axis, y: Any, x: Any) -> Any:
+        seen.append(y.size)
+        return at(scores, rows, columns, y, x)
+
+    monkeypatch.setattr(module, "interpolated_at", counted)
+    assert np.array_equal(upsample_argmax(scores, rows, columns), plain_mask(scores, rows, columns))
+    assert 0 < sum(seen) < 256 * 512 / 100  # though every cell of this noise is mixed
+
+
+@given(st.data(), st.integers(2, 9), st.booleans())
+@settings(deadline=None, max_examples=60)
+def test_mixed_cells_of_any_number_of_classes_are_the_plain_methods(data: st.DataObject, classes: int, mirrored: bool) -> None:
+    """Smooth maps of several classes that lead in turn, upsampled so far that cells are blocks; also right to left."""
+    seed, steps = data.draw(st.integers(0, 2**32 - 1)), data.draw(st.sampled_from([2.0**-3, 2.0**-20]))
+    random = np.random.default_rng(seed)
+    scores = (np.round(random.standard_normal((classes, 4, 5)) / steps) * steps).astype(np.float32)
+    rows, columns = axes(scores, (data.draw(st.integers(1, 90)), data.draw(st.integers(1, 90))))
+    if mirrored:
+        columns = Axis(columns.low[::-1], columns.high[::-1], columns.weight[::-1])
+    assert np.array_equal(upsample_argmax(scores, rows, columns), plain_mask(scores, rows, columns))
 
 
 @pytest.mark.parametrize("align", [False, True])
