@@ -36,7 +36,7 @@ def upsample_argmax(scores: Scores, rows: Axis, columns: Axis) -> Mask:
     """The class with the highest interpolated score (the lowest id among equals) of every pixel, H×W uint8."""
     down, across = _Runs.of(rows), _Runs.of(columns)
     with np.errstate(invalid="ignore", over="ignore"):
-        largest = float(np.abs(scores).max(initial=0.0))
+        largest = max(float(scores.max(initial=0.0)), -float(scores.min(initial=0.0)))
         margin = ROUNDING * largest + UNDERFLOW
         winner, is_settled = _settled_cells(scores, down, across, margin)
         mask: Mask = np.repeat(np.repeat(winner, across.lengths, axis=1), down.lengths, axis=0)
@@ -86,12 +86,13 @@ def _settled_cells(scores: Scores, down: _Runs, across: _Runs, margin: float) ->
         leading[values > best] = index
         np.maximum(best, values, out=best)
     clear = best - second > margin  # False where a score is NaN
-    winner = leading[np.ix_(down.low, across.low)]
-    settled = np.ones(winner.shape, bool)
-    for y, x in ((y, x) for y in (down.low, down.high) for x in (across.low, across.high)):
-        corner = np.ix_(y, x)
-        settled &= clear[corner] & (leading[corner] == winner)
-    return winner, settled
+    settled = clear.copy()
+    height, width = clear.shape
+    for dy, dx in ((0, 1), (1, 0), (1, 1)):  # the last row and column have no other beyond them
+        here, there = np.s_[: height - dy, : width - dx], np.s_[dy:, dx:]
+        settled[here] &= clear[there] & (leading[there] == leading[here])
+    cells = np.ix_(down.low, across.low)
+    return leading[cells], settled[cells]
 
 
 def _fill(mask: Mask, scores: Scores, runs: tuple[_Runs, _Runs], cells: tuple[Ids, Ids], margin: float) -> Ids:
