@@ -26,15 +26,12 @@ from machine import installed, this_machine
 from markdown import markdown_table, page
 from measured import last_words
 from numpy.typing import NDArray
-from quantization_cases import Request, built_in
+from quantization_cases import Request, built_in, open_request
 
-from dlv3deploy.commands.options import describe
 from dlv3deploy.core.bilinear import Scores
 from dlv3deploy.core.engine import Batch, ClosingEngine, Engine, Outputs
 from dlv3deploy.core.errors import CheckFailed, Dlv3Error
 from dlv3deploy.core.files import write_text
-from dlv3deploy.core.foreign import spec_of
-from dlv3deploy.core.graph import load_onnx
 from dlv3deploy.core.images import Frame, list_images, read_frame
 from dlv3deploy.core.postprocess import mask_from_scores
 from dlv3deploy.core.preprocess import geometry_of
@@ -94,14 +91,6 @@ def main() -> int:
         write_text(TABLE, text)
         say(f"wrote {TABLE}")
     return 0
-
-
-def _engine(request: Request) -> Engine:
-    from dlv3deploy.engines.onnxruntime_engine import OnnxRuntimeEngine
-
-    given = dict(zip(request.description[::2], request.description[1::2], strict=True))
-    described = describe(given.get("--classes"), None, given.get("--mean"), given.get("--std"), None)
-    return OnnxRuntimeEngine.open(request.model, spec_of(load_onnx(request.model), described, str(request.model)))
 
 
 def _built(request: Request, folder: Path) -> Engine:
@@ -259,7 +248,7 @@ class _Ages(Sink):
 def _newest_frame(request: Request, seconds: float) -> str:
     frames = [read_frame(path) for path in list_images(request.images)[:60]]
     sink = _Ages()
-    with _engine(request) as engine:
+    with open_request(request) as engine:
         camera = ReplayedSource(frames, CAMERA_FPS, seconds)
         facts = run_pipeline(camera, Segmenter(_HeldBack(engine)), sink, Overlay(engine.spec.classes))
     assert facts.latency_ms is not None

@@ -14,12 +14,14 @@ from twins import Twin, twin_of
 from dlv3deploy.calibration.pictures import images_hash, spread
 from dlv3deploy.commands.options import describe
 from dlv3deploy.core.datasets import Sample, Split, find_root, open_dataset, own_splits
+from dlv3deploy.core.engine import Engine
 from dlv3deploy.core.errors import UserError
 from dlv3deploy.core.files import sha256_of, write_bytes
 from dlv3deploy.core.foreign import spec_of
 from dlv3deploy.core.graph import embed_spec, embedded_spec, fix_input, load_onnx, ports, save_onnx
 from dlv3deploy.core.images import Mask, check_label, list_images
 from dlv3deploy.core.spec import ModelSpec
+from dlv3deploy.engines.onnxruntime_engine import OnnxRuntimeEngine
 
 DESCRIPTION = ("classes", "ignore-index", "mean", "std", "output")
 KEYS = ("data", "images", "hard", *DESCRIPTION)
@@ -117,6 +119,13 @@ def parse_request(text: str, known: dict[str, Request], data: Path | None, image
     return Request(name, Path(file), data, images, described, is_hard=given.get("hard") == "yes")
 
 
+def open_request(request: Request) -> Engine:
+    """The model of a request on ONNX Runtime, as the command line would open it."""
+    given = dict(zip(request.description[::2], request.description[1::2], strict=True))
+    described = describe(given.get("--classes"), None, given.get("--mean"), given.get("--std"), given.get("--output"))
+    return OnnxRuntimeEngine.open(request.model, spec_of(load_onnx(request.model), described, str(request.model)))
+
+
 def open_case(request: Request, folder: Path, count: int, every: int, size: tuple[int, int] | None) -> Case:
     """Read what `request` names, and put model and calibration images into `folder` as all methods will take them.
 
@@ -127,7 +136,7 @@ def open_case(request: Request, folder: Path, count: int, every: int, size: tupl
     if not found:
         raise UserError(str(request.images), "holds no calibration image", "give --calibration-images FOLDER")
     chosen = spread(found, request.count or count)
-    samples = _samples(request.data, spec)[request.judge[0] :: request.judge[1]][::every]
+    samples = samples_of(request.data, spec)[request.judge[0] :: request.judge[1]][::every]
     labels = [sample.read()[1] for sample in samples]
     for sample, label in zip(samples, labels, strict=True):
         check_label(label, spec.classes, sample.label)
@@ -199,7 +208,7 @@ def _as_twin(twin: Twin | None) -> str:
     return f"factors from 1/{twin.factor:g} to {twin.factor:g} by seed {twin.seed}; " if twin else ""
 
 
-def _samples(data: Path, spec: ModelSpec) -> list[Sample]:
+def samples_of(data: Path, spec: ModelSpec) -> list[Sample]:
     """All labelled images that are for validation, or all there are where the folder does not tell."""
     root = find_root(data)
     splits: tuple[Split, ...] = ("val",) if own_splits(root) else ("train", "val")

@@ -57,6 +57,10 @@ def run(
     scales: ScalesOption = None,
     flip: FlipOption = False,
     opacity: Annotated[float, typer.Option(help="Of the class colours over the picture.", min=0, max=1)] = 0.5,
+    steady: Annotated[
+        float | None,
+        typer.Option(help="Smooth scores over frames where nothing moves: the past's share, such as 0.5; masks flicker less."),
+    ] = None,
     every: Annotated[int, typer.Option(help="Work on every so many-th frame of the source.", min=1)] = 1,
     max_fps: Annotated[float | None, typer.Option(help="Work on no more frames a second than this.")] = None,
     max_frames: Annotated[int | None, typer.Option(help="Stop after this many frames.", min=1)] = None,
@@ -77,6 +81,7 @@ def run(
     from dlv3deploy.core.interrupts import termination_as_interrupt
     from dlv3deploy.core.progress import say
     from dlv3deploy.core.segmenter import Segmenter
+    from dlv3deploy.core.steadiness import Steadiness
     from dlv3deploy.video import Meter, Overlay, ThinnedSource, open_source, parse_source, run_pipeline
 
     if (camera is None) == (source is None):
@@ -92,7 +97,8 @@ def run(
     place = Workspace(workspace)
     chosen = model or best_artefact(place)
     with open_model(chosen, describe(classes, ignore_index, mean, std, output)) as engine:
-        segmenter = Segmenter(engine, parse_size(size) if size else None, strategy)
+        steadiness = None if steady is None else Steadiness(steady)
+        segmenter = Segmenter(engine, parse_size(size) if size else None, strategy, steadiness)
         captured = open_source(address)
         opened = ThinnedSource(captured, every) if every > 1 else captured
         with opened:
@@ -118,7 +124,14 @@ def run(
         if stats and not json_output:
             _print_stats(facts)
         if json_output:
-            about = {"engine": engine.name, "scales": strategy.scales, "flip": strategy.flip, "sinks": texts, "page": serve}
+            about = {
+                "engine": engine.name,
+                "scales": strategy.scales,
+                "flip": strategy.flip,
+                "steady": steady,
+                "sinks": texts,
+                "page": serve,
+            }
             print(json.dumps(asdict(facts) | about, ensure_ascii=False))
     if facts.interrupted:
         raise typer.Exit(INTERRUPTED)

@@ -17,6 +17,7 @@ from dlv3deploy.core.images import Frame, Mask
 from dlv3deploy.core.postprocess import mask_from_ids, mask_from_scores
 from dlv3deploy.core.preprocess import Geometry, preprocess
 from dlv3deploy.core.spec import InputSpec, check_size
+from dlv3deploy.core.steadiness import Steadiness, SteadyScores
 from dlv3deploy.core.strategy import PLAIN, Strategy
 from dlv3deploy.core.views import View, views_of
 
@@ -33,19 +34,29 @@ class Answer:
 class Segmenter:
     """One engine with the pre- and postprocessing that its spec asks for. Not thread-safe; `engine` stays the caller's.
 
-    `size` (height, width) is for engines of dynamic size. Raises UserError when the engine's size is another, fixed one,
-    when it takes several images at once, or when its output cannot be averaged as `strategy` asks.
+    `size` (height, width) is for engines of dynamic size. With `steadiness` the frames are those of one video, one after the
+    other. Raises UserError when the engine's size is another, fixed one, when it takes several images at once, or when its
+    output cannot be averaged as `strategy` or `steadiness` ask.
     """
 
-    def __init__(self, engine: Engine, size: tuple[int, int] | None = None, strategy: Strategy = PLAIN) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        size: tuple[int, int] | None = None,
+        strategy: Strategy = PLAIN,
+        steadiness: Steadiness | None = None,
+    ) -> None:
         self.engine, self.strategy = engine, strategy
         self.input = _input_for(engine, size)
-        if strategy != PLAIN and engine.spec.output.kind == "mask":
+        self.steady = SteadyScores(steadiness, self.input.std) if steadiness else None
+        if (strategy != PLAIN or steadiness) and engine.spec.output.kind == "mask":
             raise UserError(
-                f"{engine.name} with {strategy}",
+                f"{engine.name} with {strategy if strategy != PLAIN else 'steadiness'}",
                 "the model returns class ids, and probabilities are what is averaged",
                 "export with --output scores",
             )
+        if strategy != PLAIN and steadiness:
+            raise UserError(f"steadiness with {strategy}", "is of one view of each frame", "leave out one of the two")
 
     def __call__(self, frame: Frame, size: tuple[int, int] | None = None) -> Mask:
         """Class ids, uint8, of every pixel of an H×W×3 BGR frame; or at another `size` (height, width) of the same view."""
@@ -57,7 +68,7 @@ class Segmenter:
         Raises as `finish` does.
         """
         most = self.engine.most_images
-        if self.strategy != PLAIN or most == 1:
+        if self.steady is not None or self.strategy != PLAIN or most == 1:
             return [self(frame) for frame in frames]
         views = [view for frame in frames for view in self.views(frame)]
         count = most or max(1, len(views))
@@ -79,7 +90,10 @@ class Segmenter:
         yield from views_of(frame, self.input, self.strategy, self.engine.input_shape[2:], output_stride)
 
     def infer(self, view: View) -> Answer:
-        return Answer(self.engine.infer(view.batch), view.geometry, view.picture)
+        outputs = self.engine.infer(view.batch)
+        if self.steady is not None:
+            outputs = self.steady(_checked_scores(outputs, len(self.engine.spec.classes), self.engine.name), view.batch)[None]
+        return Answer(outputs, view.geometry, view.picture)
 
     def finish(self, answers: Sequence[Answer], size: tuple[int, int] | None = None) -> Mask:
         """The mask of one frame from the answers to all its views, at the frame's size or another one.

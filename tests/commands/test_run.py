@@ -50,3 +50,17 @@ def test_a_page_that_cannot_be_served_leaves_no_file_behind(work: Path, picture:
             done = run(work, picture, "--serve", serve, "--sink", str(tmp_path / "out.mp4"))
             assert done.exit_code == 1 and rule in done.stderr
     assert not list(tmp_path.glob("out*"))
+
+
+def test_steadiness_is_checked_and_said(work: Path, picture: Path) -> None:
+    done = run(work, picture, "--steady", "0.5", "--sink", "none", "--json")
+    assert done.exit_code == 0 and json.loads(done.stdout)["steady"] == 0.5
+    assert "from 0 to below 1" in run(work, picture, "--steady", "1", "--sink", "none").stderr
+
+
+def test_stats_are_a_table_of_every_stage(work: Path, picture: Path) -> None:
+    done = run(work, picture, "--stats", "--sink", "none")
+    assert done.exit_code == 0
+    for stage in ("preprocessing", "inference", "postprocessing"):
+        assert re.search(rf"{stage}\s+.\s+\d+\.\d\s+.\s+\d+\.\d", done.stdout), done.stdout
+    assert "glass" not in done.stdout
