@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from dlv3deploy.core.images import Frame, Mask
     from dlv3deploy.measure.evaluate import Comparison
     from dlv3deploy.measure.page import Row
-    from dlv3deploy.video.pipeline import RunFacts
+    from dlv3deploy.video import RunFacts
 
 HEIGHT, WIDTH = 192, 320
 TRAIN_IMAGES, VAL_IMAGES, SHOWN = 320, 48, 3

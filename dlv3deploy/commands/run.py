@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -27,8 +26,7 @@ from dlv3deploy.commands.options import (
 from dlv3deploy.core.workspace import DEFAULT_ROOT, Workspace
 
 if TYPE_CHECKING:
-    from dlv3deploy.core.segmenter import Segmenter
-    from dlv3deploy.video import Overlay, RunFacts, Sink, Source, SourceAddress
+    from dlv3deploy.video import RunFacts
 
 INTERRUPTED = 130
 
@@ -37,16 +35,19 @@ def run(
     context: typer.Context,
     model: ModelArgument = None,
     workspace: WorkspaceOption = DEFAULT_ROOT,
-    camera: Annotated[int | None, typer.Option(help="Number of a camera: 0 is /dev/video0.", min=0)] = None,
+    camera: Annotated[list[int] | None, typer.Option(help="Number of a camera: 0 is /dev/video0.", min=0)] = None,
     source: Annotated[
-        str | None,
-        typer.Option(help="Instead: a video, image, folder or glob, rtsp://, http://, v4l2://, csi://, gst: or test://."),
+        list[str] | None,
+        typer.Option(
+            help="A video, image, folder or glob, rtsp://, http://, v4l2://, csi://, gst: or test://; may be repeated, "
+            "as --camera: several go through the model together."
+        ),
     ] = None,
     sink: Annotated[
         list[str] | None,
         typer.Option(
             help="window, none, FILE.mp4, FILE.png, FILE.jsonl, FOLDER/ for masks, 'FOLDER/*.jpg'; may be repeated. "
-            "Default: a window for live sources, else a file in the workspace."
+            "Of several sources {stream} is the number. Default: a window for live sources, else a file in the workspace."
         ),
     ] = None,
     serve: Annotated[
@@ -74,94 +75,66 @@ def run(
 ) -> None:
     """Label what a camera or a video shows. Live sources give their newest frame, files every frame; Ctrl-C ends cleanly."""
     import json
+    from contextlib import ExitStack
     from dataclasses import asdict
 
     from dlv3deploy.commands.models import best_artefact, open_model
+    from dlv3deploy.commands.run_outputs import open_streams, sink_texts, with_page
     from dlv3deploy.core.errors import UserError
     from dlv3deploy.core.interrupts import termination_as_interrupt
     from dlv3deploy.core.progress import say
     from dlv3deploy.core.segmenter import Segmenter
     from dlv3deploy.core.steadiness import Steadiness
-    from dlv3deploy.video import Meter, Overlay, ThinnedSource, open_source, parse_source, run_pipeline
+    from dlv3deploy.video import Meter, Overlay, Stream, ThinnedSource, open_source, parse_source, run_streams
 
-    if (camera is None) == (source is None):
-        raise UserError(
-            "no source" if source is None else "--camera and --source",
-            "a run has one source",
-            "give --camera 0 or --source FILE",
-        )
+    if not camera and not source:
+        raise UserError("no source", "a run has one or more", "give --camera 0 or --source FILE")
     if max_fps is not None and not 0 < max_fps < float("inf"):
         raise UserError(f"--max-fps {max_fps}", "is a number of frames above 0", "give 10, or leave it out")
     strategy = parse_strategy(scales, flip)
-    address = parse_source(f"camera {camera}" if source is None else source)
+    addresses = [parse_source(text) for text in (*(f"camera {number}" for number in camera or ()), *(source or ()))]
     place = Workspace(workspace)
+    texts = sink_texts(sink or (), addresses, place, serve=serve is not None)
     chosen = model or best_artefact(place)
-    with open_model(chosen, describe(classes, ignore_index, mean, std, output)) as engine:
+    with open_model(chosen, describe(classes, ignore_index, mean, std, output)) as engine, ExitStack() as opened:
         steadiness = None if steady is None else Steadiness(steady)
         segmenter = Segmenter(engine, parse_size(size) if size else None, strategy, steadiness)
-        captured = open_source(address)
-        opened = ThinnedSource(captured, every) if every > 1 else captured
-        with opened:
-            texts = sink or ([] if serve else [_default_sink(address, place)])
-            overlay = Overlay(engine.spec.classes, opacity)
-            sinks = _open_sinks(texts, serve, opened, segmenter, overlay, {"model": str(chosen), "source": address.text})
-            if "opacity" in given_options(context) and not sinks.wants_overlay and not serve:
-                sinks.close()
-                rule = "is of the class colours over the picture, and no sink here shows one"
-                raise UserError("--opacity", rule, "add --sink window or --sink FILE.mp4, or leave it out")
-            meter = Meter()
-            try:
-                with termination_as_interrupt():
-                    facts = run_pipeline(
-                        opened, segmenter, sinks, overlay, max_frames=max_frames, max_fps=max_fps, on_frame=meter
-                    )
-            finally:
-                meter.close()
-        say(facts.summary())
-        for text in texts:
-            if text not in ("window", "none") and facts.frames:
-                say(f"wrote {text}")
-        if stats and not json_output:
-            _print_stats(facts)
+        sources = [opened.enter_context(open_source(address)) for address in addresses]
+        if every > 1:
+            sources = [ThinnedSource(each, every) for each in sources]
+        known, overlay = engine.spec.classes, Overlay(engine.spec.classes, opacity)
+        streams = open_streams(sources, texts, known)
+        if serve is not None:
+            about = {"model": str(chosen), "engine": engine.name, "views": str(strategy), "source": addresses[0].text}
+            streams = [Stream(sources[0], with_page(streams[0].sink, serve, known, overlay, about))]
+        if "opacity" in given_options(context) and not serve and not any(stream.sink.wants_overlay for stream in streams):
+            for stream in streams:
+                stream.sink.close()
+            rule = "is of the class colours over the picture, and no sink here shows one"
+            raise UserError("--opacity", rule, "add --sink window or --sink FILE.mp4, or leave it out")
+        meter = Meter()
+        try:
+            with termination_as_interrupt():
+                runs = run_streams(streams, segmenter, overlay, max_frames=max_frames, max_fps=max_fps, on_frame=meter)
+        finally:
+            meter.close()
+        for address, facts, names in zip(addresses, runs, texts, strict=True):
+            say(f"{address.text}: {facts.summary()}" if len(runs) > 1 else facts.summary())
+            for name in names:
+                if name not in ("window", "none") and facts.frames:
+                    say(f"wrote {name}")
+            if stats and not json_output:
+                _print_stats(address.text, facts)
         if json_output:
-            about = {
-                "engine": engine.name,
-                "scales": strategy.scales,
-                "flip": strategy.flip,
-                "steady": steady,
-                "sinks": texts,
-                "page": serve,
-            }
-            print(json.dumps(asdict(facts) | about, ensure_ascii=False))
-    if facts.interrupted:
+            found = [asdict(facts) | {"sinks": names} for facts, names in zip(runs, texts, strict=True)]
+            asked = {"engine": engine.name, "scales": strategy.scales, "flip": strategy.flip, "steady": steady, "page": serve}
+            named = [{"source": address.text} | each for address, each in zip(addresses, found, strict=True)]
+            print(json.dumps((found[0] if len(found) == 1 else {"streams": named}) | asked, ensure_ascii=False))
+    if any(facts.interrupted for facts in runs):
         raise typer.Exit(INTERRUPTED)
 
 
-def _open_sinks(
-    texts: Sequence[str], serve: str | None, source: Source, segmenter: Segmenter, overlay: Overlay, about: dict[str, str]
-) -> Sink:
-    """One sink for what `texts` name and for the live page."""
-    from dlv3deploy.video import LivePage, Tee, open_sinks, parse_page_address
-
-    classes = segmenter.engine.spec.classes
-    page_address = parse_page_address(serve) if serve else None
-    sinks = open_sinks(texts, classes, source)
-    if page_address is None:
-        return sinks
-    facts = about | {
-        "engine": segmenter.engine.name,
-        "input": f"{segmenter.input.height}×{segmenter.input.width}",
-        "classes": str(len(classes)),
-        "views": str(segmenter.strategy),
-    }
-    try:
-        return Tee([sinks, LivePage(page_address, classes, overlay, facts)])
-    except BaseException:
-        sinks.close()
-        raise
-
-
-def _print_stats(facts: RunFacts) -> None:
+def _print_stats(source: str, facts: RunFacts) -> None:
     from dlv3deploy.commands.tables import print_records
 
     times = {
@@ -175,17 +148,4 @@ def _print_stats(facts: RunFacts) -> None:
     notes = ["milliseconds a frame; " + facts.summary()]
     if facts.glass_ms is not None:
         notes.append("glass to mask: from the time that the frames' own code says; on the machine whose clock made it")
-    print_records("times of a frame", ("stage", "p50", "p90", "p99"), records, notes)
-
-
-def _default_sink(address: SourceAddress, place: Workspace) -> str:
-    """A window for what is live; for files something to keep, so that the command also serves a machine without a screen."""
-    if address.is_live:
-        return "window"
-    if address.kind == "file":
-        return str(place.root / f"{address.paths[0].stem}.labelled.mp4")
-    if address.kind == "drawn":
-        return str(place.root / "drawn.labelled.mp4")
-    if address.kind == "image":
-        return str(place.root / f"{address.paths[0].stem}.labelled.png")
-    return f"{place.root / 'masks'}/"
+    print_records(f"times of a frame, {source}", ("stage", "p50", "p90", "p99"), records, notes)

@@ -67,18 +67,10 @@ class Segmenter:
 
         Raises as `finish` does.
         """
-        most = self.engine.most_images
-        if self.steady is not None or self.strategy != PLAIN or most == 1:
+        if self.steady is not None or self.strategy != PLAIN or self.engine.most_images == 1:
             return [self(frame) for frame in frames]
-        views = [view for frame in frames for view in self.views(frame)]
-        count = most or max(1, len(views))
-        found: list[Mask] = []
-        for start in range(0, len(views), count):
-            together = views[start : start + count]
-            outputs = self.engine.infer(np.concatenate([view.batch for view in together]))
-            for index, view in enumerate(together):
-                found.append(self.finish([Answer(outputs[index : index + 1], view.geometry, view.picture)]))
-        return found
+        answers = self.infer_together([view for frame in frames for view in self.views(frame)])
+        return [self.finish([answer]) for answer in answers]
 
     def views(self, frame: Frame) -> Iterator[View]:
         """What the engine has to see of the frame: one view, or as many as the strategy and a fixed size ask for."""
@@ -94,6 +86,18 @@ class Segmenter:
         if self.steady is not None:
             outputs = self.steady(_checked_scores(outputs, len(self.engine.spec.classes), self.engine.name), view.batch)[None]
         return Answer(outputs, view.geometry, view.picture)
+
+    def infer_together(self, views: Sequence[View]) -> list[Answer]:
+        """What the engine says of each view, in as few inferences as its batch allows."""
+        most = self.engine.most_images
+        if most == 1 or len(views) == 1 or self.steady is not None or self.strategy != PLAIN:  # scales differ in size
+            return [self.infer(view) for view in views]
+        count, answers = most or max(1, len(views)), list[Answer]()
+        for start in range(0, len(views), count):
+            together = views[start : start + count]
+            outputs = self.engine.infer(np.concatenate([view.batch for view in together]))
+            answers += [Answer(outputs[i : i + 1], view.geometry, view.picture) for i, view in enumerate(together)]
+        return answers
 
     def finish(self, answers: Sequence[Answer], size: tuple[int, int] | None = None) -> Mask:
         """The mask of one frame from the answers to all its views, at the frame's size or another one.

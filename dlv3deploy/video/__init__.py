@@ -7,11 +7,12 @@ Importing this package loads neither OpenCV nor Pillow.
 from __future__ import annotations
 
 from dlv3deploy.video.capture import open_source
+from dlv3deploy.video.facts import RunFacts
 from dlv3deploy.video.frames import CapturedFrame, Source
 from dlv3deploy.video.live_page import LivePage, PageAddress, parse_page_address
 from dlv3deploy.video.meter import Meter
 from dlv3deploy.video.overlay import Overlay
-from dlv3deploy.video.pipeline import RunFacts, run_pipeline
+from dlv3deploy.video.pipeline import Stream, run_pipeline, run_streams
 from dlv3deploy.video.replayed import ReplayedSource
 from dlv3deploy.video.sink import Segmented, Sink, Tee
 from dlv3deploy.video.sinks import open_sink, open_sinks
@@ -30,6 +31,7 @@ __all__ = [
     "Sink",
     "Source",
     "SourceAddress",
+    "Stream",
     "Tee",
     "ThinnedSource",
     "open_sink",
@@ -38,4 +40,5 @@ __all__ = [
     "parse_page_address",
     "parse_source",
     "run_pipeline",
+    "run_streams",
 ]

@@ -21,14 +21,14 @@ class Feed(ABC):
     """Frames of `source`, read ahead; a subclass decides in `_offer` what happens when the caller is slower than the source.
 
     `dropped` counts the frames that were captured and never handed out. The source stays the caller's to close. An error of
-    the source is raised by `read` after the frames captured before it.
+    the source is raised by `read` after the frames captured before it. Feeds that are read together share `changed`.
     """
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, changed: threading.Condition | None = None) -> None:
         self.dropped = 0
-        self._source = source
+        self.source = source
         self._frames: deque[CapturedFrame] = deque()
-        self._changed = threading.Condition()
+        self._changed = changed or threading.Condition()
         self._error: Exception | None = None
         self._ended = self._closing = False
         self._thread = threading.Thread(target=self._run, name="frame reader", daemon=True)
@@ -38,15 +38,16 @@ class Feed(ABC):
     def _offer(self, frame: CapturedFrame) -> None:
         """Called in the reader thread with `_changed` held."""
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether `read` would not wait; asked with `changed` held."""
+        return bool(self._frames) or self._ended
+
     def read(self) -> CapturedFrame | None:
         """The next frame, None at the source's end. Raises what the source raised, and UserError when it is stuck."""
         with self._changed:
-            if not self._changed.wait_for(lambda: self._frames or self._ended, timeout=self._source.silence_s):
-                raise UserError(
-                    "the source",
-                    f"sent nothing for {self._source.silence_s:.0f} s and does not answer",
-                    "unplug the camera or restart its server, and start again",
-                )
+            if not self._changed.wait_for(lambda: self.is_ready, timeout=self.source.silence_s):
+                raise gone_silent(self.source)
             if self._frames:
                 frame = self._frames.popleft()
                 self._changed.notify_all()
@@ -64,7 +65,7 @@ class Feed(ABC):
 
     def _run(self) -> None:
         try:
-            while not self._closing and (frame := self._source.read()) is not None:
+            while not self._closing and (frame := self.source.read()) is not None:
                 with self._changed:
                     self._offer(frame)
                     self._changed.notify_all()
@@ -80,3 +81,12 @@ class Feed(ABC):
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
+
+
+def gone_silent(source: Source) -> UserError:
+    """What is said of a source that has sent nothing for its `silence_s`."""
+    return UserError(
+        "the source",
+        f"sent nothing for {source.silence_s:.0f} s and does not answer",
+        "unplug the camera or restart its server, and start again",
+    )

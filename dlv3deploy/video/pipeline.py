@@ -1,67 +1,36 @@
-"""From a source through a segmenter into a sink: reading, inference and writing overlap, and nothing piles up between them."""
+"""From sources through a segmenter into sinks: reading, inference and writing overlap, and nothing piles up between them."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 from dlv3deploy.core.errors import UserError
 from dlv3deploy.core.interrupts import Noted, last_resort
-from dlv3deploy.core.metrics import ConfusionMatrix
 from dlv3deploy.core.progress import say
 from dlv3deploy.core.segmenter import Segmenter
-from dlv3deploy.video.feed import Feed
+from dlv3deploy.core.strategy import PLAIN
+from dlv3deploy.video.facts import STAGES, RunFacts, Tally
+from dlv3deploy.video.feeds import Feeds
 from dlv3deploy.video.frames import CapturedFrame, Source
-from dlv3deploy.video.newest import NewestFrame
 from dlv3deploy.video.overlay import Overlay
 from dlv3deploy.video.pace import Pace
-from dlv3deploy.video.prefetch import Prefetch
 from dlv3deploy.video.sink import FrameWork, Segmented, Sink
-from dlv3deploy.video.time_code import age_ms
-from dlv3deploy.video.timing import Percentiles, Times
 from dlv3deploy.video.writer import Writer, writer_for
 
 STUCK_AFTER_S = 1.0
+TOGETHER_WITHIN_S = 0.01
 OnFrame = Callable[[int, int, float], None]  # frames so far, dropped so far, inference of the last one in ms
 
 
 @dataclass(frozen=True)
-class RunFacts:
-    """What a run did. `latency_ms` is inference alone; the percentiles are None when no frame was worked on.
+class Stream:
+    """A source and where its results go."""
 
-    Times are of all views of a frame together. `delay_ms`, for live sources only, is from the capture of a frame until its mask
-    was ready, `glass_ms` the same from the time code that frames carry, None where none does; a frame is `late` when its delay
-    was more than twice the work on it. `failed` frames could not be decoded, and `reconnects` is how often the source was lost
-    and found again. `miou` is against the true masks of a source that knows them, in the classes of the model.
-    """
-
-    frames: int
-    dropped: int
-    seconds: float
-    frames_per_second: float
-    latency_ms: Percentiles | None
-    preprocess_ms: Percentiles | None
-    postprocess_ms: Percentiles | None
-    delay_ms: Percentiles | None
-    glass_ms: Percentiles | None
-    interrupted: bool
-    late: int = 0
-    failed: int = 0
-    reconnects: int = 0
-    miou: float | None = None
-
-    def summary(self) -> str:
-        """`221 frames in 12.3 s, 18.0 frames/s, inference 41 ms p50, 0 dropped`"""
-        inference = f"inference {self.latency_ms.p50:.0f} ms p50, " if self.latency_ms else ""
-        delay = f", {self.delay_ms.p50:.0f} ms from capture to mask" if self.delay_ms else ""
-        counts = {"late": self.late, "failed": self.failed, "reconnects": self.reconnects}
-        others = "".join(f", {count} {name}" for name, count in counts.items() if count)
-        truth = f", mIoU {self.miou:.3f} against the true masks" if self.miou is not None else ""
-        return (
-            f"{self.frames} frames in {self.seconds:.1f} s, {self.frames_per_second:.1f} frames/s, "
-            f"{inference}{self.dropped} dropped{others}{delay}{truth}{', interrupted' if self.interrupted else ''}"
-        )
+    source: Source
+    sink: Sink
 
 
 def run_pipeline(
@@ -74,95 +43,110 @@ def run_pipeline(
     max_fps: float | None = None,
     on_frame: OnFrame | None = None,
 ) -> RunFacts:
-    """Run until the source ends, the sink is `stopped`, `max_frames` were worked on, or Ctrl-C.
+    """`run_streams` with one stream."""
+    streams = [Stream(source, sink)]
+    (facts,) = run_streams(streams, segmenter, overlay, max_frames=max_frames, max_fps=max_fps, on_frame=on_frame)
+    return facts
 
-    Live sources give their newest frame, others every frame, and no more than `max_fps` a second. Inference happens in the
-    calling thread. `source` and `sink` are closed in every case, with all results so far written; the first error of any thread
-    is then raised. Ctrl-C and SIGTERM are no error: the facts say `interrupted`. When the work on a frame does not end then,
-    the process does: what was written is completed, the exit code is 130.
+
+def run_streams(
+    streams: Sequence[Stream],
+    segmenter: Segmenter,
+    overlay: Overlay,
+    *,
+    max_frames: int | None = None,
+    max_fps: float | None = None,
+    within_s: float = TOGETHER_WITHIN_S,
+    on_frame: OnFrame | None = None,
+) -> list[RunFacts]:
+    """Run until the sources end, a sink is `stopped`, `max_frames` of each stream were worked on, or Ctrl-C.
+
+    Live sources give their newest frame, others every frame, and no more than `max_fps` a second of each. In every round each
+    stream has one frame at most, so that none holds up another: the round begins with the first frame that is there, waits for
+    those of the others until `within_s` later, and infers all in batches as large as the engine takes. Inference happens in the
+    calling thread.
+
+    Sources and sinks are closed in every case, with all results so far written; the first error of any thread is then raised,
+    UserError for options that do not go together. Ctrl-C and SIGTERM are no error: the facts say `interrupted`. When the work
+    on a frame does not end then, the process does: what was written is completed, the exit code is 130.
     """
     classes = segmenter.engine.spec.classes
-    truth = ConfusionMatrix(classes) if source.truth_classes == classes else None
-    work, pace = _Work(segmenter, on_frame, truth), Pace(max_fps)
+    tallies = [Tally(stream.source, classes) for stream in streams]
+    pace, interrupted = Pace(max_fps), False
     started_s = time.monotonic()
-    interrupted = False
-    with source, writer_for(sink, overlay) as writer:
-        if max_frames is not None and max_frames < 1:
-            raise UserError(f"{max_frames} frames", "a run has at least one", "give 1 or more, or leave the limit out")
+    with ExitStack() as opened:
+        for stream in streams:
+            opened.enter_context(stream.source)
+        writers = [opened.enter_context(writer_for(stream.sink, overlay)) for stream in streams]
+        _check(segmenter, len(streams), max_frames)
         try:
-            with (
-                last_resort(STUCK_AFTER_S, lambda: _leave(writer)),
-                NewestFrame(source) if source.live else Prefetch(source) as feed,
-            ):
-                while (frame := _next(feed, pace)) is not None:
-                    writer.write(work.on(frame, feed))
-                    if sink.stopped or work.frames == max_frames:
+            with last_resort(STUCK_AFTER_S, lambda: _leave(writers)), Feeds([s.source for s in streams]) as feeds:
+                work = _Work(segmenter, feeds, tallies, on_frame)
+                pace.wait()  # before a frame is asked for, so that a live one is new
+                while there := feeds.read(within_s):
+                    for index, result in work.on(there):
+                        writers[index].write(result)
+                        if tallies[index].frames == max_frames:
+                            feeds.leave(index)
+                    if any(stream.sink.stopped for stream in streams):
                         break
+                    pace.wait()
         except KeyboardInterrupt:
-            interrupted = writer.hurried = True
+            interrupted = True
+            for writer in writers:
+                writer.hurried = True
     seconds = time.monotonic() - started_s
-    return RunFacts(
-        frames=work.frames,
-        dropped=work.dropped,
-        seconds=seconds,
-        frames_per_second=work.frames / seconds,
-        latency_ms=work.inference.percentiles(),
-        preprocess_ms=work.preparation.percentiles(),
-        postprocess_ms=work.finishing.percentiles(),
-        delay_ms=work.delay.percentiles() if source.live else None,
-        glass_ms=work.glass.percentiles(),
-        interrupted=interrupted or writer.interrupted,
-        late=work.late if source.live else 0,
-        failed=source.failed,
-        reconnects=source.reconnects,
-        miou=truth.compute().miou if truth is not None and work.frames else None,
-    )
+    interrupted = interrupted or any(writer.interrupted for writer in writers)
+    return [tally.facts(seconds, interrupted) for tally in tallies]
 
 
-def _leave(writer: Writer) -> None:
+def _check(segmenter: Segmenter, streams: int, max_frames: int | None) -> None:
+    if max_frames is not None and max_frames < 1:
+        raise UserError(f"{max_frames} frames", "a run has at least one", "give 1 or more, or leave the limit out")
+    if streams > 1 and segmenter.steady is not None:
+        raise UserError(f"steadiness with {streams} sources", "looks back in one of them", "leave out one of the two")
+
+
+def _leave(writers: Sequence[Writer]) -> None:
     """What is done for a run that is stuck in the network or in a window."""
     say(f"the work on a frame has not ended {STUCK_AFTER_S:g} s after Ctrl-C; leaving it, and completing what was written")
-    writer.hurried = True
-    writer.finish(Noted())
-
-
-def _next(feed: Feed, pace: Pace) -> CapturedFrame | None:
-    """The next frame, once it is its turn: asked for only then, so that a live one is new."""
-    pace.wait()
-    return feed.read()
+    for writer in writers:
+        writer.hurried = True
+        writer.finish(Noted())
 
 
 class _Work:
-    """Segments frames one by one and collects how long each step took."""
+    """Segments the frames of a round and keeps a tally of how long each step took."""
 
-    def __init__(self, segmenter: Segmenter, on_frame: OnFrame | None, truth: ConfusionMatrix | None) -> None:
-        self.frames = self.dropped = self.late = 0
-        self.preparation, self.inference, self.finishing, self.delay, self.glass = (Times() for _ in range(5))
-        self._segmenter, self._on_frame, self._truth = segmenter, on_frame, truth
+    def __init__(self, segmenter: Segmenter, feeds: Feeds, tallies: Sequence[Tally], on_frame: OnFrame | None) -> None:
+        self._segmenter, self._feeds, self._tallies, self._on_frame = segmenter, feeds, tallies, on_frame
+        most = segmenter.engine.most_images
+        self._at_once = 1 if segmenter.strategy != PLAIN else most or len(tallies)
+        self._round = 0
 
-    def on(self, frame: CapturedFrame, feed: Feed) -> Segmented:
-        preparing_s = inferring_s = 0.0
-        answers, mark_s = [], time.monotonic()
-        for view in self._segmenter.views(frame.pixels):
-            prepared_s = time.monotonic()
-            answers.append(self._segmenter.infer(view))
-            preparing_s += prepared_s - mark_s
+    def on(self, there: Sequence[tuple[int, CapturedFrame]]) -> list[tuple[int, Segmented]]:
+        """The results of the streams' frames; whose turn is first goes round."""
+        first = self._round % len(there)
+        self._round += 1
+        turns = [*there[first:], *there[:first]]
+        return [done for at in range(0, len(turns), self._at_once) for done in self._together(turns[at : at + self._at_once])]
+
+    def _together(self, part: Sequence[tuple[int, CapturedFrame]]) -> list[tuple[int, Segmented]]:
+        begun_s = time.monotonic()
+        views = [list(self._segmenter.views(frame.pixels)) for _, frame in part]
+        prepared_s = time.monotonic()
+        answers = self._segmenter.infer_together([view for of_frame in views for view in of_frame])
+        inferred_s = time.monotonic()
+        results = []
+        for (index, frame), of_frame in zip(part, views, strict=True):
             mark_s = time.monotonic()
-            inferring_s += mark_s - prepared_s
-        mask = self._segmenter.finish(answers)
-        end_s = time.monotonic()
-        self.preparation.collect(preparing_s)
-        self.inference.collect(inferring_s)
-        self.finishing.collect(end_s - mark_s)
-        self.delay.collect(end_s - frame.time_s)
-        if (age := age_ms(frame.pixels, end_s)) is not None:
-            self.glass.collect(age / 1000)
-        self.frames += 1
-        self.late += end_s - frame.time_s > 2 * (preparing_s + inferring_s + end_s - mark_s)
-        if self._truth is not None and frame.truth is not None:
-            self._truth.collect(mask, frame.truth)
-        self.dropped = feed.dropped
-        if self._on_frame is not None:
-            self._on_frame(self.frames, self.dropped, inferring_s * 1000)
-        stages = {"preprocessing": preparing_s, "inference": inferring_s, "postprocessing": end_s - mark_s}
-        return Segmented(frame, mask, work=FrameWork(stages, end_s, self.dropped))
+            mask = self._segmenter.finish([answers.pop(0) for _ in of_frame])
+            ended_s = time.monotonic()
+            seconds = ((prepared_s - begun_s) / len(part), inferred_s - prepared_s, ended_s - mark_s)
+            work = FrameWork(dict(zip(STAGES, seconds, strict=True)), ended_s, self._feeds.dropped(index))
+            self._tallies[index].collect(frame, mask, work)
+            results.append((index, Segmented(frame, mask, work=work)))
+            if self._on_frame is not None:
+                frames, dropped = (sum(counts) for counts in zip(*((t.frames, t.dropped) for t in self._tallies), strict=True))
+                self._on_frame(frames, dropped, 1000 * seconds[1])
+        return results

@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from dlv3deploy.cli import app
-from dlv3deploy.core.images import write_frame
+from dlv3deploy.core.images import read_frame, write_frame
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("cv2")
@@ -64,3 +64,40 @@ def test_stats_are_a_table_of_every_stage(work: Path, picture: Path) -> None:
     for stage in ("preprocessing", "inference", "postprocessing"):
         assert re.search(rf"{stage}\s+.\s+\d+\.\d\s+.\s+\d+\.\d", done.stdout), done.stdout
     assert "glass" not in done.stdout
+
+
+def test_several_sources_have_sinks_and_figures_of_their_own(work: Path, picture: Path, tmp_path: Path) -> None:
+    write_frame(tmp_path / "two.png", np.full((40, 50, 3), 200, np.uint8))
+    sinks = ("--sink", str(tmp_path / "out-{stream}.png"), "--sink", "none")
+    done = run(work, picture, "--source", str(tmp_path / "two.png"), *sinks, "--json")
+    assert done.exit_code == 0, done.stderr
+    streams = json.loads(done.stdout)["streams"]
+    assert [(each["source"], each["frames"]) for each in streams] == [(str(picture), 1), (str(tmp_path / "two.png"), 1)]
+    assert [read_frame(tmp_path / f"out-{n}.png").shape for n in range(2)] == [(48, 64, 3), (40, 50, 3)]
+    assert streams[1]["sinks"] == [str(tmp_path / "out-1.png"), "none"]
+
+
+def test_several_sources_have_defaults_of_their_own(work: Path, picture: Path, tmp_path: Path) -> None:
+    write_frame(tmp_path / "two.png", np.full((40, 50, 3), 200, np.uint8))
+    assert run(work, picture, "--source", str(tmp_path / "two.png")).exit_code == 0
+    assert (work / "shot.labelled.png").is_file() and (work / "two.labelled.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--sink", "out.mp4"), "is one name for 2 sources; put their number into it: --sink out-{stream}.mp4"),
+        (("--sink", "window"), "a window shows one"),
+        (("--serve", "0"), "a page shows one"),
+        ((), "would be labelled in one file"),
+        (("--steady", "0.5", "--sink", "none"), "looks back in one of them"),
+    ],
+)
+def test_what_shows_one_source_is_refused_for_several(work: Path, picture: Path, arguments: tuple[str, ...], said: str) -> None:
+    done = run(work, picture, "--source", str(picture), *arguments)
+    assert done.exit_code == 1 and said in done.stderr, done.stderr
+
+
+def test_live_sources_need_a_sink_when_there_are_several(work: Path, picture: Path) -> None:
+    done = run(work, picture, "--source", "test://1?live=yes")
+    assert done.exit_code == 1 and "write files: --sink out-{stream}.mp4, or none" in done.stderr

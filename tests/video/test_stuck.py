@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,7 @@ def test_a_run_ends_whatever_is_stuck(stage: str, code: int, said: str, number: 
     with subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "stuck\n"
+        time.sleep(0.3)  # from the line to the call
         process.send_signal(number)
         output, errors = process.communicate(timeout=HANG_LIMIT_S)
     assert process.returncode == code, (output, errors)
