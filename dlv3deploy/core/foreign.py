@@ -68,7 +68,8 @@ def spec_of(model: ModelProto, description: Description, where: str) -> ModelSpe
     height, width = given.shape[2], given.shape[3]
     if height is None or width is None:
         assumed.append(f"{DEFAULT_SIZE}×{DEFAULT_SIZE} where the size may change")
-    say(f"{where} does not describe itself; assumed: {', '.join(assumed) or 'nothing'}, RGB, stretched to the input's size")
+    assumed += ["RGB", "stretched to the input's size"]
+    say(f"{where} does not describe itself; assumed: {', '.join(assumed)}")
     return ModelSpec(
         classes=classes,
         input=InputSpec(

@@ -46,7 +46,7 @@ class RunFacts:
         others = "".join(f", {count} {name}" for name, count in counts.items() if count)
         truth = f", mIoU {self.miou:.3f} against the true masks" if self.miou is not None else ""
         return (
-            f"{self.frames} frames in {self.seconds:.1f} s, {self.frames_per_second:.1f} frames/s, "
+            f"{self.frames} frame{'s' * (self.frames != 1)} in {self.seconds:.1f} s, {self.frames_per_second:.1f} frames/s, "
             f"{inference}{self.dropped} dropped{others}{delay}{truth}{', interrupted' if self.interrupted else ''}"
         )
 

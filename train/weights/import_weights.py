@@ -205,7 +205,8 @@ def _say_assumed(source: Path, spec: ModelSpec, choices: Choices) -> None:
         taken.append(f"ImageNet's {' and '.join(silent)}")
     if choices.size is None:
         taken.append(f"{spec.input.height}×{spec.input.width} pixels")
-    say(f"{source} does not describe itself; assumed: {', '.join(taken) or 'nothing'}, RGB, stretched to the input's size")
+    taken = [*taken, "RGB", "stretched to the input's size"]
+    say(f"{source} does not describe itself; assumed: {', '.join(taken)}")
 
 
 def _list(rates: tuple[int, ...]) -> str:

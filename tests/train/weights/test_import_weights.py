@@ -98,7 +98,7 @@ def test_options_describe_the_model() -> None:
     assert spec.architecture == Architecture("mobilenet_v2", 8, (1, 2, 3), 8, early_padding=True)
     assert spec.classes == CAMVID
     assert spec.input == InputSpec(64, 97, mean=(127.5,) * 3, std=(127.5,) * 3)
-    assert "assumed: nothing, RGB" in said and "next: dlv3deploy export m.safetensors" in said
+    assert "assumed: RGB, stretched" in said and "next: dlv3deploy export m.safetensors" in said
 
 
 @pytest.mark.parametrize(
