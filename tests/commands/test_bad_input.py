@@ -60,9 +60,9 @@ def test_a_source_that_does_not_exist(work: Path) -> None:
     assert "nowhere.mp4" in refused("run", "--workspace", work, "--source", "nowhere.mp4", "--sink", "none")
 
 
-def test_no_source_and_two_sources(work: Path) -> None:
+def test_no_source_and_a_second_one_that_is_not_there(work: Path) -> None:
     assert "--camera 0" in refused("run", "--workspace", work)
-    assert "one source" in refused("run", "--workspace", work, "--camera", 0, "--source", "a.mp4")
+    assert "a.mp4: does not exist" in refused("run", "--workspace", work, "--camera", 0, "--source", "a.mp4")
 
 
 def test_a_window_without_a_screen(work: Path, data: Path, monkeypatch) -> None:
