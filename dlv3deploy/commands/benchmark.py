@@ -139,8 +139,10 @@ def _glass_to_mask(segmenter: Segmenter, frames: Sequence[Frame]) -> dict[str, f
     from dlv3deploy.video.sink import NullSink
 
     camera = ReplayedSource(frames, CAMERA_FPS, CAMERA_S)
-    found = run_pipeline(camera, segmenter, NullSink(), Overlay(segmenter.engine.spec.classes)).glass_ms
-    return asdict(found) if found else None
+    facts = run_pipeline(camera, segmenter, NullSink(), Overlay(segmenter.engine.spec.classes))
+    if facts.interrupted:
+        raise KeyboardInterrupt
+    return asdict(facts.glass_ms) if facts.glass_ms else None
 
 
 def _layers(path: Path, segmenter: Segmenter, frame: Frame) -> list[dict[str, Any]]:

@@ -22,7 +22,7 @@ def sink_texts(given: Sequence[str], addresses: Sequence[SourceAddress], place: 
     Raises UserError where several sources would write to one file, or ask for what shows one source only.
     """
     if len(addresses) == 1:
-        return [list(given) or ([] if serve else [_default_sink(addresses[0], place)])]
+        return [[text.replace(NUMBER, "0") for text in given] or ([] if serve else [_default_sink(addresses[0], place)])]
     if serve:
         raise UserError(f"--serve with {len(addresses)} sources", "a page shows one", "serve one source, or write files")
     for text in given:
@@ -46,9 +46,10 @@ def open_streams(sources: Sequence[Source], texts: Sequence[Sequence[str]], clas
     """Each source with its sinks; when one cannot be opened, the others are closed."""
     from dlv3deploy.video import Stream, open_sinks
 
+    read = [path for source in sources for path in source.paths]
     with ExitStack() as opened:
         streams = [
-            Stream(source, opened.enter_context(open_sinks(each, classes, source)))
+            Stream(source, opened.enter_context(open_sinks(each, classes, source, read)))
             for source, each in zip(sources, texts, strict=True)
         ]
         opened.pop_all()

@@ -83,6 +83,16 @@ def check_target(path: Path) -> Path:
     return target
 
 
+def put_in_place(made: Path, path: Path) -> None:
+    """Let the finished file `made` take the place of `path`, beside which it lies. After an OSError it is where it was."""
+    target = check_target(path)
+    with made.open("rb") as file:
+        os.fsync(file.fileno())
+    if target.exists():
+        made.chmod(stat.S_IMODE(target.stat().st_mode))
+    made.replace(target)
+
+
 def sweep(target: Path, idle_s: float = 0.0) -> None:
     """Remove what writers of `target` that were killed have left beside it: temporaries untouched for `idle_s` seconds."""
     for left in target.parent.glob(f".{glob.escape(target.stem)}.{'?' * 2 * TOKEN_BYTES}.partial{glob.escape(target.suffix)}"):

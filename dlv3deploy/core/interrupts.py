@@ -93,14 +93,16 @@ def _interrupt(_number: int, _frame: FrameType | None) -> None:
 
 
 def _watch(reader: int, met: int, limit_s: float, finish: Callable[[], None]) -> None:
-    """`met` is how many signals had been met when none of those that come now had arrived."""
-    while arrived := sum(number in SIGNALS for number in os.read(reader, 64)):
-        met += arrived
+    """`met` is how many signals had been met before. Once another one is, the block is being left, and this ends."""
+    while arrived := os.read(reader, 64):
+        if not any(number in SIGNALS for number in arrived):
+            continue
         deadline_s = time.monotonic() + limit_s
-        while _MET.count < met:
+        while _MET.count == met:
             if time.monotonic() > deadline_s:
                 try:
                     finish()
                 finally:
                     os._exit(INTERRUPTED)
             time.sleep(LOOK_EVERY_S)
+        return

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dlv3deploy.core.errors import UserError
-from dlv3deploy.core.files import check_target, replacing, write_error
+from dlv3deploy.core.errors import CheckFailed, Dlv3Error, UserError
+from dlv3deploy.core.files import check_target, put_in_place, replacing, write_error
 from dlv3deploy.core.images import Frame
 from dlv3deploy.core.progress import say
 
@@ -26,8 +26,9 @@ TOKEN_BYTES = 4
 class GrowingVideo:
     """Frames of one size (height, width; both even) at `fps`, in a file of its own beside `path`.
 
-    A process that is killed leaves that file, `STEM.TOKEN.partial.mkv` or `.avi`, with all but the last seconds. So does a disk
-    that fills, and the UserError of `write` or `complete` then names it. Raises UserError when `path` cannot be written.
+    A process that is killed leaves that file, `STEM.TOKEN.partial.mkv` or `.avi`, with what FFmpeg had handed on, which it does
+    in blocks of 256 KiB to 1 MiB: of a quiet picture the last half a minute may be missing. So does a disk that fills, and the
+    UserError of `write` or `complete` then names it. Raises UserError when `path` cannot be written.
     With OpenCV before 4.9 an `.mp4` grows as itself and is lost with a kill.
     """
 
@@ -37,7 +38,8 @@ class GrowingVideo:
         target = check_target(path)
         suffix = _grows_as(path.suffix.lower())
         for left in sorted(target.parent.glob(f"{glob.escape(target.stem)}.{'?' * 2 * TOKEN_BYTES}.partial{suffix}")):
-            say(f"{left}: of a run that was killed, or that still goes on; it plays as it is")
+            if left.stat().st_size:
+                say(f"{left}: of a run that was killed, or that still goes on; it plays as it is")
         self._partial = target.with_name(f"{target.stem}.{secrets.token_hex(TOKEN_BYTES)}.partial{suffix}")
         try:
             self._partial.touch(exist_ok=False)
@@ -61,15 +63,18 @@ class GrowingVideo:
         found = frames_in(self._partial)
         if found < self._frames:
             raise self._incomplete(f"holds {found} of the {self._frames} frames that were written")
-        if self._partial.suffix == self._path.suffix.lower():
-            with replacing(self._path) as fresh:
-                self._partial.replace(fresh)
-            return
-        with replacing(self._path) as fresh:
-            repack(self._partial, fresh, self._fps)
-            if (found := frames_in(fresh)) < self._frames:
-                raise self._incomplete(f"holds {found} of the {self._frames} frames that were written")
-        self._partial.unlink()
+        try:
+            if self._partial.suffix == self._path.suffix.lower():
+                put_in_place(self._partial, self._path)
+            else:
+                with replacing(self._path) as fresh:
+                    repack(self._partial, fresh, self._fps)
+                    found = frames_in(fresh)
+                    if found < self._frames:
+                        raise CheckFailed(f"holds {found} of the {self._frames} frames that were written")
+                self._partial.unlink()
+        except (OSError, Dlv3Error) as error:
+            raise self._incomplete(f"could not be completed: {error}") from error
 
     def _open(self, picture: Frame) -> cv2.VideoWriter:
         height, width = picture.shape[:2]

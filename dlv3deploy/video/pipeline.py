@@ -112,7 +112,11 @@ def _leave(writers: Sequence[Writer]) -> None:
     say(f"the work on a frame has not ended {STUCK_AFTER_S:g} s after Ctrl-C; leaving it, and completing what was written")
     for writer in writers:
         writer.hurried = True
-        writer.finish(Noted())
+    for writer in writers:
+        try:
+            writer.finish(Noted())
+        except UserError as error:  # of this one; the others are completed all the same
+            say(f"error: {error}")
 
 
 class _Work:

@@ -24,12 +24,13 @@ WORKS = (
 )
 
 
-def open_sink(text: str, classes: Classes, source: Source) -> Sink:
+def open_sink(text: str, classes: Classes, source: Source, read: Sequence[Path] = ()) -> Sink:
     """The sink that `text` names, for the frames of `source`: its rate, and whether it is live, decide how a video plays.
 
     Raises UserError when `text` names no sink, when what it names cannot be written, and when it would replace what
-    `source` reads.
+    `source` reads, or others do: `read`.
     """
+    read = (*source.paths, *read)
     text = text.strip()
     if text == "none":
         return NullSink()
@@ -42,10 +43,10 @@ def open_sink(text: str, classes: Classes, source: Source) -> Sink:
     is_overlays = path.stem == "*" and suffix in PICTURE_SUFFIXES
     if is_overlays or text.endswith("/") or path.is_dir() or not suffix:
         folder = path.parent if is_overlays else path
-        if any(folder.resolve() == read.parent.resolve() for read in source.paths):
+        if any(folder.resolve() == path_read.parent.resolve() for path_read in read):
             raise _would_overwrite(text)
         return OverlayFolder(folder, suffix) if is_overlays else MaskFolder(folder, classes)
-    if any(path.resolve() == read.resolve() for read in source.paths):
+    if any(path.resolve() == path_read.resolve() for path_read in read):
         raise _would_overwrite(text)
     if suffix in CODECS:
         return LiveRecording(path, source.fps) if source.live else VideoRecording(path, source.fps)
@@ -56,10 +57,10 @@ def open_sink(text: str, classes: Classes, source: Source) -> Sink:
     raise UserError(text, f"{path.suffix} is no suffix of a sink", WORKS)
 
 
-def open_sinks(texts: Sequence[str], classes: Classes, source: Source) -> Sink:
+def open_sinks(texts: Sequence[str], classes: Classes, source: Source, read: Sequence[Path] = ()) -> Sink:
     """One sink for all that `texts` name; without any, nothing is kept. When one cannot be opened, the others are closed."""
     with ExitStack() as opened:
-        sinks = [opened.enter_context(open_sink(text, classes, source)) for text in texts]
+        sinks = [opened.enter_context(open_sink(text, classes, source, read)) for text in texts]
         opened.pop_all()
     return sinks[0] if len(sinks) == 1 else Tee(sinks)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 USUAL_PORTS = {"rtsp": 554, "http": 80, "https": 443}
 FFMPEG_OPTIONS = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
+OPENING = threading.Lock()  # one at a time: the environment is everyone's
 
 
 @dataclass(frozen=True)
@@ -88,14 +90,13 @@ class StreamSource(DecodedSource):
         self._release()
         deadline_s, backoff = time.monotonic() + self._patience.return_s, Backoff()
         while (left_s := deadline_s - time.monotonic()) > 0:
-            if self._closing.is_set():
+            if self._closing.wait(min(left_s, backoff.next_s())):
                 return None
             if self._begin(self._open(min(left_s, self._patience.open_s))):
                 self.reconnects += 1
                 say(f"{self._address.text}: sends again")
                 frame, self._first = self._first, None
                 return frame
-            self._closing.wait(min(left_s, backoff.next_s()))
         raise UserError(
             self._address.text,
             f"stopped after {self._count} frames and did not come back within {self._patience.return_s:.0f} s",
@@ -113,16 +114,17 @@ def _ffmpeg_options(settings: Settings) -> Iterator[None]:
     if "latency" in settings:
         microseconds = 1000 * int(settings["latency"])
         options += [f"max_delay;{microseconds}", "fflags;nobuffer", "flags;low_delay"]
-    before = os.environ.get(FFMPEG_OPTIONS)
-    if options:
-        os.environ[FFMPEG_OPTIONS] = "|".join([*options, *([before] if before else [])])
-    try:
-        yield
-    finally:
-        if options and before is None:
-            del os.environ[FFMPEG_OPTIONS]
-        elif options and before is not None:
-            os.environ[FFMPEG_OPTIONS] = before
+    with OPENING:
+        before = os.environ.get(FFMPEG_OPTIONS)
+        if options:
+            os.environ[FFMPEG_OPTIONS] = "|".join([*options, *([before] if before else [])])
+        try:
+            yield
+        finally:
+            if options and before is None:
+                del os.environ[FFMPEG_OPTIONS]
+            elif options and before is not None:
+                os.environ[FFMPEG_OPTIONS] = before
 
 
 def _why_closed(url: str, limit_s: float) -> tuple[str, str]:

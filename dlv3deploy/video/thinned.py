@@ -14,7 +14,7 @@ class ThinnedSource(Source):
     def __init__(self, source: Source, every: int) -> None:
         self._source, self._every = source, every
         self.live, self.size, self.paths = source.live, source.size, source.paths
-        self.truth_classes, self.silence_s = source.truth_classes, source.silence_s
+        self.truth_classes, self.silence_s = source.truth_classes, source.silence_s * every
         self.fps = None if source.fps is None else source.fps / every
         self.frame_count = None if source.frame_count is None else -(-source.frame_count // every)
 

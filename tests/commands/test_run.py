@@ -101,3 +101,16 @@ def test_what_shows_one_source_is_refused_for_several(work: Path, picture: Path,
 def test_live_sources_need_a_sink_when_there_are_several(work: Path, picture: Path) -> None:
     done = run(work, picture, "--source", "test://1?live=yes")
     assert done.exit_code == 1 and "write files: --sink out-{stream}.mp4, or none" in done.stderr
+
+
+def test_what_one_source_reads_is_no_sink_of_another(work: Path, picture: Path, tmp_path: Path) -> None:
+    write_frame(tmp_path / "out-0.png", np.full((40, 50, 3), 200, np.uint8))
+    before = (tmp_path / "out-0.png").read_bytes()
+    done = run(work, picture, "--source", str(tmp_path / "out-0.png"), "--sink", str(tmp_path / "out-{stream}.png"))
+    assert done.exit_code == 1 and "would be overwritten" in done.stderr
+    assert (tmp_path / "out-0.png").read_bytes() == before
+
+
+def test_the_number_of_a_single_source_is_0(work: Path, picture: Path, tmp_path: Path) -> None:
+    assert run(work, picture, "--sink", str(tmp_path / "out-{stream}.png")).exit_code == 0
+    assert (tmp_path / "out-0.png").is_file()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -260,6 +261,24 @@ def test_fewer_frames_than_were_written_is_an_error(tmp_path: Path, monkeypatch:
     assert path.read_bytes() == b"the old file"
     (left,) = tmp_path.glob("out.*.partial.mkv")
     assert len(frames_of(left)) == 5
+
+
+@pytest.mark.parametrize("name", ["out.mp4", "out.avi", "out.mkv"])
+def test_a_recording_that_cannot_be_put_in_its_place_is_kept_and_named(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sink = VideoRecording(tmp_path / name, 10.0)
+    for i in range(5):
+        sink.write(result_of(i))
+
+    def full(_: int) -> None:
+        raise OSError(errno.EDQUOT, "Disk quota exceeded")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(UserError, match="has what could be written") as caught:
+        sink.close()
+    (left,) = tmp_path.iterdir()
+    assert str(left) in str(caught.value) and len(frames_of(left)) == 5
 
 
 @pytest.mark.parametrize("name", ["out.mp4", "out.avi", "out.mkv", "masks/"])
