@@ -38,7 +38,7 @@ from dlv3deploy.core.preprocess import geometry_of
 from dlv3deploy.core.progress import say
 from dlv3deploy.core.segmenter import Segmenter
 from dlv3deploy.core.spec import InputSpec, OutputSpec
-from dlv3deploy.video import CapturedFrame, Overlay, ReplayedSource, Segmented, Sink, Source, run_pipeline
+from dlv3deploy.video import CapturedFrame, Overlay, ReplayedSource, RunFacts, Segmented, Sink, Source, run_pipeline
 from dlv3deploy.video.sink import NullSink
 from dlv3deploy.video.time_code import age_ms
 
@@ -204,7 +204,7 @@ def _every_frame(request: Request) -> str:
         batch = next(iter(segmenter.views(frames[0]))).batch
         _median_ms(lambda: engine.infer(batch), 10)  # warm
         before = _median_ms(lambda: engine.infer(batch), 60)
-        facts = run_pipeline(_Memory(frames, 200), segmenter, NullSink(), Overlay(engine.spec.classes))
+        facts = _run(_Memory(frames, 200), segmenter, NullSink())
         after = _median_ms(lambda: engine.infer(batch), 60)
     assert facts.latency_ms is not None and facts.preprocess_ms is not None and facts.postprocess_ms is not None
     alone = (before + after) / 2
@@ -213,6 +213,14 @@ def _every_frame(request: Request) -> str:
     header = ("frames", "frames/s", "preprocessing", "inference", "postprocessing", "inference alone", "share of its rate")
     row = (str(facts.frames), f"{facts.frames_per_second:.2f}", *(f"{ms:.1f} ms" for ms in (*stages, alone)))
     return markdown_table(header, [(*row, f"{shares[0]:.3f} of that in the run, {shares[1]:.3f} of that alone")])
+
+
+def _run(source: Source, segmenter: Segmenter, sink: Sink) -> RunFacts:
+    """A run to its end; Ctrl-C is no end, so that no half result is written down."""
+    facts = run_pipeline(source, segmenter, sink, Overlay(segmenter.engine.spec.classes))
+    if facts.interrupted:
+        raise KeyboardInterrupt
+    return facts
 
 
 class _HeldBack(ClosingEngine):
@@ -250,7 +258,7 @@ def _newest_frame(request: Request, seconds: float) -> str:
     sink = _Ages()
     with open_request(request) as engine:
         camera = ReplayedSource(frames, CAMERA_FPS, seconds)
-        facts = run_pipeline(camera, Segmenter(_HeldBack(engine)), sink, Overlay(engine.spec.classes))
+        facts = _run(camera, Segmenter(_HeldBack(engine)), sink)
     assert facts.latency_ms is not None
     ages = np.percentile(sink.ages_ms, (50, 99, 100))
     early, late = sink.memory_mb[len(sink.memory_mb) // 10], sink.memory_mb[-1]

@@ -49,12 +49,8 @@ def replacing(path: Path) -> Iterator[Path]:
         fresh = target.with_name(f".{target.stem}.{secrets.token_hex(TOKEN_BYTES)}.partial{target.suffix}")
         fresh.touch(exist_ok=False)  # unlike tempfile's, its permissions follow the umask
         made = fresh
-        mode = (target if target.exists() else made).stat().st_mode
         yield made
-        made.chmod(stat.S_IMODE(mode))
-        with made.open("rb") as file:
-            os.fsync(file.fileno())
-        made.replace(target)
+        put_in_place(made, target)
     except OSError as error:
         raise write_error(path, error) from error
     except Exception as error:

@@ -65,7 +65,7 @@ def last_resort(limit_s: float, finish: Callable[[], None]) -> Iterator[None]:
     """Let SIGINT and SIGTERM end the block even where the main thread is stuck in a call that does not return.
 
     As long as the main thread runs, both are KeyboardInterrupt. When it has not met one after `limit_s`, `finish` is called in
-    another thread, and the process ends with exit code 130. Off the main thread nothing is done.
+    another thread and has as long again; then the process ends with exit code 130. Off the main thread nothing is done.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -100,9 +100,9 @@ def _watch(reader: int, met: int, limit_s: float, finish: Callable[[], None]) ->
         deadline_s = time.monotonic() + limit_s
         while _MET.count == met:
             if time.monotonic() > deadline_s:
-                try:
-                    finish()
-                finally:
-                    os._exit(INTERRUPTED)
+                finishing = threading.Thread(target=finish, daemon=True)
+                finishing.start()
+                finishing.join(limit_s)
+                os._exit(INTERRUPTED)
             time.sleep(LOOK_EVERY_S)
         return

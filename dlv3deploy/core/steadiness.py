@@ -30,7 +30,7 @@ class Steadiness:
 
 
 class SteadyScores:
-    """Call it with the scores of one frame after the other, all of one stream; `forget` begins anew. Not thread-safe.
+    """Call it with the scores of one frame after the other, all of one stream. Not thread-safe.
 
     `std` is what the pixels of a batch were divided by, in 8-bit units.
     """
@@ -51,9 +51,6 @@ class SteadyScores:
             smoothed = (scores + share * (self._scores - scores)).astype(np.float32)
         self._scores, self._picture = smoothed, picture
         return smoothed
-
-    def forget(self) -> None:
-        self._scores = self._picture = None
 
 
 def _shrunk(batch: Batch, size: tuple[int, ...]) -> NDArray[np.float32]:

@@ -84,6 +84,8 @@ class DecodedSource(Source):
         """What `read` returns when the capture gave no frame after `_waited_s` seconds; may raise UserError."""
 
     def close(self) -> None:
+        if self._closing.is_set():
+            return
         self._closing.set()
         if self._reading.acquire(timeout=CLOSE_WAIT_S):
             try:

@@ -17,10 +17,11 @@ from dlv3deploy.video.timing import Percentiles, Times
 class RunFacts:
     """What a run did. `latency_ms` is inference alone; the percentiles are None when no frame was worked on.
 
-    Times are of all views of a frame together. `delay_ms`, for live sources only, is from the capture of a frame until its mask
-    was ready, `glass_ms` the same from the time code that frames carry, None where none does; a frame is `late` when its delay
-    was more than twice the work on it. `failed` frames could not be decoded, and `reconnects` is how often the source was lost
-    and found again. `miou` is against the true masks of a source that knows them, in the classes of the model.
+    Times are of all views of a frame together; preprocessing and inference are of the whole batch that it was in. `delay_ms`,
+    for live sources only, is from the capture of a frame until its mask was ready, `glass_ms` the same from the time code that
+    frames carry, None where none does; a frame is `late` when its delay was more than twice the work on it. `failed` frames
+    could not be decoded, and `reconnects` is how often the source was lost and found again. `miou` is against the true masks of
+    a source that knows them, in the classes of the model.
     """
 
     frames: int
@@ -72,7 +73,7 @@ class Tally:
         delay_s = work.ended_s - frame.time_s
         self._delay.collect(delay_s)
         self.late += delay_s > 2 * sum(work.stages_s.values())
-        if (age := age_ms(frame.pixels, work.ended_s)) is not None:
+        if self._source.live and (age := age_ms(frame.pixels, work.ended_s)) is not None:
             self._glass.collect(age / 1000)
         if self._truth is not None and frame.truth is not None:
             self._truth.collect(mask, frame.truth)

@@ -56,12 +56,16 @@ class Feed(ABC):
                 raise self._error
             return None
 
-    def close(self) -> None:
-        """End the thread. When the source is stuck in a read, the thread is left to end with it or with the process."""
+    def stop(self) -> None:
+        """Ask the thread to end."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()
-        self._thread.join(CLOSE_WAIT_S)
+
+    def close(self, wait_s: float | None = None) -> None:
+        """End the thread. When the source is stuck in a read, the thread is left to end with it or with the process."""
+        self.stop()
+        self._thread.join(CLOSE_WAIT_S if wait_s is None else wait_s)
 
     def _run(self) -> None:
         try:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from dlv3deploy.video.feed import Feed, gone_silent
+from dlv3deploy.video.feed import CLOSE_WAIT_S, Feed, gone_silent
 from dlv3deploy.video.frames import CapturedFrame, Source
 from dlv3deploy.video.newest import NewestFrame
 from dlv3deploy.video.prefetch import Prefetch
@@ -24,12 +23,8 @@ class Feeds:
     def __init__(self, sources: Sequence[Source]) -> None:
         self._changed = threading.Condition()
         self._heard_s = [time.monotonic()] * len(sources)
-        with ExitStack() as opened:
-            kinds = [NewestFrame if source.live else Prefetch for source in sources]
-            self._feeds = [
-                opened.enter_context(kind(source, self._changed)) for kind, source in zip(kinds, sources, strict=True)
-            ]
-            self._opened = opened.pop_all()
+        kinds = [NewestFrame if source.live else Prefetch for source in sources]
+        self._feeds: list[Feed] = [kind(source, self._changed) for kind, source in zip(kinds, sources, strict=True)]
         self._left = set(range(len(sources)))
 
     def read(self, within_s: float) -> list[tuple[int, CapturedFrame]]:
@@ -73,4 +68,8 @@ class Feeds:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._opened.close()
+        for feed in self._feeds:
+            feed.stop()
+        deadline_s = time.monotonic() + CLOSE_WAIT_S
+        for feed in self._feeds:
+            feed.close(max(0.0, deadline_s - time.monotonic()))

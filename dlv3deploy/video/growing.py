@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dlv3deploy.core.errors import CheckFailed, Dlv3Error, UserError
+from dlv3deploy.core.errors import CheckFailed, UserError
 from dlv3deploy.core.files import check_target, put_in_place, replacing, write_error
 from dlv3deploy.core.images import Frame
 from dlv3deploy.core.progress import say
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 CODECS = {".mp4": "mp4v", ".avi": "MJPG", ".mkv": "mp4v"}
 TOKEN_BYTES = 4
+FULL = "most likely because the disk or quota is full"
 
 
 class GrowingVideo:
@@ -38,8 +39,9 @@ class GrowingVideo:
         target = check_target(path)
         suffix = _grows_as(path.suffix.lower())
         for left in sorted(target.parent.glob(f"{glob.escape(target.stem)}.{'?' * 2 * TOKEN_BYTES}.partial{suffix}")):
-            if left.stat().st_size:
-                say(f"{left}: of a run that was killed, or that still goes on; it plays as it is")
+            with suppress(OSError):  # another run may just have completed it
+                if left.stat().st_size:
+                    say(f"{left}: of a run that was killed, or that still goes on; it plays as it is")
         self._partial = target.with_name(f"{target.stem}.{secrets.token_hex(TOKEN_BYTES)}.partial{suffix}")
         try:
             self._partial.touch(exist_ok=False)
@@ -51,7 +53,7 @@ class GrowingVideo:
             self._writer = self._open(picture)
         if self._writer.write(picture) is False:  # OpenCV 4 returns nothing here; there a full disk is found at the end
             self._release()
-            raise self._incomplete(f"the encoder failed after {self._frames} frames")
+            raise self._incomplete(f"the encoder failed after {self._frames} frames, {FULL}")
         self._frames += 1
 
     def complete(self) -> None:
@@ -62,7 +64,7 @@ class GrowingVideo:
             return
         found = frames_in(self._partial)
         if found < self._frames:
-            raise self._incomplete(f"holds {found} of the {self._frames} frames that were written")
+            raise self._incomplete(f"holds {found} of the {self._frames} frames that were written, {FULL}")
         try:
             if self._partial.suffix == self._path.suffix.lower():
                 put_in_place(self._partial, self._path)
@@ -71,10 +73,14 @@ class GrowingVideo:
                     repack(self._partial, fresh, self._fps)
                     found = frames_in(fresh)
                     if found < self._frames:
-                        raise CheckFailed(f"holds {found} of the {self._frames} frames that were written")
+                        raise CheckFailed(f"holds {found} of the {self._frames} frames that were written, {FULL}")
                 self._partial.unlink()
-        except (OSError, Dlv3Error) as error:
-            raise self._incomplete(f"could not be completed: {error}") from error
+        except OSError as error:
+            raise self._incomplete(f"could not be put in its place ({error.strerror})") from error
+        except UserError as error:
+            raise self._incomplete(error.rule) from error
+        except CheckFailed as error:
+            raise self._incomplete(str(error)) from error
 
     def _open(self, picture: Frame) -> cv2.VideoWriter:
         height, width = picture.shape[:2]
@@ -103,7 +109,7 @@ class GrowingVideo:
             kept += f"; {self._partial} has what could be written"
         return UserError(
             str(self._path),
-            f"{what}, most likely because the disk or quota is full ({free_mb:.0f} MB free){kept}",
+            f"{what} ({free_mb:.0f} MB free){kept}",
             "free some space, or write elsewhere",
         )
 
@@ -133,7 +139,8 @@ def repack(video: Path, target: Path, fps: float) -> None:
         _, head = reader.retrieve(None, int(reader.get(cv2.CAP_PROP_CODEC_EXTRADATA_INDEX)))
         writer = video_writer(target, CODECS[target.suffix.lower()], fps, size, (cv2.VIDEOWRITER_PROP_RAW_VIDEO, 1))
         is_there, packet = reader.read()
-        packet = _joined(head, packet)  # the decoder's set-up goes before what needs it
+        if is_there and head is not None:
+            packet = _joined(head, packet)  # the decoder's set-up goes before what needs it
         while is_there:
             writer.set(cv2.VIDEOWRITER_PROP_KEY_FLAG, reader.get(cv2.CAP_PROP_LRF_HAS_KEY_FRAME))
             writer.write(packet)

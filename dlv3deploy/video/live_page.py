@@ -36,7 +36,8 @@ JPEG_QUALITY = 80
 FIGURES_EVERY_S = 0.2
 WAKE_EVERY_S = 1.0  # a client that waits for a frame looks this often whether the run goes on
 SECONDS_OF_RATE = 3.0
-MOST_CLIENTS = 16
+MOST_CLIENTS = 16  # that look on
+MOST_CONNECTIONS = 40  # of any kind, let in or not
 SEND_LIMIT_S = 10.0  # what a client may take to accept a picture
 BOUNDARY = "frame"
 HEADERS = {
@@ -112,7 +113,6 @@ class _Newest:
     """The newest result, for many readers, and what came before it in figures."""
 
     def __init__(self, overlay: Overlay) -> None:
-        self.watchers = 0
         self.ended = False
         self._changed = threading.Condition()
         self._encoding = threading.Lock()
@@ -145,10 +145,6 @@ class _Newest:
         with self._changed:
             self._changed.wait_for(lambda: self._count > count or self.ended, WAKE_EVERY_S)
             return (self._count, self._result) if self._count > count else (count, None)
-
-    def watched(self, change: int) -> None:
-        with self._changed:
-            self.watchers += change
 
     def jpeg(self, count: int, result: Segmented) -> bytes:
         """The picture of `result`, encoded once for all who look."""
@@ -193,7 +189,21 @@ class _Server(ThreadingHTTPServer):
     def __init__(self, address: PageAddress, newest: _Newest, about: Mapping[str, Any], token: str) -> None:
         self.newest, self.about, self.token = newest, about, token
         self.address_family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+        self.watching = threading.BoundedSemaphore(MOST_CLIENTS)
+        self._free = threading.BoundedSemaphore(MOST_CONNECTIONS)
         super().__init__((address.host, address.port), _Handler)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        if self._free.acquire(blocking=False):
+            super().process_request(request, client_address)
+        else:
+            self.shutdown_request(request)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._free.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A browser that goes away is nothing to say."""
@@ -209,13 +219,19 @@ class _Handler(BaseHTTPRequestHandler):
         answers = {"/": self._page, "/about": self._about, "/picture": self._pictures, "/figures": self._figures}
         self.close_connection = True
         if not self._is_allowed(parse_qs(parts.query).get("token", [""])[0]):
-            self.send_error(HTTPStatus.FORBIDDEN, "the token of the address that run printed is missing or another")
+            rule = "the token of the address that run printed is missing or another"
+            self.send_error(HTTPStatus.FORBIDDEN, rule if self.server.token else "this page is for the machine that serves it")
         elif parts.path not in answers:
             self.send_error(HTTPStatus.NOT_FOUND)
-        elif parts.path in ("/picture", "/figures") and self.server.newest.watchers >= MOST_CLIENTS:
-            self.send_error(HTTPStatus.SERVICE_UNAVAILABLE, "too many pages are open")
-        else:
+        elif parts.path not in ("/picture", "/figures"):
             answers[parts.path]()
+        elif self.server.watching.acquire(blocking=False):
+            try:
+                answers[parts.path]()
+            finally:
+                self.server.watching.release()
+        else:
+            self.send_error(HTTPStatus.SERVICE_UNAVAILABLE, "too many pages are open")
 
     def log_message(self, format: str, *args: Any) -> None:
         """Requests are not logged: the line of the run's progress stays whole."""
@@ -248,30 +264,32 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _pictures(self) -> None:
         self._begin(f"multipart/x-mixed-replace; boundary={BOUNDARY}")
+        data = b""
         for count, result in self._results():
-            data = self.server.newest.jpeg(count, result)
+            data = data if result is None else self.server.newest.jpeg(count, result)
             head = f"--{BOUNDARY}\r\nContent-Type: image/jpeg\r\nContent-Length: {len(data)}\r\n\r\n"
-            self.wfile.write(head.encode() + data + b"\r\n")
+            self.wfile.write(head.encode() + data + b"\r\n" if data else b"\r\n")
 
     def _figures(self) -> None:
         self._begin("text/event-stream")
         for _, result in self._results():
+            if result is None:
+                self.wfile.write(b": no frame yet\n\n")
+                continue
             event = json.dumps(self.server.newest.figures(result, len(self.server.about["classes"])))
             self.wfile.write(f"data: {event}\n\n".encode())
             time.sleep(FIGURES_EVERY_S)
         self.wfile.write(b"event: ended\ndata: {}\n\n")
 
-    def _results(self) -> Iterator[tuple[int, Segmented]]:
-        """The newest result whenever there is another, until the run ends."""
-        self.server.newest.watched(+1)
-        try:
-            count, result = self.server.newest.after(0)
-            while result is not None or not self.server.newest.ended:
-                if result is not None:
-                    yield count, result
-                count, result = self.server.newest.after(count)
-        finally:
-            self.server.newest.watched(-1)
+    def _results(self) -> Iterator[tuple[int, Segmented | None]]:
+        """The newest result whenever there is another, None after a while without, until the run ends.
+
+        Whoever asks writes something either way, and so learns of a client that has gone.
+        """
+        count, result = self.server.newest.after(0)
+        while result is not None or not self.server.newest.ended:
+            yield count, result
+            count, result = self.server.newest.after(count)
 
 
 def _is_ip(host: str) -> bool:

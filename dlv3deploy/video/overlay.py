@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -15,7 +17,8 @@ class Overlay:
     """Call it with a frame (H×W×3 BGR uint8) and its mask (H×W class ids); it returns a new frame.
 
     Colours are blended in with `opacity`, 0 (the frame, no legend) to 1 (colours alone). Ids that are no class, and a class
-    whose colour is black, as VOC's background, leave the frame as it is. Not thread-safe.
+    whose colour is black, as VOC's background, leave the frame as it is. Several threads may call it: they draw one after
+    the other.
     """
 
     def __init__(self, classes: Classes, opacity: float = 0.5) -> None:
@@ -25,7 +28,7 @@ class Overlay:
         self._table = colours_of(classes)
         # 1 for the ids that leave the frame as it is, 0 for those that are drawn.
         self._clear: NDArray[np.uint8] = np.logical_not(self._table.any(axis=1)).astype(np.uint8)
-        self._legend = Legend(classes)
+        self._legend, self._drawing = Legend(classes), threading.Lock()
 
     def __call__(self, frame: Frame, mask: Mask) -> Frame:
         import cv2
@@ -37,5 +40,6 @@ class Overlay:
         pixels = cv2.calcHist([mask], [0], None, [256], [0, 256]).ravel()
         if pixels[self._clear == 1].any():
             cv2.copyTo(frame, cv2.LUT(mask, self._clear), picture)
-        self._legend.draw(picture, pixels / mask.size)
+        with self._drawing:
+            self._legend.draw(picture, pixels / mask.size)
         return picture

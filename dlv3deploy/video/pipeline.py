@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import TypeVar
 
 from dlv3deploy.core.errors import UserError
 from dlv3deploy.core.interrupts import Noted, last_resort
@@ -19,6 +21,8 @@ from dlv3deploy.video.overlay import Overlay
 from dlv3deploy.video.pace import Pace
 from dlv3deploy.video.sink import FrameWork, Segmented, Sink
 from dlv3deploy.video.writer import Writer, writer_for
+
+T = TypeVar("T")
 
 STUCK_AFTER_S = 1.0
 TOGETHER_WITHIN_S = 0.01
@@ -62,9 +66,9 @@ def run_streams(
     """Run until the sources end, a sink is `stopped`, `max_frames` of each stream were worked on, or Ctrl-C.
 
     Live sources give their newest frame, others every frame, and no more than `max_fps` a second of each. In every round each
-    stream has one frame at most, so that none holds up another: the round begins with the first frame that is there, waits for
-    those of the others until `within_s` later, and infers all in batches as large as the engine takes. Inference happens in the
-    calling thread.
+    stream has one frame at most, so that no source holds up another: the round begins with the first frame that is there, waits
+    for those of the others until `within_s` later, and infers all in batches as large as the engine takes. Inference happens in
+    the calling thread. A sink that is slower than its stream holds up all streams.
 
     Sources and sinks are closed in every case, with all results so far written; the first error of any thread is then raised,
     UserError for options that do not go together. Ctrl-C and SIGTERM are no error: the facts say `interrupted`. When the work
@@ -75,8 +79,7 @@ def run_streams(
     pace, interrupted = Pace(max_fps), False
     started_s = time.monotonic()
     with ExitStack() as opened:
-        for stream in streams:
-            opened.enter_context(stream.source)
+        opened.callback(_close, [stream.source for stream in streams])
         writers = [opened.enter_context(writer_for(stream.sink, overlay)) for stream in streams]
         _check(segmenter, len(streams), max_frames)
         try:
@@ -110,13 +113,27 @@ def _check(segmenter: Segmenter, streams: int, max_frames: int | None) -> None:
 def _leave(writers: Sequence[Writer]) -> None:
     """What is done for a run that is stuck in the network or in a window."""
     say(f"the work on a frame has not ended {STUCK_AFTER_S:g} s after Ctrl-C; leaving it, and completing what was written")
-    for writer in writers:
-        writer.hurried = True
-    for writer in writers:
-        try:
-            writer.finish(Noted())
-        except UserError as error:  # of this one; the others are completed all the same
-            say(f"error: {error}")
+    _side_by_side(_finish, writers)
+
+
+def _finish(writer: Writer) -> None:
+    writer.hurried = True
+    try:
+        writer.finish(Noted())
+    except UserError as error:
+        say(f"error: {error}")
+
+
+def _close(sources: Sequence[Source]) -> None:
+    """All at once: one that is stuck takes its time to be left alone."""
+    _side_by_side(lambda source: source.close(), sources)
+
+
+def _side_by_side(do: Callable[[T], None], items: Sequence[T]) -> None:
+    """Do it to each in a thread of its own, and raise the first error."""
+    if items:
+        with ThreadPoolExecutor(len(items)) as pool:
+            list(pool.map(do, items))
 
 
 class _Work:
@@ -128,12 +145,13 @@ class _Work:
         self._at_once = 1 if segmenter.strategy != PLAIN else most or len(tallies)
         self._round = 0
 
-    def on(self, there: Sequence[tuple[int, CapturedFrame]]) -> list[tuple[int, Segmented]]:
-        """The results of the streams' frames; whose turn is first goes round."""
+    def on(self, there: Sequence[tuple[int, CapturedFrame]]) -> Iterator[tuple[int, Segmented]]:
+        """The results of the streams' frames, batch by batch; whose turn is first goes round."""
         first = self._round % len(there)
         self._round += 1
         turns = [*there[first:], *there[:first]]
-        return [done for at in range(0, len(turns), self._at_once) for done in self._together(turns[at : at + self._at_once])]
+        for at in range(0, len(turns), self._at_once):
+            yield from self._together(turns[at : at + self._at_once])
 
     def _together(self, part: Sequence[tuple[int, CapturedFrame]]) -> list[tuple[int, Segmented]]:
         begun_s = time.monotonic()
@@ -146,7 +164,7 @@ class _Work:
             mark_s = time.monotonic()
             mask = self._segmenter.finish([answers.pop(0) for _ in of_frame])
             ended_s = time.monotonic()
-            seconds = ((prepared_s - begun_s) / len(part), inferred_s - prepared_s, ended_s - mark_s)
+            seconds = (prepared_s - begun_s, inferred_s - prepared_s, ended_s - mark_s)
             work = FrameWork(dict(zip(STAGES, seconds, strict=True)), ended_s, self._feeds.dropped(index))
             self._tallies[index].collect(frame, mask, work)
             results.append((index, Segmented(frame, mask, work=work)))

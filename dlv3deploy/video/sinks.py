@@ -30,7 +30,7 @@ def open_sink(text: str, classes: Classes, source: Source, read: Sequence[Path] 
     Raises UserError when `text` names no sink, when what it names cannot be written, and when it would replace what
     `source` reads, or others do: `read`.
     """
-    read = (*source.paths, *read)
+    taken = {path.resolve() for path in (*source.paths, *read)}
     text = text.strip()
     if text == "none":
         return NullSink()
@@ -43,10 +43,10 @@ def open_sink(text: str, classes: Classes, source: Source, read: Sequence[Path] 
     is_overlays = path.stem == "*" and suffix in PICTURE_SUFFIXES
     if is_overlays or text.endswith("/") or path.is_dir() or not suffix:
         folder = path.parent if is_overlays else path
-        if any(folder.resolve() == path_read.parent.resolve() for path_read in read):
+        if folder.resolve() in {path.parent for path in taken}:
             raise _would_overwrite(text)
         return OverlayFolder(folder, suffix) if is_overlays else MaskFolder(folder, classes)
-    if any(path.resolve() == path_read.resolve() for path_read in read):
+    if path.resolve() in taken:
         raise _would_overwrite(text)
     if suffix in CODECS:
         return LiveRecording(path, source.fps) if source.live else VideoRecording(path, source.fps)

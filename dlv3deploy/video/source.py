@@ -35,6 +35,7 @@ OF_DRAWN = {
 STREAM_SCHEMES = ("rtsp", "http", "https")
 CAMERA = re.compile(r"(?:camera[ :]*|/dev/video)?(\d{1,4})", re.IGNORECASE)
 V4L2 = re.compile(r"/dev/video(\d{1,4})|(\d{1,4})")
+SECRET = re.compile(r"((?:[?&]|\b)(?:pass|passwd|password|pwd|token|key|apikey|secret|user-pw)=)[^&\s!]+", re.IGNORECASE)
 SCHEME = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
 
 
@@ -102,7 +103,7 @@ def _of_gstreamer(text: str) -> SourceAddress:
     pipeline = text[len("gst:") :].removeprefix("//").strip()
     if not pipeline:
         raise UserError(text, "names no pipeline", "write it as for gst-launch-1.0: gst:videotestsrc")
-    return SourceAddress("gstreamer", text, url=pipeline)
+    return SourceAddress("gstreamer", without_password(text), url=pipeline)
 
 
 def _of_a_device(text: str, scheme: str) -> SourceAddress:
@@ -155,5 +156,5 @@ def _pictures_matching(text: str, pattern: str) -> tuple[Path, ...]:
 
 
 def without_password(url: str) -> str:
-    """`url` with a password in it shown as `***`, for messages."""
-    return re.sub(r"(//[^/@:]*):[^/]*@", r"\1:***@", url, count=1)
+    """`url` with the passwords in it shown as `***`, for messages."""
+    return SECRET.sub(r"\1***", re.sub(r"(//[^/@:\s]*):[^/\s]*@", r"\1:***@", url))

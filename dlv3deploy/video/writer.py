@@ -99,7 +99,7 @@ class QueuedWriter(Writer):
     def write(self, result: Segmented) -> None:
         with self._changed:
             if not self._changed.wait_for(lambda: self._error or len(self._results) < RESULTS_WAITING, WRITE_LIMIT_S):
-                self._finishing = True
+                self._finishing = self.hurried = True
                 self._results.clear()
                 raise _stuck(WRITE_LIMIT_S)
             if self._error is not None:
@@ -158,7 +158,7 @@ class QueuedWriter(Writer):
 def _stuck(limit_s: float) -> UserError:
     return UserError(
         "the sink",
-        f"has not taken a frame for {limit_s:.3g} s; what it took before is written",
+        f"has not taken a frame for {limit_s:.3g} s",
         "check the disk, network or screen behind it",
     )
 

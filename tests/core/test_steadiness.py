@@ -51,11 +51,9 @@ def test_only_the_positions_that_change_forget() -> None:
     assert np.allclose(found, smoothed, atol=1e-6)
 
 
-def test_forgetting_and_another_size_begin_anew() -> None:
+def test_another_size_begins_anew() -> None:
     steady = SteadyScores(Steadiness(0.9), STD)
     steady(SCORES[0], batch_of())
-    steady.forget()
-    assert np.array_equal(steady(SCORES[1], batch_of()), SCORES[1])
     other = SCORES[2][:, :2]
     assert np.array_equal(steady(other, batch_of()), other)
 

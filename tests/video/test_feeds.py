@@ -10,6 +10,7 @@ from video_stand_ins import HANG_LIMIT_S, GatedSource, ScriptedSource
 
 from dlv3deploy.core.errors import UserError
 from dlv3deploy.video import feed as feed_module
+from dlv3deploy.video import feeds as feeds_module
 from dlv3deploy.video.feed import Feed
 from dlv3deploy.video.newest import NewestFrame
 from dlv3deploy.video.prefetch import FRAMES_AHEAD, Prefetch
@@ -99,3 +100,17 @@ class TestPrefetch(FeedContract):
                 time.sleep(0.005)
             time.sleep(0.05)
             assert source.handed_out == FRAMES_AHEAD + 1  # the last one waits for its place
+
+
+def test_several_that_are_stuck_are_left_after_one_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[float] = []
+
+    def wait(_feed: Feed, wait_s: float) -> None:
+        waits.append(wait_s)
+        time.sleep(wait_s)
+
+    monkeypatch.setattr(Feed, "close", wait)
+    monkeypatch.setattr(feeds_module, "CLOSE_WAIT_S", 0.05)
+    with feeds_module.Feeds([ScriptedSource(frames=0, blocks=True) for _ in range(3)]):
+        pass
+    assert waits[0] > 0 and waits[1:] == [0.0, 0.0]

@@ -5,11 +5,12 @@ from __future__ import annotations
 import http.client
 import json
 import re
+import select
 import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -20,7 +21,8 @@ from video_stand_ins import CLASSES, HANG_LIMIT_S, ScriptedSource, brightness_se
 
 from dlv3deploy.core.errors import UserError
 from dlv3deploy.video import LivePage, Overlay, run_pipeline
-from dlv3deploy.video.live_page import MOST_CLIENTS, PageAddress, parse_page_address
+from dlv3deploy.video import live_page as live_page_module
+from dlv3deploy.video.live_page import MOST_CLIENTS, MOST_CONNECTIONS, PageAddress, parse_page_address
 from dlv3deploy.video.sink import FrameWork, Segmented
 
 LOOPBACK = PageAddress("127.0.0.1", 0)
@@ -172,6 +174,37 @@ def test_no_more_clients_than_can_be_served(page: LivePage) -> None:
         assert response.status == 200
     for connection in waiting:
         connection.close()
+
+
+@pytest.mark.parametrize("path", ["/picture", "/figures"])
+def test_clients_that_have_gone_are_noticed_though_no_frame_comes(
+    path: str, page: LivePage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twice as many, one after the other, as may look on at once."""
+    monkeypatch.setattr(live_page_module, "WAKE_EVERY_S", 0.02)
+    page.write(worked_on(0))
+    deadline_s, served = time.monotonic() + HANG_LIMIT_S, 0
+    while served < 2 * MOST_CLIENTS:
+        with asked(page, path) as response:
+            served += response.status == 200 and bool(response.readline())
+        assert time.monotonic() < deadline_s, served
+
+
+def test_connections_are_limited_whoever_makes_them(page: LivePage) -> None:
+    idle = [socket.create_connection(("127.0.0.1", page.port)) for _ in range(3 * MOST_CONNECTIONS)]
+    deadline_s = time.monotonic() + HANG_LIMIT_S
+    refused = 0
+    while refused < 2 * MOST_CONNECTIONS and time.monotonic() < deadline_s:
+        readable, _, _ = select.select(idle, [], [], 1.0)  # those that were closed; the others say nothing
+        refused = len(readable)
+    assert refused == 2 * MOST_CONNECTIONS
+    for connection in idle:
+        connection.close()
+    status = 0
+    while status != 200 and time.monotonic() < deadline_s:  # their places are free again
+        with suppress(OSError, http.client.HTTPException), asked(page, "/about") as response:
+            status = response.status
+    assert status == 200
 
 
 @pytest.mark.parametrize(

@@ -153,6 +153,19 @@ def test_one_that_hangs_is_named_though_the_others_go_on() -> None:
         run_streams(streams, Segmenter(BatchEngine()), OVERLAY)
 
 
+def test_sources_are_closed_side_by_side_so_that_stuck_ones_do_not_add_up() -> None:
+    together = threading.Barrier(4, timeout=HANG_LIMIT_S)
+
+    class Stuck(Shade):
+        def close(self) -> None:
+            together.wait()  # breaks when one is closed only after another one is done
+            super().close()
+
+    streams = streams_of(*(Stuck(40, 2) for _ in range(4)))
+    run_streams(streams, Segmenter(BatchEngine()), OVERLAY)
+    assert all(len(results_of(stream)) == 2 for stream in streams)
+
+
 def test_strategies_see_each_frame_by_itself() -> None:
     engine, streams = BatchEngine(), streams_of(Shade(40, 2), Shade(215, 2))
     run_streams(streams, Segmenter(engine, strategy=Strategy((1.0,), flip=True)), OVERLAY)

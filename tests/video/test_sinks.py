@@ -1,63 +1,22 @@
-"""What every sink promises, and that a good file is only ever replaced by a complete one."""
+"""Sinks but for videos, several at once, and how they are named."""
 
 from __future__ import annotations
 
-import errno
 import json
-import os
-import signal
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-from video_stand_ins import CLASSES, HANG_LIMIT_S, ListSink, ScriptedSource, frames_of, grey_frame, result_of, write_video
+from sink_contract import RECORDED, SinkContract
+from video_stand_ins import CLASSES, ListSink, frames_of, grey_frame, result_of, write_video
 
 from dlv3deploy.core.errors import UserError
 from dlv3deploy.core.images import read_frame, read_label, write_frame
 from dlv3deploy.video import Sink, Tee, open_sink, open_sinks, open_source, parse_source
-from dlv3deploy.video import growing as growing_module
-from dlv3deploy.video.recording import LiveRecording, VideoRecording
 from dlv3deploy.video.sink import FrameWork
-
-HERE = Path(__file__).parent
-RECORDED = ScriptedSource(frames=0, live=False)
-
-
-class SinkContract:
-    """Inherited by every kind of sink; a subclass names it in `text`, below `tmp_path`."""
-
-    text: str
-    holds = 4  # results that it is given
-
-    @pytest.fixture
-    def sink(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sink]:
-        monkeypatch.chdir(tmp_path)
-        with open_sink(self.text, CLASSES, RECORDED) as sink:
-            yield sink
-
-    def test_it_takes_results_and_closes_twice(self, sink: Sink) -> None:
-        for i in range(self.holds):
-            sink.write(result_of(i))
-        sink.close()
-        sink.close()
-
-    def test_it_closes_without_a_result(self, sink: Sink) -> None:
-        sink.close()
-
-    def test_it_does_not_ask_for_the_end_by_itself(self, sink: Sink) -> None:
-        sink.write(result_of(0))
-        assert not sink.stopped
-
-    def test_it_leaves_no_temporary_file(self, sink: Sink, tmp_path: Path) -> None:
-        sink.write(result_of(0))
-        sink.close()
-        assert not [path for path in tmp_path.rglob("*") if "partial" in path.name]
 
 
 class TestJsonLines(SinkContract):
@@ -159,164 +118,6 @@ class TestPicture(SinkContract):
             sink.write(result_of(1))
 
 
-class RecordingContract(SinkContract):
-    @pytest.fixture
-    def path(self, tmp_path: Path) -> Path:
-        return tmp_path / self.text
-
-    def test_it_holds_every_frame(self, sink: Sink, path: Path) -> None:
-        for i in range(12):
-            sink.write(result_of(i))
-        sink.close()
-        found = frames_of(path)
-        assert len(found) == 12
-        assert all(abs(float(frame.mean()) - 20 * i) < 6 for i, frame in enumerate(found))
-
-    def test_one_frame_is_enough(self, sink: Sink, path: Path) -> None:
-        sink.write(result_of(0))
-        sink.close()
-        assert len(frames_of(path)) == 1
-
-    def test_frames_of_another_size_are_letterboxed(self, sink: Sink, path: Path) -> None:
-        sink.write(result_of(0, grey_frame(200, 48, 64)))
-        sink.write(result_of(1, grey_frame(200, 96, 64)))
-        sink.close()
-        second = frames_of(path)[1]
-        assert second.shape == (48, 64, 3)
-        assert second[24, 32].mean() > 180
-        assert second[24, 2].mean() < 40
-
-    def test_odd_sizes_lose_a_row_and_a_column(self, sink: Sink, path: Path) -> None:
-        for i in range(3):
-            sink.write(result_of(i, grey_frame(90, 47, 63)))
-        sink.close()
-        assert {frame.shape for frame in frames_of(path)} == {(46, 62, 3)}
-
-    def test_the_old_file_stays_until_the_new_one_is_complete(self, sink: Sink, path: Path) -> None:
-        path.write_bytes(b"the old file")
-        sink.write(result_of(0))
-        assert path.read_bytes() == b"the old file"
-        sink.close()
-        assert len(frames_of(path)) == 1
-
-    def test_without_a_frame_the_old_file_stays(self, sink: Sink, path: Path) -> None:
-        path.write_bytes(b"the old file")
-        sink.close()
-        assert path.read_bytes() == b"the old file"
-
-
-class TestMp4(RecordingContract):
-    text = "out.mp4"
-
-
-class TestAvi(RecordingContract):
-    text = "out.avi"
-
-
-class TestMkv(RecordingContract):
-    text = "deep/er/out.mkv"
-
-    @pytest.fixture
-    def sink(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sink]:
-        monkeypatch.chdir(tmp_path)
-        with open_sink(self.text, CLASSES, RECORDED) as sink:
-            yield sink
-
-
-@pytest.mark.parametrize("fps", [12.5, 23.976, 29.97, 60.0])
-def test_a_recording_keeps_the_rate_of_its_source(fps: float, tmp_path: Path) -> None:
-    with VideoRecording(tmp_path / "out.mp4", fps) as sink:
-        for i in range(10):
-            sink.write(result_of(i))
-    with open_source(parse_source(str(tmp_path / "out.mp4"))) as written:
-        assert written.fps == pytest.approx(fps, rel=1e-3)
-        assert written.frame_count == 10
-
-
-def test_a_live_recording_shows_each_frame_until_the_next(tmp_path: Path) -> None:
-    captured_s = [5.0, 5.11, 5.19, 5.5, 5.52, 6.0]  # at 10 frames a second: slots 0, 1, 2, 5, 5 again, 10
-    with LiveRecording(tmp_path / "out.avi", 10.0) as sink:
-        for i, time_s in enumerate(captured_s):
-            sink.write(result_of(i, grey_frame(40 * i), time_s=time_s))
-    shown = [round(float(frame.mean()) / 40) for frame in frames_of(tmp_path / "out.avi")]
-    assert shown == [0, 1, 2, 2, 2, 4, 4, 4, 4, 4, 5]
-
-
-def test_a_live_recording_cuts_long_gaps(tmp_path: Path) -> None:
-    with LiveRecording(tmp_path / "out.avi", 1.0) as sink:
-        for i, time_s in enumerate([0.0, 1.0, 5000.0, 5001.0]):
-            sink.write(result_of(i, time_s=time_s))
-    assert len(frames_of(tmp_path / "out.avi")) == 1 + 10 + 1 + 1
-
-
-def test_fewer_frames_than_were_written_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "out.mp4"
-    path.write_bytes(b"the old file")
-    sink = VideoRecording(path, 10.0)
-    for i in range(5):
-        sink.write(result_of(i))
-    monkeypatch.setattr(growing_module, "frames_in", lambda _: 3)
-    with pytest.raises(UserError, match=r"holds 3 of the 5 frames.*disk or quota is full.*unchanged"):
-        sink.close()
-    assert path.read_bytes() == b"the old file"
-    (left,) = tmp_path.glob("out.*.partial.mkv")
-    assert len(frames_of(left)) == 5
-
-
-@pytest.mark.parametrize("name", ["out.mp4", "out.avi", "out.mkv"])
-def test_a_recording_that_cannot_be_put_in_its_place_is_kept_and_named(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    sink = VideoRecording(tmp_path / name, 10.0)
-    for i in range(5):
-        sink.write(result_of(i))
-
-    def full(_: int) -> None:
-        raise OSError(errno.EDQUOT, "Disk quota exceeded")
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(UserError, match="has what could be written") as caught:
-        sink.close()
-    (left,) = tmp_path.iterdir()
-    assert str(left) in str(caught.value) and len(frames_of(left)) == 5
-
-
-@pytest.mark.parametrize("name", ["out.mp4", "out.avi", "out.mkv", "masks/"])
-def test_a_full_disk_is_an_error_and_the_old_file_stays(name: str, tmp_path: Path) -> None:
-    """The kernel itself ends every write beyond a limit, in a process of its own."""
-    old = tmp_path / name
-    if not name.endswith("/"):
-        old.write_bytes(b"the old file")
-    program = [sys.executable, str(HERE / "end_a_recording.py"), str(tmp_path / name) + "/" * name.endswith("/")]
-    environment = {**os.environ, "PYTHONPATH": str(HERE.parents[1])}
-    done = subprocess.run(program, capture_output=True, text=True, timeout=HANG_LIMIT_S, check=False, env=environment)
-    assert done.returncode == 1, done.stderr
-    assert "disk or quota is full" in done.stdout
-    assert done.stderr == ""
-    if not name.endswith("/"):
-        assert old.read_bytes() == b"the old file"
-        (left,) = set(tmp_path.iterdir()) - {old}
-        assert str(left) in done.stdout
-
-
-@pytest.mark.parametrize("name", ["out.mp4", "out.avi", "out.mkv"])
-def test_what_a_killed_run_recorded_plays_and_the_next_run_says_where_it_is(
-    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / name).write_bytes(b"the old file")
-    program = [sys.executable, str(HERE / "end_a_recording.py"), str(tmp_path / name), "killed"]
-    environment = {**os.environ, "PYTHONPATH": str(HERE.parents[1])}
-    done = subprocess.run(program, capture_output=True, text=True, timeout=HANG_LIMIT_S, check=False, env=environment)
-    assert done.returncode == -signal.SIGKILL, done.stderr
-    (left,) = tmp_path.glob("out.*.partial.*")
-    assert len(frames_of(left)) >= 20  # of 40; what the container had not given to the system yet is lost
-    assert (tmp_path / name).read_bytes() == b"the old file"
-    with open_sink(str(tmp_path / name), CLASSES, RECORDED) as again:
-        again.write(result_of(0))
-    assert f"{left}: of a run that was killed" in capsys.readouterr().err
-    assert left.exists() and len(frames_of(tmp_path / name)) == 1
-
-
 @pytest.mark.parametrize("text", ["out.webm", "out.mpeg", "out.txt", "masks.v2", "", "rtsp://host/x"])
 def test_what_names_no_sink_is_told_what_works(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
@@ -337,11 +138,6 @@ def test_a_sink_that_would_overwrite_its_source_is_refused(tmp_path: Path, video
         for text in (str(video), f"{tmp_path}/../{tmp_path.name}/clip.mp4", str(tmp_path)):
             with pytest.raises(UserError, match="what the source reads"):
                 open_sink(text, CLASSES, source)
-
-
-def test_live_sources_are_recorded_in_their_own_time(tmp_path: Path) -> None:
-    with open_sink(str(tmp_path / "out.mp4"), CLASSES, ScriptedSource(frames=0, live=True)) as sink:
-        assert isinstance(sink, LiveRecording)
 
 
 def test_a_tee_gives_every_result_to_each_and_wants_what_any_wants() -> None:

@@ -68,10 +68,19 @@ def test_a_stream_keeps_its_url(url: str) -> None:
     assert (address.kind, address.url) == ("stream", url)
 
 
-def test_a_password_is_used_but_not_shown() -> None:
-    address = parse_source("rtsp://admin:s3cret@10.0.0.7/cam")
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("rtsp://admin:s3cret@10.0.0.7/cam", "rtsp://admin:***@10.0.0.7/cam"),
+        ("http://10.0.0.7/mjpg?user=a&pwd=s3cret&fps=5", "http://10.0.0.7/mjpg?user=a&pwd=***&fps=5"),
+        ("gst:rtspsrc location=rtsp://u:s3cret@h/cam ! decodebin", "gst:rtspsrc location=rtsp://u:***@h/cam ! decodebin"),
+        ("gst:rtspsrc user-id=u user-pw=s3cret ! decodebin", "gst:rtspsrc user-id=u user-pw=*** ! decodebin"),
+    ],
+)
+def test_a_password_is_used_but_not_shown(text: str, shown: str) -> None:
+    address = parse_source(text)
     assert "s3cret" in address.url
-    assert address.text == "rtsp://admin:***@10.0.0.7/cam"
+    assert address.text == shown
 
 
 @pytest.mark.parametrize(
