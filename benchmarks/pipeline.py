@@ -53,7 +53,7 @@ EXPLAINED = """\
   frames of eight VOC pictures, three of a CamVid picture cut in eight. Every method makes the same mask but for the pixels
   counted under `differ`, which is rounding: `cv2.resize` interpolates in another order.
 - `all at once`: `cv2.resize` of all classes together, then NumPy's argmax; `class by class`: `cv2.resize` and a running
-  maximum, which stores least. `ratio` is the faster one's time by ours. Medians of 15 rounds, each method once a round.
+  maximum, which stores least. `ratio` is the faster one's time by ours. Medians of 15 runs, one method after the other.
 - Every frame: the VOC model as `build-engine` makes it for ONNX Runtime on this CPU. `share` is its frames a second by
   1 / the median time of the bare inference, in that run and alone, before and after it. The frames come from memory, every one
   is worked on, and the masks are thrown away.
