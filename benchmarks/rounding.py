@@ -16,7 +16,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import date
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +44,7 @@ TABLE = Path(__file__).parent / "results" / "rounding.md"
 HEADER = ("model", "bits", "rounding", "error", "best of all in", "seconds", "mIoU", "drop")
 METHOD = "mse+bias+rounding"
 SEQUENTIAL = "closed form, `sequential`"
-Rounding = Callable[[Blocks, NDArray[np.float32], Blocks, int], Blocks]
+Rounding = Callable[[Blocks, NDArray[np.float32], Blocks, int, float], Blocks]
 EXPLAINED = f"""\
 - `error`: the output's expected squared error that rounding makes, Δw H Δwᵀ, as a share of the output's variance w H wᵀ; the
   geometric mean over all convolutions. `best of all in`: so many of them have the smallest error by this rounding.
@@ -63,9 +62,9 @@ class Watched:
     errors: list[float] = field(default_factory=list)
     seconds: float = 0.0
 
-    def __call__(self, weight: Blocks, steps: NDArray[np.float32], covariance: Blocks, largest: int) -> Blocks:
+    def __call__(self, weight: Blocks, steps: NDArray[np.float32], covariance: Blocks, largest: int, damping: float) -> Blocks:
         start = time.perf_counter()
-        found = self.rounding(weight, steps, covariance, largest)
+        found = self.rounding(weight, steps, covariance, largest, damping)
         self.seconds += time.perf_counter() - start
         variance = output_error(weight, np.zeros_like(weight), covariance).sum()
         if variance > 0:  # a convolution that reads constants has no error to compare
@@ -74,10 +73,12 @@ class Watched:
 
 
 def roundings(iterations: int) -> dict[str, Rounding]:
-    def nearest(weight: Blocks, steps: NDArray[np.float32], _covariance: Blocks, largest: int) -> Blocks:
+    def nearest(weight: Blocks, steps: NDArray[np.float32], _covariance: Blocks, largest: int, _damping: float) -> Blocks:
         return round_to_nearest(weight, steps, largest)
 
-    by_gradient = partial(adaround, iterations=iterations)
+    def by_gradient(weight: Blocks, steps: NDArray[np.float32], covariance: Blocks, largest: int, _damping: float) -> Blocks:
+        return adaround(weight, steps, covariance, largest, iterations=iterations)
+
     return {"to nearest": nearest, "closed form": learned_rounding, f"AdaRound, {iterations} iterations": by_gradient}
 
 

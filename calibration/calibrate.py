@@ -33,7 +33,7 @@ from dlv3deploy.core.workspace import Workspace
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-RECIPE = "recipe 10"  # the number grows when a method gives another model than before
+RECIPE = "recipe 11"  # the number grows when a method gives another model than before
 TRIAL_IMAGES = 20  # that `auto` tries methods on, beside 10 that it judges them on
 JUDGED_IMAGES = 8  # that a finished model is compared with the float model on
 Referee = Callable[["ModelProto"], Callable[["ModelProto"], float]]  # from the float model to the mIoU that another form loses

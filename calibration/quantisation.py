@@ -26,6 +26,7 @@ from dlv3deploy.calibration.observers import ChannelRange, Observer
 from dlv3deploy.calibration.patches import PatchMean, PatchMoments, positions_of
 from dlv3deploy.calibration.placement import Placement, place
 from dlv3deploy.calibration.quantize import shared_ranges
+from dlv3deploy.calibration.rounding import DAMPING_FOR_FLOAT_INPUTS
 from dlv3deploy.calibration.sequential import route, sequentially_rounded
 from dlv3deploy.calibration.thresholds import THRESHOLDS
 from dlv3deploy.calibration.valid_taps import reads_per_position
@@ -147,7 +148,8 @@ class _Read:
 
     def learned(self, grid: WeightGrid) -> RoundedWeight:
         assert self.patches is not None  # collected for rounding
-        return rounded_weight(self.weight, self.conv, grid, self.patches.compute().covariance)
+        covariance = self.patches.compute().covariance
+        return rounded_weight(self.weight, self.conv, grid, covariance, DAMPING_FOR_FLOAT_INPUTS)
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,9 @@ that the layer reads (`patches.py`, so the dilated ones with their padding), the
 
     E (Δw_o · (x − mean))² = Δw_o H Δw_oᵀ,
 
-and the mean part Δw_o · mean goes into the bias (`weights.py`). With H = R Rᵀ, R upper triangular, the error is |Δw R|², whose
-column j depends on columns up to j only:
+and the mean part Δw_o · mean goes into the bias (`weights.py`). Where the covariance is the float network's, it lacks what INT8
+layers before this one add to the input, above all in directions in which the input itself hardly varies; λI on top of H, the
+damping, stands for it. With H = R Rᵀ, R upper triangular, the error is |Δw R|², whose column j depends on columns up to j only:
 
     (Δw R)_j = R_jj · (ŵ_j − w_j + Σ_{i<j} (ŵ_i − w_i) · R_ij / R_jj).
 
@@ -22,7 +23,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-DAMPING = 0.1  # of the mean variance, added to the diagonal: what few samples say of directions without variance is chance
+# λ as a share of the mean variance.
+DAMPING = 0.01  # of inputs as the INT8 network has them: what few samples say of directions without variance is chance
+DAMPING_FOR_FLOAT_INPUTS = 0.1  # errors of the layers before are not in their covariance
 BLOCK = 32
 LEAST = 1e-30  # variance of patches; below that float32 loses it in products
 Blocks = NDArray[np.float32]  # B×R×K
@@ -34,9 +37,11 @@ def round_to_nearest(weight: Blocks, steps: NDArray[np.float32], largest: int) -
     return np.asarray(np.clip(np.rint(weight / scale), -largest, largest) * scale, np.float32)
 
 
-def learned_rounding(weight: Blocks, steps: NDArray[np.float32], covariance: Blocks, largest: int) -> Blocks:
+def learned_rounding(
+    weight: Blocks, steps: NDArray[np.float32], covariance: Blocks, largest: int, damping: float = DAMPING
+) -> Blocks:
     """Like `round_to_nearest`, with a small Δw H Δwᵀ; never worse than rounding to nearest."""
-    hessian = _damped(covariance)
+    hessian = _damped(covariance, damping)
     nearest = round_to_nearest(weight, steps, largest)
     found = _compensated(weight, steps, hessian, largest)
     better = output_error(weight, found, hessian) <= output_error(weight, nearest, hessian)
@@ -57,10 +62,10 @@ def usable(covariance: Blocks) -> tuple[Blocks, NDArray[np.float32]]:
     return np.where(known[:, None, None], covariance, np.float32(0)), np.where(known, variance, np.float32(0))
 
 
-def _damped(covariance: Blocks) -> Blocks:
+def _damped(covariance: Blocks, damping: float) -> Blocks:
     """Where nothing is known all directions count the same, and rounding to nearest is best."""
     held, variance = usable(covariance)
-    extra = np.where(variance > 0, variance * DAMPING, 1.0)
+    extra = np.where(variance > 0, variance * damping, 1.0)
     return np.asarray(held + extra[:, None, None] * np.eye(covariance.shape[1], dtype=np.float32), np.float32)
 
 

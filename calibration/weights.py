@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from dlv3deploy.calibration.grid import steps_of
 from dlv3deploy.calibration.network import Conv
 from dlv3deploy.calibration.patches import from_blocks, to_blocks
-from dlv3deploy.calibration.rounding import learned_rounding, round_to_nearest, usable
+from dlv3deploy.calibration.rounding import DAMPING, learned_rounding, round_to_nearest, usable
 
 SHRINK = np.linspace(0.3, 1.0, 36)  # of the step that covers the largest weight; what saturates may be worth it
 Weight = NDArray[np.float32]  # out×(in/groups)×k×k
@@ -54,7 +54,11 @@ class RoundedWeight:
 
 
 def rounded_weight(
-    weight: Weight, conv: Conv, grid: WeightGrid, covariance: NDArray[np.float32] | None = None
+    weight: Weight,
+    conv: Conv,
+    grid: WeightGrid,
+    covariance: NDArray[np.float32] | None = None,
+    damping: float = DAMPING,
 ) -> RoundedWeight:
     """Rounded to nearest without a covariance; with that of the conv's patches, learned (`rounding.py`), the steps too."""
     blocks = to_blocks(weight, conv)
@@ -66,7 +70,7 @@ def rounded_weight(
     else:
         if grid.is_coarse:
             steps = _searched(blocks, steps, grid, covariance)
-        rounded = learned_rounding(blocks, _by_block(steps, blocks), covariance, grid.levels)
+        rounded = learned_rounding(blocks, _by_block(steps, blocks), covariance, grid.levels, damping)
     return RoundedWeight(from_blocks(rounded, weight, conv), steps[0] if grid.per_tensor else steps)
 
 

@@ -14,10 +14,12 @@ from hypothesis import strategies as st
 from onnx import numpy_helper
 from tiny_models import HEIGHT, WIDTH, tiny_deeplab
 
+from dlv3deploy.calibration import weights
 from dlv3deploy.calibration.grid import Range
 from dlv3deploy.calibration.method import Method, parse_method
 from dlv3deploy.calibration.network import Network
 from dlv3deploy.calibration.quantisation import Calibration
+from dlv3deploy.calibration.rounding import DAMPING, DAMPING_FOR_FLOAT_INPUTS, learned_rounding
 from dlv3deploy.calibration.weights import PER_CHANNEL, WeightGrid
 from dlv3deploy.core.errors import CheckFailed, UserError
 
@@ -118,6 +120,20 @@ def test_learned_rounding_is_for_the_inputs_and_not_for_the_weights() -> None:
         moves.append(np.square(found.network.weights["scores.weight"] - network.weights["scores.weight"]).sum())
     assert errors[1] < 0.7 * errors[0]
     assert moves[1] > moves[0]
+
+
+@pytest.mark.parametrize("sequential", [False, True])
+def test_rounding_is_damped_for_the_inputs_that_it_was_shown(deeplab: Network, sequential: bool, monkeypatch) -> None:
+    """The float network's lack what layers before do; those of the INT8 network have it."""
+    seen: list[float] = []
+
+    def rounded(weight: Map, steps: Map, covariance: Map, largest: int, damping: float) -> Map:
+        seen.append(damping)
+        return learned_rounding(weight, steps, covariance, largest, damping)
+
+    monkeypatch.setattr(weights, "learned_rounding", rounded)
+    Calibration(deeplab, noise(2, (HEIGHT, WIDTH))).quantise(Method(bias=True, rounding=True, sequential=sequential))
+    assert set(seen) == ({DAMPING} if sequential else {DAMPING_FOR_FLOAT_INPUTS})
 
 
 @pytest.mark.parametrize("method", [Method(), EVERYTHING], ids=str)

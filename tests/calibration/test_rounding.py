@@ -64,9 +64,7 @@ def best_of_all(weight: np.ndarray, step: float, covariance: Map) -> float:
 
 
 @pytest.mark.parametrize(("length", "count"), [(2, 60), (3, 40)])
-def test_it_finds_the_best_of_all_integers_mostly_and_comes_near_it_otherwise(length: int, count: int, monkeypatch) -> None:
-    """Where the covariance is no sample's but the true one, which asks for no damping."""
-    monkeypatch.setattr(module, "DAMPING", 0.01)
+def test_it_finds_the_best_of_all_integers_mostly_and_comes_near_it_otherwise(length: int, count: int) -> None:
     ratios, gains = [], []
     for seed in range(count):
         weight, covariance, steps = problem(seed, 1, 1, length, length)
@@ -86,6 +84,20 @@ def test_inputs_that_go_together_lose_far_less_than_by_the_nearest() -> None:
     covariance = covariance + 0.01 * np.eye(40, dtype=np.float32)
     learned = error(weight, learned_rounding(weight, steps, covariance, 7), covariance).sum()
     assert learned < 0.3 * error(weight, round_to_nearest(weight, steps, 7), covariance).sum()
+
+
+def test_damping_stands_for_errors_of_the_input_that_the_covariance_does_not_have() -> None:
+    """Without them the lighter damping is the better one, with them the heavier."""
+    found: dict[float, Map] = {}
+    weight, covariance, steps = problem(4, 8, 16, 60, 6)
+    share = np.einsum("bkk->bk", covariance).mean(axis=1)[:, None, None] * np.eye(60, dtype=np.float32)
+    for damping in (module.DAMPING, module.DAMPING_FOR_FLOAT_INPUTS):
+        found[damping] = learned_rounding(weight, steps, covariance, 7, damping)
+    light, heavy = (error(weight, rounded, covariance).sum() for rounded in found.values())
+    assert light < 0.9 * heavy
+    noisy = covariance + module.DAMPING_FOR_FLOAT_INPUTS * share
+    light, heavy = (error(weight, rounded, noisy).sum() for rounded in found.values())
+    assert heavy < 0.9 * light
 
 
 @pytest.mark.parametrize("kind", ["zero", "rank one", "one input is dead", "all the same input", "of the smallest numbers"])
