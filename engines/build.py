@@ -28,7 +28,7 @@ from dlv3deploy.engines.providers import TENSORRT as TENSORRT_PROVIDER
 from dlv3deploy.engines.refit import graph_sha256, require_outputs, takes_weights
 from dlv3deploy.engines.release import copied, release
 from dlv3deploy.engines.rewrites.certificate import require_several_images
-from dlv3deploy.engines.rewrites.certified import BY_DEFAULT, certified
+from dlv3deploy.engines.rewrites.certified import BY_DEFAULT, as_far_as_proved, certified
 from dlv3deploy.engines.rewrites.rewrite import HEAD, Rewritten
 from dlv3deploy.engines.tensorrt_options import TensorRTOptions, capability_digits
 from dlv3deploy.engines.timing import measure_latency
@@ -45,8 +45,8 @@ BACKENDS = (onnxruntime_engine.NAME, *DIALECTS)
 @dataclass(frozen=True)
 class EngineRequest:
     """`onnx` is what is compiled (for INT8 the Q/DQ model), `source` the floating-point file that it stems from, `command` what
-    makes the engine again, `rewrites` are names of `engines.rewrites`, `provider` is ONNX Runtime's (`engines.providers`). The
-    engine takes one image, or 1 to `batch` of them."""
+    makes the engine again, `rewrites` are names of `engines.rewrites`, all of them `asked` for or those that can be proved,
+    `provider` is ONNX Runtime's (`engines.providers`). The engine takes one image, or 1 to `batch` of them."""
 
     onnx: Path
     source: Path
@@ -58,6 +58,7 @@ class EngineRequest:
     calibration: Calibration | None = None
     command: str = ""
     rewrites: tuple[str, ...] = ()
+    asked: bool = True
     batch: int = 1
 
 
@@ -154,6 +155,7 @@ def _facts(request: EngineRequest, backend: Backend, sha256: Mapping[Path, str])
         "spec": request.spec.to_text(),
         "precision": request.precision,
         "rewrites": request.rewrites,
+        "asked": request.asked,
         "batch": request.batch,
         "options": asdict(request.options),
         "builder": asdict(backend.builder()),
@@ -253,7 +255,10 @@ def prepared(request: EngineRequest) -> Rewritten:
         require_several_images(fix_input(model, shape), str(request.onnx))
     done = Rewritten(fix_input(model, shape), request.spec.output, [])
     if request.rewrites:
-        done = certified(done.model, request.rewrites, done.output, str(request.onnx))
+        if request.asked:
+            done = certified(done.model, request.rewrites, done.output, str(request.onnx))
+        else:
+            done = as_far_as_proved(done.model, request.rewrites, done.output)
     if request.precision in NARROWED:
         done = replace(done, model=fix_input(NARROWED[request.precision](simplified(done.model)), shape))
     return done

@@ -215,7 +215,11 @@ def build_engine(
     requests: dict[Path, EngineRequest] = {}
     for precision in sorted(precisions_, key=FALLING_BACK_TO.index):
         request = EngineRequest(
-            source, source, spec, precision, chosen, options, running, command=command, rewrites=applied, batch=batch
+            *(source, source, spec, precision, chosen, options, running),
+            command=command,
+            rewrites=applied,
+            asked=rewrites is not None,
+            batch=batch,
         )
         check(request)
         if tune_:

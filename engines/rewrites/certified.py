@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from dlv3deploy.core.engine import Batch
 from dlv3deploy.core.errors import CheckFailed, UserError
 from dlv3deploy.core.graph import ports, simplified
+from dlv3deploy.core.progress import say
 from dlv3deploy.core.spec import OutputSpec
 from dlv3deploy.engines.precision import is_quantized
 from dlv3deploy.engines.rewrites.certificate import Certificate, certify, noise
@@ -36,19 +37,49 @@ def certified(model: ModelProto, names: Sequence[str], output: OutputSpec, where
     """A graph of fixed size that returns `output`, after the rewrites `names`.
 
     Raises CheckFailed when outputs differ by more than float32's order of sums, of INT8 graphs in more than a few positions;
-    UserError where ONNX Runtime, which compares them, is missing.
+    UserError where ONNX Runtime, which compares them, is missing or refuses the graph.
     """
+    done, difference = _compared(model, names, output)
+    if difference:
+        after = f"after the rewrites {', '.join(names)} {difference}"
+        raise CheckFailed(f"{where}: {after}; build with --rewrites none, and tell us")
+    return done
+
+
+def as_far_as_proved(model: ModelProto, names: Sequence[str], output: OutputSpec) -> Rewritten:
+    """Like `certified`, without those that cannot be proved on this graph; each of them is said, with the reason."""
+    done, difference = _tried(model, names, output)
+    if not difference:
+        return done
+    kept, done = list[str](), Rewritten(model, output, [])
+    for name in names:
+        found, difference = _tried(model, [*kept, name], output)
+        if difference:
+            say(f"the rewrite {name} is left out: {difference}")
+        else:
+            kept, done = [*kept, name], found
+    return done
+
+
+def _tried(model: ModelProto, names: Sequence[str], output: OutputSpec) -> tuple[Rewritten, str]:
+    """Like `_compared`, also of graphs that ONNX Runtime refuses."""
+    try:
+        return _compared(model, names, output)
+    except UserError as error:
+        return Rewritten(model, output, []), str(error)
+
+
+def _compared(model: ModelProto, names: Sequence[str], output: OutputSpec) -> tuple[Rewritten, str]:
+    """The graph after these rewrites, and how it differs where it does."""
     plain = simplified(model)
     done = apply(plain, names, output)
     if not done.changes:
-        return done
+        return done, ""
     certificate = certificate_of(plain, output, done)
-    if not is_proved(certificate, is_quantized(plain)):
-        found = (
-            f"outputs differ by {certificate.difference:.1e} of the largest, {certificate.agreement:.2%} of classes are alike"
-        )
-        raise CheckFailed(f"{where}: after the rewrites {', '.join(names)} {found}; build with --rewrites none, and tell us")
-    return done
+    if is_proved(certificate, is_quantized(plain)):
+        return done, ""
+    alike = f"{certificate.agreement:.2%} of classes are alike"
+    return done, f"outputs differ by {certificate.difference:.1e} of the largest, {alike}"
 
 
 def is_proved(certificate: Certificate, is_int8: bool) -> bool:

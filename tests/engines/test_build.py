@@ -22,6 +22,7 @@ from dlv3deploy.engines.build import EngineRequest, build, layer_precision
 from dlv3deploy.engines.manifest import Manifest
 from dlv3deploy.engines.open import open_engine
 from dlv3deploy.engines.precision import to_float16
+from dlv3deploy.engines.rewrites import certified
 from dlv3deploy.engines.tensorrt_options import TensorRTOptions
 
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -60,6 +61,20 @@ def test_an_onnxruntime_engine_computes_what_its_onnx_file_does(source: Path, tm
     session = onnxruntime.InferenceSession(str(source), providers=["CPUExecutionProvider"])
     with open_engine(tmp_path / "model.engine") as engine:
         np.testing.assert_allclose(engine.infer(image()), session.run(None, {"image": image()})[0], atol=1e-5)
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_an_unproved_rewrite_fails_the_build_only_where_it_was_asked_for(
+    source: Path, tmp_path: Path, asked: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(certified, "is_proved", lambda *_: False)
+    request = replace(request_for(source), rewrites=("image-pooling",), asked=asked)
+    if asked:
+        with pytest.raises(CheckFailed, match="after the rewrites image-pooling"):
+            build(request, tmp_path / "model.engine")
+        assert not (tmp_path / "model.engine").exists()
+    else:
+        assert build(request, tmp_path / "model.engine").rewrites == ()
 
 
 def test_the_manifest_says_what_the_engine_is(source: Path, int8: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from dlv3deploy.core.errors import CheckFailed, UserError
 from dlv3deploy.core.graph import fix_input
 from dlv3deploy.core.spec import OutputSpec
 from dlv3deploy.engines.rewrites import rewrite as module
-from dlv3deploy.engines.rewrites.certified import BY_DEFAULT, certified, named
+from dlv3deploy.engines.rewrites.certified import BY_DEFAULT, as_far_as_proved, certificate_of, certified, named
 from dlv3deploy.engines.rewrites.change import Change
 
 pytest.importorskip("onnxruntime")
@@ -40,7 +40,10 @@ def test_what_changes_is_kept(model) -> None:
     assert "Tile" not in {node.op_type for node in done.model.graph.node}
 
 
-def test_a_rewrite_that_changes_results_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def spoiled(monkeypatch: pytest.MonkeyPatch) -> onnx.ModelProto:
+    """A graph that the rewrite `dead-taps`, as it is now, makes another of."""
+
     def wrong(graph) -> list[Change]:
         (conv,) = (node for node in graph if node.name == "scores")
         conv.replace_input_with(2, next(node for node in graph if node.name == "projection").inputs[2])
@@ -51,5 +54,29 @@ def test_a_rewrite_that_changes_results_is_refused(monkeypatch: pytest.MonkeyPat
     bias["projection.bias"].CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(bias["scores.bias"]) + 9, "b"))
     bias["projection.bias"].name = "projection.bias"
     monkeypatch.setitem(module.BY_NAME, "dead-taps", wrong)
+    return model
+
+
+def test_a_rewrite_that_changes_results_is_refused(spoiled: onnx.ModelProto) -> None:
     with pytest.raises(CheckFailed, match=r"tiny: after the rewrites dead-taps.*build with --rewrites none"):
-        certified(model, ["dead-taps"], SCORES, "tiny")
+        certified(spoiled, ["dead-taps"], SCORES, "tiny")
+
+
+def test_one_that_nobody_asked_for_is_left_out_and_said(spoiled: onnx.ModelProto, capsys: pytest.CaptureFixture[str]) -> None:
+    done = as_far_as_proved(spoiled, BY_DEFAULT, SCORES)
+    assert [change.rewrite for change in done.changes] == ["image pooling folded"]
+    assert certificate_of(spoiled, SCORES, done).is_exact
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("the rewrite dead-taps is left out: outputs differ by")
+
+
+def test_a_graph_that_cannot_be_run_for_a_proof_keeps_its_form(capsys: pytest.CaptureFixture[str]) -> None:
+    model = tiny()
+    (scores,) = (node for node in model.graph.node if node.name == "scores")
+    model.graph.node.append(onnx.helper.make_node("Unknown", [scores.output[0]], ["more"], name="more", domain="elsewhere"))
+    model.opset_import.append(onnx.helper.make_opsetid("elsewhere", 1))
+    model.graph.output[0].name = "more"
+    with pytest.raises(UserError, match="ONNX Runtime"):
+        certified(model, BY_DEFAULT, SCORES, "tiny")
+    assert not as_far_as_proved(model, BY_DEFAULT, SCORES).changes
+    assert "image-pooling is left out: the original graph: cannot be run by ONNX Runtime" in capsys.readouterr().err
