@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,13 @@ import numpy as np
 
 from dlv3deploy.core.engine import Batch, ClosingEngine, Outputs, check_batch
 from dlv3deploy.core.errors import CheckFailed, UserError
-from dlv3deploy.core.spec import ModelSpec
-from dlv3deploy.engines.cuda import DeviceBuffer, Stream
+from dlv3deploy.core.frame_engine import OnDevice
+from dlv3deploy.core.images import Frame, Mask
+from dlv3deploy.core.preprocess import Geometry
+from dlv3deploy.core.progress import say
+from dlv3deploy.core.spec import InputSpec, ModelSpec
+from dlv3deploy.engines.cuda.device import open_device
+from dlv3deploy.engines.cuda.frames import FramesOnDevice, Port
 from dlv3deploy.engines.dialect import OPEN, Dialect, load_dialect, refit, runs_on
 from dlv3deploy.engines.gpu import find_gpu
 from dlv3deploy.engines.plans.inspected import read_engine_information
@@ -84,34 +89,75 @@ class TensorRTEngine(ClosingEngine):
             _smallest, _best, shape = engine.get_tensor_profile_shape(self._input, 0)
             context.set_input_shape(self._input, shape)
         self._most: int = shape[0]
-        self._output_shape = tuple(context.get_tensor_shape(self._output))
-        self._input_type = np.dtype(trt.nptype(engine.get_tensor_dtype(self._input)))
-        self._output_type = np.dtype(trt.nptype(engine.get_tensor_dtype(self._output)))
-        self._trt, self._runtime, self._engine, self._context, self._stream = trt, runtime, engine, context, Stream()
-        self._buffers = [
-            DeviceBuffer(math.prod(shape) * self._input_type.itemsize),
-            DeviceBuffer(math.prod(self._output_shape) * self._output_type.itemsize),
-        ]
-        for name, buffer in zip((self._input, self._output), self._buffers, strict=True):
-            context.set_tensor_address(name, buffer.address)
+        self._trt, self._runtime, self._engine, self._context = trt, runtime, engine, context
+        self._device = open_device()
+        self._stream = self._device.stream()
+        self._ports = {name: self._port(name) for name in (self._input, self._output)}
+        self._frames = self._frames_on_device()
+
+    def _port(self, name: str) -> Port:
+        """Memory for as many images as the engine takes, which it reads from or writes to from now on."""
+        shape, kind = (
+            tuple(self._context.get_tensor_shape(name)),
+            np.dtype(self._trt.nptype(self._engine.get_tensor_dtype(name))),
+        )
+        port = Port(self._device.exchange(shape, kind))
+        self._context.set_tensor_address(name, port.exchange.address)
+        return port
+
+    def _frames_on_device(self) -> FramesOnDevice | None:
+        """None for outputs that are no scores, and where kernels cannot be compiled, which is said."""
+        if self.spec.output.kind == "mask":
+            return None
+        try:
+            ports = self._ports[self._input], self._ports[self._output]
+            return FramesOnDevice(self._device, self._stream, *ports, self.spec.output, self.name)
+        except (UserError, CheckFailed) as error:
+            say(f"frames are prepared and masks made on the processor, not by {self.name}: {error}")
+            return None
 
     @property
     def most_images(self) -> int | None:
         return self._most
 
+    @property
+    def takes_frames(self) -> bool:
+        return self._frames is not None
+
     def infer(self, batch: Batch) -> Outputs:
         check_batch(self, batch)
-        count = len(batch)
-        if count > self._most:
-            raise ValueError(f"{self.name} takes {self._most} images at most, was given {count}")
+        self._resize(len(batch))
+        taken, made = self._ports[self._input], self._ports[self._output]
+        np.copyto(taken.exchange.values[: len(batch)], batch, casting="same_kind")
+        taken.exchange.send(self._stream)
+        self._execute()
+        made.exchange.fetch(self._stream)
+        self._stream.synchronize()
+        values = made.exchange.values[: len(batch)]
+        return values.astype(np.float32) if values.dtype.kind == "f" else np.array(values)
+
+    def infer_frames(self, frames: Sequence[Frame], given: InputSpec) -> None:
+        assert self._frames is not None  # `takes_frames` says so
+        self._resize(len(frames))
+        for index, frame in enumerate(frames):
+            self._frames.put(index, frame, given)
+        self._execute()
+        self._stream.synchronize()
+
+    def mask(self, answer: OnDevice, geometry: Geometry) -> Mask:
+        assert self._frames is not None  # which that answer comes from
+        return self._frames.take(answer.index, geometry)
+
+    def _resize(self, images: int) -> None:
+        """For a batch of this many. Raises ValueError where it is too large."""
+        if images > self._most:
+            raise ValueError(f"{self.name} takes {self._most} images at most, was given {images}")
         if self.input_shape[0] is None:
-            self._context.set_input_shape(self._input, batch.shape)
-        batch = np.ascontiguousarray(batch, self._input_type)
-        self._buffers[0].upload(batch, self._stream)
-        if not self._context.execute_async_v3(int(self._stream.handle)):
+            self._context.set_input_shape(self._input, (images, *self._ports[self._input].shape[1:]))
+
+    def _execute(self) -> None:
+        if not self._context.execute_async_v3(self._stream.handle):
             raise CheckFailed(f"{self.name} failed to run; its log says why")
-        values = self._buffers[1].download((count, *self._output_shape[1:]), self._output_type, self._stream)
-        return values.astype(np.float32) if values.dtype.kind == "f" else values
 
     def layer_times(self, batch: Batch, runs_wanted: int) -> list[LayerTime]:
         """What each layer takes by TensorRT's own profiler, which waits for every one and so slows the whole."""
@@ -132,6 +178,8 @@ class TensorRTEngine(ClosingEngine):
         return medians(runs[WARM_UP_RUNS:])
 
     def close(self) -> None:
-        for buffer in self._buffers:
-            buffer.close()
+        if self._frames is not None:
+            self._frames.close()
+        for port in self._ports.values():
+            port.exchange.close()
         self._stream.close()

@@ -148,10 +148,11 @@ def _glass_to_mask(segmenter: Segmenter, frames: Sequence[Frame]) -> dict[str, f
 def _layers(path: Path, segmenter: Segmenter, frame: Frame) -> list[dict[str, Any]]:
     from dataclasses import asdict
 
+    from dlv3deploy.core.preprocess import preprocess
     from dlv3deploy.engines.open import layer_times
 
-    view = next(iter(segmenter.views(frame)))
-    return [asdict(layer) for layer in layer_times(path, segmenter.engine.spec, view.batch, LAYER_RUNS)]
+    batch, _ = preprocess(frame, segmenter.input)
+    return [asdict(layer) for layer in layer_times(path, segmenter.engine.spec, batch, LAYER_RUNS)]
 
 
 def _print(facts: Sequence[dict[str, Any]], about: str) -> None:

@@ -13,9 +13,10 @@ from dlv3deploy.core.average import ScoredView, mean_mask
 from dlv3deploy.core.bilinear import Scores
 from dlv3deploy.core.engine import Engine, Outputs
 from dlv3deploy.core.errors import CheckFailed, UserError
+from dlv3deploy.core.frame_engine import FrameEngine, OnDevice
 from dlv3deploy.core.images import Frame, Mask
 from dlv3deploy.core.postprocess import mask_from_ids, mask_from_scores
-from dlv3deploy.core.preprocess import Geometry, preprocess
+from dlv3deploy.core.preprocess import Geometry, geometry_of, preprocess
 from dlv3deploy.core.spec import InputSpec, check_size
 from dlv3deploy.core.steadiness import Steadiness, SteadyScores
 from dlv3deploy.core.strategy import PLAIN, Strategy
@@ -26,7 +27,7 @@ from dlv3deploy.core.views import View, views_of
 class Answer:
     """What the engine returned for one view; see `View`."""
 
-    outputs: Outputs
+    outputs: Outputs | OnDevice
     geometry: Geometry
     picture: int
 
@@ -57,6 +58,8 @@ class Segmenter:
             )
         if strategy != PLAIN and steadiness:
             raise UserError(f"steadiness with {strategy}", "is of one view of each frame", "leave out one of the two")
+        is_plain = strategy == PLAIN and steadiness is None
+        self._on_device = engine if is_plain and isinstance(engine, FrameEngine) and engine.takes_frames else None
 
     def __call__(self, frame: Frame, size: tuple[int, int] | None = None) -> Mask:
         """Class ids, uint8, of every pixel of an H×W×3 BGR frame; or at another `size` (height, width) of the same view."""
@@ -69,11 +72,17 @@ class Segmenter:
         """
         if self.steady is not None or self.strategy != PLAIN or self.engine.most_images == 1:
             return [self(frame) for frame in frames]
-        answers = self.infer_together([view for frame in frames for view in self.views(frame)])
-        return [self.finish([answer]) for answer in answers]
+        masks, count = list[Mask](), self.engine.most_images or max(1, len(frames))
+        for start in range(0, len(frames), count):
+            together = [view for frame in frames[start : start + count] for view in self.views(frame)]
+            masks += [self.finish([answer]) for answer in self.infer_together(together)]
+        return masks
 
     def views(self, frame: Frame) -> Iterator[View]:
         """What the engine has to see of the frame: one view, or as many as the strategy and a fixed size ask for."""
+        if self._on_device is not None:
+            yield View(frame, geometry_of(frame.shape[0], frame.shape[1], self.input), 0)
+            return
         if self.strategy == PLAIN:
             yield View(*preprocess(frame, self.input), 0)
             return
@@ -82,14 +91,21 @@ class Segmenter:
         yield from views_of(frame, self.input, self.strategy, self.engine.input_shape[2:], output_stride)
 
     def infer(self, view: View) -> Answer:
+        if self._on_device is not None:
+            return self._inferred_on_device(self._on_device, [view])[0]
         outputs = self.engine.infer(view.batch)
         if self.steady is not None:
             outputs = self.steady(_checked_scores(outputs, len(self.engine.spec.classes), self.engine.name), view.batch)[None]
         return Answer(outputs, view.geometry, view.picture)
 
     def infer_together(self, views: Sequence[View]) -> list[Answer]:
-        """What the engine says of each view, in as few inferences as its batch allows."""
+        """What the engine says of each view, in as few inferences as its batch allows.
+
+        Answers that stay on the device are to be finished before the next call, and are no more than the batch allows.
+        """
         most = self.engine.most_images
+        if self._on_device is not None:
+            return self._inferred_on_device(self._on_device, views)
         if most == 1 or len(views) == 1 or self.steady is not None or self.strategy != PLAIN:  # scales differ in size
             return [self.infer(view) for view in views]
         count, answers = most or max(1, len(views)), list[Answer]()
@@ -99,6 +115,10 @@ class Segmenter:
             answers += [Answer(outputs[i : i + 1], view.geometry, view.picture) for i, view in enumerate(together)]
         return answers
 
+    def _inferred_on_device(self, engine: FrameEngine, views: Sequence[View]) -> list[Answer]:
+        engine.infer_frames([view.batch for view in views], self.input)
+        return [Answer(OnDevice(index), view.geometry, view.picture) for index, view in enumerate(views)]
+
     def finish(self, answers: Sequence[Answer], size: tuple[int, int] | None = None) -> Mask:
         """The mask of one frame from the answers to all its views, at the frame's size or another one.
 
@@ -106,9 +126,12 @@ class Segmenter:
         """
         spec, name = self.engine.spec, self.engine.name
         places = [answer.geometry.to_size(*size) if size else answer.geometry for answer in answers]
+        if self._on_device is not None and isinstance(first := answers[0].outputs, OnDevice):
+            return self._on_device.mask(first, places[0])
+        outputs = [answer.outputs for answer in answers if not isinstance(answer.outputs, OnDevice)]
         if spec.output.kind == "mask":
-            return mask_from_ids(_checked_ids(answers[0].outputs, len(spec.classes), name), places[0])
-        scores = [_checked_scores(answer.outputs, len(spec.classes), name) for answer in answers]
+            return mask_from_ids(_checked_ids(outputs[0], len(spec.classes), name), places[0])
+        scores = [_checked_scores(one, len(spec.classes), name) for one in outputs]
         if len(answers) == 1:  # no probabilities needed: softmax keeps the order of the classes
             return mask_from_scores(scores[0], places[0], spec.output)
         views = [ScoredView(s, place, a.picture) for s, place, a in zip(scores, places, answers, strict=True)]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dlv3deploy.core.engine import Batch
 from dlv3deploy.core.images import Frame
@@ -18,9 +20,12 @@ FixedSize = tuple[int | None, int | None]  # height, width; None where the engin
 
 @dataclass(frozen=True)
 class View:
-    """A 1×3×height×width batch, and where the frame's pixels lie in it. Views with the same `picture` are parts of one."""
+    """A 1×3×height×width batch, and where the frame's pixels lie in it; or the frame itself, for an engine that prepares it.
 
-    batch: Batch
+    Views with the same `picture` are parts of one.
+    """
+
+    batch: NDArray[Any]
     geometry: Geometry
     picture: int
 

@@ -1,0 +1,1 @@
+"""CUDA: device memory, streams and kernels, through cuda-python or PyCUDA."""

@@ -1,0 +1,192 @@
+"""Frames into an engine's input and masks out of its scores, without leaving the device in between."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dlv3deploy.core.bilinear import axis_for
+from dlv3deploy.core.errors import CheckFailed
+from dlv3deploy.core.images import Frame, Mask
+from dlv3deploy.core.preprocess import Geometry, geometry_of, mean_colour
+from dlv3deploy.core.spec import InputSpec, OutputSpec
+from dlv3deploy.engines.cuda.device import Argument, Device, Exchange, Kernel, Size, Stream, address_of
+from dlv3deploy.engines.cuda.source import FRAMES, MASKS
+
+# As the enumerations in the sources have them.
+PIXELS = {"bgr": 0, "rgb": 1, "nv12": 2, "yuyv": 3}
+NUMBERS = {np.dtype(np.float32): 0, np.dtype(np.float16): 1, np.dtype(np.int8): 2}
+THREADS = (32, 8, 1)
+MOST_GEOMETRIES = 8  # whose tables are kept
+
+
+@dataclass(frozen=True)
+class Port:
+    """An engine's input N×3×height×width or its scores N×C×h×w; INT8 values count in `step`."""
+
+    exchange: Exchange
+    step: float = 1.0
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.exchange.values.shape
+
+    @property
+    def numbers(self) -> int:
+        return NUMBERS[self.exchange.values.dtype]
+
+    def part(self, index: int) -> np.uint64:
+        """Where one image's values begin."""
+        return address_of(self.exchange, index * self.exchange.values[0].nbytes)
+
+
+class FramesOnDevice:
+    """Both ways of one engine: `put` frames into its input, run it, `take` their masks."""
+
+    def __init__(self, device: Device, stream: Stream, given: Port, scores: Port, output: OutputSpec, name: str) -> None:
+        self._stream, self._frames = stream, FramePreparation(device, given)
+        self._masks = MaskMaker(device, scores, output, name)
+
+    def put(self, index: int, frame: Frame, given: InputSpec) -> None:
+        """Queue image `index` of the batch: an H×W×3 BGR frame, which is copied before this returns."""
+        self._frames.put(index, frame, given, self._stream)
+
+    def take(self, index: int, geometry: Geometry) -> Mask:
+        """As `MaskMaker.take` does."""
+        return self._masks.take(index, geometry, self._stream)
+
+    def close(self) -> None:
+        self._frames.close()
+        self._masks.close()
+
+
+class FramePreparation:
+    """Writes frames of any size into an engine's input: colour conversion, resize, normalisation, planes, in one kernel."""
+
+    def __init__(self, device: Device, into: Port) -> None:
+        self._device, self._into = device, into
+        self._kernel = device.kernels(FRAMES)["prepare"]
+        self._frames: dict[int, Exchange] = {}  # by place in the batch
+
+    def put(self, index: int, frame: NDArray[np.uint8], given: InputSpec, stream: Stream, pixels: str = "bgr") -> Geometry:
+        """Queue image `index` of the batch.
+
+        `frame` is H×W×3 of "bgr" or "rgb", H×W×2 of "yuyv", or H·3/2×W of "nv12", uint8; W, and the H of NV12, are even there.
+        Returns where its pixels lie in the input. The frame is copied before this returns.
+        """
+        height, width = frame.shape[0] * 2 // 3 if pixels == "nv12" else frame.shape[0], frame.shape[1]
+        exchange = self._exchange(index, frame.shape)
+        np.copyto(exchange.values, frame)
+        exchange.send(stream)
+        geometry = geometry_of(height, width, given)
+        rows, columns = geometry.input
+        inner = [max(1, round(size * scale)) for size, scale in zip(geometry.frame, geometry.scale, strict=True)]
+        fill = mean_colour(given)[::-1] if given.colour_order == "rgb" else mean_colour(given)
+        scales = [np.float32(1 / deviation) for deviation in given.std]
+        shifts = [np.float32(mean * scale) for mean, scale in zip(given.mean, scales, strict=True)]
+        arguments: list[Argument] = [
+            *(address_of(exchange), *_integers(PIXELS[pixels], height, width, math.prod(frame.shape[1:]))),
+            *(self._into.part(index), *_integers(self._into.numbers, rows, columns)),
+            *_integers(*map(round, geometry.offset), *inner),
+            *(np.float64(1 / (size / of_frame)) for size, of_frame in zip(inner, geometry.frame, strict=True)),
+            *(*map(np.float32, fill), *scales, *shifts, *_integers(given.colour_order == "rgb"), np.float32(self._into.step)),
+        ]
+        self._kernel(_blocks(rows, columns), THREADS, arguments, stream)
+        return geometry
+
+    def _exchange(self, index: int, shape: tuple[int, ...]) -> Exchange:
+        known = self._frames.get(index)
+        if known is None or known.values.shape != shape:
+            if known is not None:
+                known.close()
+            known = self._frames[index] = self._device.exchange(shape, np.dtype(np.uint8), is_read_once=True)
+        return known
+
+    def close(self) -> None:
+        for exchange in self._frames.values():
+            exchange.close()
+        self._frames.clear()
+
+
+class MaskMaker:
+    """Masks of any size from an engine's scores: bilinear upsampling and argmax, equal to the CPU's in every pixel."""
+
+    def __init__(self, device: Device, scores: Port, output: OutputSpec, name: str) -> None:
+        self._device, self._scores, self._output, self._name = device, scores, output, name
+        self._kernels: Mapping[str, Kernel] = device.kernels(MASKS)
+        positions = math.prod(scores.shape[2:])
+        self._leading, self._lead, self._largest = (device.memory(positions * size) for size in (1, 4, 4))
+        self._broken = device.exchange((1,), np.dtype(np.int32))
+        self._places: dict[Geometry, _Place] = {}
+
+    def take(self, index: int, geometry: Geometry, stream: Stream) -> Mask:
+        """The mask H×W, uint8, of image `index` of the batch, for a frame of this geometry; waits for the stream.
+
+        Raises CheckFailed when scores are not finite.
+        """
+        place = self._place(geometry, stream)
+        height, width = self._scores.shape[2:]
+        scores = [self._scores.part(index), *_integers(self._scores.numbers, self._scores.shape[1], height, width)]
+        ranks = [address_of(memory) for memory in (self._leading, self._lead, self._largest)]
+        self._broken.values[0] = 0
+        self._broken.send(stream)
+        self._kernels["rank"](_blocks(height, width), THREADS, [*scores, *ranks, address_of(self._broken)], stream)
+        into = [address_of(place.mask), *_integers(*geometry.frame)]
+        arguments = [*scores, *ranks, *map(address_of, place.tables), *into]
+        self._kernels["label"](_blocks(*geometry.frame), THREADS, arguments, stream)
+        place.mask.fetch(stream)
+        self._broken.fetch(stream)
+        stream.synchronize()
+        if self._broken.values[0]:
+            raise CheckFailed(f"{self._name} returned scores that are not finite; the weights or the precision are broken")
+        return np.array(place.mask.values)
+
+    def _place(self, geometry: Geometry, stream: Stream) -> _Place:
+        if geometry not in self._places:
+            if len(self._places) == MOST_GEOMETRIES:
+                self._places.pop(next(iter(self._places))).close()
+            self._places[geometry] = _Place.of(self._device, geometry, self._scores.shape[2:], self._output, stream)
+        return self._places[geometry]
+
+    def close(self) -> None:
+        for place in self._places.values():
+            place.close()
+        self._places.clear()
+        for memory in (self._leading, self._lead, self._largest, self._broken):
+            memory.close()
+
+
+@dataclass(frozen=True)
+class _Place:
+    """A frame's mask, and the tables that say which scores its rows and columns read: low, high, weight of each."""
+
+    mask: Exchange
+    tables: tuple[Exchange, ...]
+
+    @classmethod
+    def of(cls, device: Device, geometry: Geometry, scores: tuple[int, ...], output: OutputSpec, stream: Stream) -> _Place:
+        tables = []
+        for axis in (0, 1):
+            reads = axis_for(geometry, axis, scores[axis], output)
+            for values in (reads.low.astype(np.int32), reads.high.astype(np.int32), reads.weight):
+                table = device.exchange(values.shape, values.dtype)
+                np.copyto(table.values, values)
+                table.send(stream)
+                tables.append(table)
+        return cls(device.exchange(geometry.frame, np.dtype(np.uint8), is_read_once=True), tuple(tables))
+
+    def close(self) -> None:
+        for exchange in (self.mask, *self.tables):
+            exchange.close()
+
+
+def _integers(*values: int) -> list[Argument]:
+    return [np.int32(value) for value in values]
+
+
+def _blocks(height: int, width: int) -> Size:
+    return -(-width // THREADS[0]), -(-height // THREADS[1]), 1
