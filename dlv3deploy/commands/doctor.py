@@ -27,8 +27,7 @@ def doctor(workspace: WorkspaceOption = DEFAULT_ROOT, json_output: JsonOption = 
     import json
 
     findings = [
-        check()
-        for check in (_python, _gpu, _torch, _onnxruntime, _tensorrt, _tensorrt_rtx, _cuda_python, _opencv, _window, _cameras)
+        check() for check in (_python, _gpu, _torch, _onnxruntime, _tensorrt, _tensorrt_rtx, _cuda, _opencv, _window, _cameras)
     ]
     findings.append(_disk(workspace))
     if json_output:
@@ -116,8 +115,27 @@ def _tensorrt_rtx() -> Finding:
     return _package("TensorRT-RTX", "tensorrt_rtx", "tensorrt-rtx", ability)
 
 
-def _cuda_python() -> Finding:
-    return _package("cuda-python (runs engines)", "cuda.bindings", "cuda", str)
+def _cuda() -> Finding:
+    """cuda-python before PyCUDA, as engines have it, and what compiles the kernels for frames and masks."""
+    from importlib.metadata import version
+    from importlib.util import find_spec
+    from shutil import which
+
+    def compiler() -> str:
+        from cuda.bindings import nvrtc
+
+        try:
+            _, major, minor = nvrtc.nvrtcVersion()
+        except RuntimeError:
+            return ", no NVRTC: frames and masks stay on the processor (pip install nvidia-cuda-nvrtc)"
+        return f", kernels by NVRTC {major}.{minor}"
+
+    what = "CUDA from Python (runs engines)"
+    found = _package(what, "cuda.bindings", "cuda", compiler)
+    if found.works or find_spec("pycuda") is None:
+        return found
+    nvcc = "nvcc" if which("nvcc") else "nothing (nvcc is not on PATH)"
+    return Finding(what, True, f"PyCUDA {version('pycuda')}, kernels by {nvcc}")
 
 
 def _opencv() -> Finding:
