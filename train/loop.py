@@ -120,7 +120,9 @@ def _saving_on_interrupt(run: Run) -> Iterator[None]:
                 if not run.is_saved:
                     with interrupts_held():
                         _save(run, None)
-                say(f"stopped at step {run.progress.step} of {run.plan.steps}; go on with the same command and --resume")
+                has_best = run.progress.best_miou >= 0
+                best = f"; the best so far (mIoU {run.progress.best_miou:.3f}) is {run.folder.best}" if has_best else ""
+                say(f"stopped at step {run.progress.step} of {run.plan.steps}; go on with the same command and --resume{best}")
             if isinstance(stop, StoppedTogether):
                 disconnect(run.fabric)  # torchrun ends all when the first one leaves, which the first process may be saving at
             raise

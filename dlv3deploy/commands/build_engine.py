@@ -323,7 +323,10 @@ def _calibrated(
     if table is None:
         pictures = calibration_pictures(spec, source, folder, count or CALIBRATION_IMAGES)
         asked = Request(source, spec, pictures)
+        before = made_earlier(source, spec, int8_onnx, table_path)
         table = calibrate(asked, int8_onnx, table_path, say)
+        if before is not None and before.key != table.key:
+            say(f"{int8_onnx} takes the place of the one by {before.key.images} images, {before.chosen}")
         report(table, int8_onnx)
     else:
         say(f"using {int8_onnx}: {table.key.images} images, {table.chosen}")

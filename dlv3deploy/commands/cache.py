@@ -60,6 +60,9 @@ def _facts(entry: Entry) -> dict[str, Any]:
             "precision": manifest.precision,
             "builder": f"{manifest.builder.name} {manifest.builder.version}",
             "device": manifest.target.device,
+            "compute_capability": manifest.target.compute_capability,
+            "flags": dict(manifest.builder.flags),
+            "rewrites": list(manifest.rewrites),
             "size": [manifest.spec.input.height, manifest.spec.input.width],
             "onnx": manifest.onnx,
             "p50_ms": manifest.timing.p50_ms if manifest.timing else None,
@@ -78,12 +81,14 @@ def _print(folder: str, entries: list[Entry]) -> None:
     now, records = time.time(), []
     for entry in entries:
         facts, days = _facts(entry), (now - entry.used) / 86400
-        about = ("damaged", "–", "–", "–", "–")
+        about = ("damaged", "–", "–", "–", "–", "–")
         if entry.manifest is not None:
             latency = f"{facts['p50_ms']:.1f} ms" if facts["p50_ms"] is not None else "–"
             size = "×".join(map(str, facts["size"]))
-            about = (facts["precision"], size, f"{facts['builder']}, {facts['device']}", latency, facts["onnx"])
+            where = [facts["builder"], facts["device"], *filter(None, [facts["compute_capability"]])]
+            rewrites = ", ".join(facts["rewrites"]) or "–"
+            about = (facts["precision"], size, ", ".join(where), rewrites, latency, facts["onnx"])
         records.append((entry.key[:12], *about, f"{entry.bytes / 1e6:.1f} MB", "today" if days < 1 else f"{days:.0f} days ago"))
     total = sum(entry.bytes for entry in entries) / 1e6
-    header = ("key", "precision", "input", "builder", "latency", "built from", "file", "used")
+    header = ("key", "precision", "input", "built by, for", "rewrites", "latency", "built from", "file", "used")
     print_records(f"{folder}: {len(entries)} engines, {total:.1f} MB", header, records)

@@ -55,13 +55,14 @@ def _say_if_small(images: list[Path], spec: ModelSpec) -> None:
 
 def _candidates(spec: ModelSpec, source: Path, folder: Path | None) -> list[Path]:
     from dlv3deploy.core.errors import UserError
-    from dlv3deploy.core.images import list_images
+    from dlv3deploy.core.images import folder_of_images, list_images
 
     if folder is not None:
         if not folder.is_dir():
             raise UserError(f"--images {folder}", "is no folder", REMEDY)
         if not (pictures := list_images(folder)):
-            raise UserError(f"--images {folder}", "holds no picture", REMEDY)
+            inner = folder_of_images(folder)
+            raise UserError(f"--images {folder}", "holds no picture", f"did you mean {inner}?" if inner else REMEDY)
         return pictures
     from dlv3deploy.core.datasets import open_dataset
 

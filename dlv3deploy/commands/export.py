@@ -51,4 +51,5 @@ def export(
         f"{stride}opset {opset}; differs from PyTorch by "
         f"{parity.difference:.1e} ({parity.tolerance:.0e} allowed, {parity.runtime})"
     )
-    say(f"next: {place.command('build-engine', *(() if to is None else (to,)))}")
+    given = () if to is None else (to,)
+    say(f"next: {place.command('build-engine', *given)}, or for INT8: {place.command('calibrate', *given)}")

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from dlv3deploy.core.errors import UserError
+from dlv3deploy.core.similar import did_you_mean
 
 NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 TOKEN_BYTES = 4  # of what is random in a temporary's name
@@ -48,8 +49,9 @@ def replacing(path: Path) -> Iterator[Path]:
         sweep(target, ABANDONED_S)
         fresh = target.with_name(f".{target.stem}.{secrets.token_hex(TOKEN_BYTES)}.partial{target.suffix}")
         fresh.touch(exist_ok=False)  # unlike tempfile's, its permissions follow the umask
-        made = fresh
+        made, permissions = fresh, stat.S_IMODE(fresh.stat().st_mode)
         yield made
+        made.chmod(permissions)  # safetensors puts a file of its own there, for its owner alone
         put_in_place(made, target)
     except OSError as error:
         raise write_error(path, error) from error
@@ -145,9 +147,12 @@ def read_json(path: Path) -> Any:
 
 def require_file(path: Path, made_by: str) -> Path:
     """`path`, when it is a file with something in it; otherwise UserError that names the command which makes one."""
+    if path.is_dir():
+        raise UserError(str(path), "is a folder, a file is needed", made_by)
     if not path.is_file():
-        rule = "is a folder, a file is needed" if path.is_dir() else "does not exist"
-        raise UserError(str(path), rule, made_by)
+        beside = [other.name for other in path.parent.glob(f"*{glob.escape(path.suffix)}")] if path.parent.is_dir() else []
+        meant = did_you_mean(path.name, beside)
+        raise UserError(str(path), "does not exist", f"{meant} Or {made_by}" if meant else made_by)
     if path.stat().st_size == 0:
         raise UserError(str(path), "is empty", made_by)
     return path

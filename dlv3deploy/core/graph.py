@@ -226,7 +226,8 @@ class Convolution:
 
 def convolutions(model: ModelProto, height: int, width: int) -> list[Convolution]:
     """Every convolution of the graph, in its order, for one image of height×width."""
-    fixed = fix_input(simplified(model), (1, 3, height, width))
+    shape = (1, 3, height, width)
+    fixed = fix_input(simplified(fix_input(model, shape)), shape)  # sizes that are computed in the graph are constants then
     shapes = tensor_shapes(fixed.graph)
     shapes |= {w.name: tuple(w.dims) for w in fixed.graph.initializer}
     return [

@@ -183,3 +183,9 @@ def list_images(folder: Path) -> list[Path]:
     """The pictures of a folder, sorted by name, hidden files left out."""
     found = (p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith("."))
     return sorted(p for p in found if p.is_file())
+
+
+def folder_of_images(root: Path) -> Path | None:
+    """The first folder below `root`, three levels down at most, that holds pictures: what a data set's folder stands for."""
+    folders = (path for levels in ("*", "*/*", "*/*/*") for path in sorted(root.glob(levels)) if path.is_dir())
+    return next((folder for folder in folders if list_images(folder)), None)

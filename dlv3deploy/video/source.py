@@ -10,7 +10,7 @@ from typing import Literal
 from urllib.parse import unquote, urlsplit
 
 from dlv3deploy.core.errors import UserError
-from dlv3deploy.core.images import IMAGE_SUFFIXES, list_images
+from dlv3deploy.core.images import IMAGE_SUFFIXES, folder_of_images, list_images
 from dlv3deploy.video.settings import Setting, Settings, choice, number, read_settings, whole
 
 SourceKind = Literal["camera", "csi", "drawn", "file", "folder", "glob", "gstreamer", "image", "stream"]
@@ -140,7 +140,7 @@ def _pictures_of(text: str, folder: Path) -> tuple[Path, ...]:
     except OSError as error:
         raise UserError(text, f"cannot be read ({error.strerror})", "choose a folder that can be read") from error
     if not pictures:
-        inner = next((p for p in sorted(folder.iterdir()) if p.is_dir() and list_images(p)), None)
+        inner = folder_of_images(folder)
         remedy = f"did you mean {inner}?" if inner else f"pictures are {', '.join(sorted(IMAGE_SUFFIXES))}"
         raise UserError(text, "is a folder without pictures", remedy)
     return pictures

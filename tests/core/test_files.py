@@ -182,3 +182,12 @@ def test_a_hash_is_that_of_all_bytes(tmp_path: Path) -> None:
     one = sha256_of(path)
     path.write_bytes(b"a" * (3_000_000 - 1) + b"b")
     assert sha256_of(path) != one
+
+
+@pytest.mark.usefixtures("umask")
+def test_a_writer_that_puts_a_file_of_its_own_there_leaves_the_permissions(tmp_path: Path) -> None:
+    """As safetensors does."""
+    with replacing(tmp_path / "new") as partial:
+        partial.unlink()
+        partial.touch(0o600)
+    assert permissions(tmp_path / "new") == 0o640
