@@ -45,7 +45,7 @@ class DecodedSource(Source):
             capture.release()
             return False
         self._capture = capture
-        self._first = self._captured(_as_bgr(pixels))
+        self._first = self._captured(_as_bgr(pixels), capture)
         height, width = self._first.pixels.shape[:2]
         self.size = height, width
         self.fps = _within(capture.get(cv2.CAP_PROP_FPS), HIGHEST_FPS)
@@ -71,10 +71,10 @@ class DecodedSource(Source):
         found, pixels = self._capture.read()
         self._waited_s = time.monotonic() - started_s
         if found:
-            return self._captured(_as_bgr(pixels))
+            return self._captured(_as_bgr(pixels), self._capture)
         return None if self._closing.is_set() else self._at_end()
 
-    def _captured(self, pixels: Frame) -> CapturedFrame:
+    def _captured(self, pixels: Frame, capture: cv2.VideoCapture) -> CapturedFrame:  # noqa: ARG002 (files ask it for more)
         index = self._count
         self._count += 1
         return CapturedFrame(pixels, index, time.monotonic(), f"{self._stem}_{index:06d}")

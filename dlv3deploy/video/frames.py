@@ -20,8 +20,9 @@ class CapturedFrame:
     """One frame, H×W×3 BGR uint8, owned by whoever read it.
 
     `index` counts what the source captured, so that a gap shows a dropped frame. `time_s` is `time.monotonic()` when the frame
-    was captured; `name`, without suffix and unique within its source, is what its mask's file is called. `truth` is the mask
-    that it should get, where the source knows it.
+    was captured, `position_s` where it lies in its file, counted from the first frame, None where that is not known; `name`,
+    without suffix and unique within its source, is what its mask's file is called. `truth` is the mask that it should get,
+    where the source knows it.
     """
 
     pixels: Frame
@@ -29,6 +30,7 @@ class CapturedFrame:
     time_s: float
     name: str
     truth: Mask | None = None
+    position_s: float | None = None
 
 
 class Source(ABC):

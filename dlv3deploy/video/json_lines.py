@@ -15,15 +15,16 @@ from dlv3deploy.core.files import write_error
 from dlv3deploy.video.sink import Segmented, Sink
 
 SUFFIXES = (".jsonl", ".ndjson")
-KEYS = ("frame", "name", "time", "delay_ms", "stages_ms", "shares")
+KEYS = ("frame", "name", "time", "position", "delay_ms", "stages_ms", "shares")
 
 
 class JsonLines(Sink):
     """One object a line, whole on the disk as soon as it is written, so that it can be followed and survives a kill.
 
-    `frame` counts what the source captured, `time` is when, in seconds since 1970; `delay_ms` from then until the mask was
-    ready, `stages_ms` what each stage took; `shares` of the frame's pixels by class, 0 to 1, those that are there. A file of an
-    earlier run is emptied by the first frame. Raises UserError for a file that no run wrote, and when it cannot be written.
+    `frame` counts what the source captured, `time` is when, in seconds since 1970, `position` where it lies in a video file, in
+    seconds from its first frame, null elsewhere; `delay_ms` from `time` until the mask was ready, `stages_ms` what each stage
+    took; `shares` of the frame's pixels by class, 0 to 1, those that are there. A file of an earlier run is emptied by the
+    first frame. Raises UserError for a file that no run wrote, and when it cannot be written.
     """
 
     def __init__(self, path: Path, classes: Classes) -> None:
@@ -52,7 +53,9 @@ class JsonLines(Sink):
         counts = np.bincount(result.mask.ravel(), minlength=len(self._names))
         shares = {name: round(int(n) / result.mask.size, 6) for name, n in zip(self._names, counts, strict=False) if n}
         captured = result.frame
-        values = (captured.index, captured.name, round(self._epoch_s + captured.time_s, 6), *_timing(result), shares)
+        position_s = None if captured.position_s is None else round(captured.position_s, 6)
+        times = (round(self._epoch_s + captured.time_s, 6), position_s)
+        values = (captured.index, captured.name, *times, *_timing(result), shares)
         return dict(zip(KEYS, values, strict=True))
 
     def close(self) -> None:

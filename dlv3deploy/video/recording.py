@@ -17,7 +17,7 @@ LONGEST_GAP_S = 10.0
 
 
 class VideoRecording(Sink):
-    """Every result becomes one frame, played at `fps`.
+    """Every result becomes one frame, played at `fps`; a file's frames that last longer than that are shown as long.
 
     The first frame fixes the size (an odd side loses its last row or column, as the codecs ask for even ones); frames of
     another size are letterboxed to it. A file that was there stays until `close` has read the new one back and found every
@@ -32,15 +32,34 @@ class VideoRecording(Sink):
         self._fps = fps or USUAL_FPS
         self._video: GrowingVideo | None = GrowingVideo(path, self._fps)
         self._size: tuple[int, int] | None = None
+        self._last: Frame | None = None
+        self._written, self._begins_s = 0, 0.0  # frames in the file, and the position that its first one has
 
     def write(self, result: Segmented) -> None:
-        self._encode(result.shown())
+        picture = result.shown()
+        for _ in range(self._lag(result.frame.position_s)):
+            self._encode(self._last if self._last is not None else picture)
+        self._encode(picture)
+        self._last = picture
+
+    def _lag(self, position_s: float | None) -> int:
+        """How many frames are missing before one at this position; a single one is an uneven clock."""
+        if position_s is None:
+            return 0
+        if self._written == 0:
+            self._begins_s = position_s
+        lag = round((position_s - self._begins_s) * self._fps) - self._written
+        longest = round(LONGEST_GAP_S * self._fps)
+        if lag > longest:
+            self._begins_s += (lag - longest) / self._fps
+        return min(lag, longest) if lag > 1 else 0
 
     def _encode(self, picture: Frame) -> None:
         height, width = picture.shape[:2]
         self._size = self._size or (max(2, height // 2 * 2), max(2, width // 2 * 2))
         if self._video is None:
             return
+        self._written += 1
         try:
             self._video.write(fitted(picture, self._size))
         except UserError:

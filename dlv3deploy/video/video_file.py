@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
 from dlv3deploy.core.errors import UserError
 from dlv3deploy.core.files import require_file
+from dlv3deploy.core.images import Frame
 from dlv3deploy.core.progress import say
 from dlv3deploy.video.decoded import DecodedSource
 from dlv3deploy.video.frames import CapturedFrame
 from dlv3deploy.video.quiet import silence_opencv
 from dlv3deploy.video.source import SourceAddress
 
+if TYPE_CHECKING:
+    import cv2
+
 
 class VideoFileSource(DecodedSource):
     """Raises UserError when the file is empty, is no video, or no frame of it can be decoded."""
 
     live = False
+    _begins_s: float | None = None
 
     def __init__(self, address: SourceAddress) -> None:
         silence_opencv()
@@ -30,6 +38,15 @@ class VideoFileSource(DecodedSource):
         if not self._begin(capture):
             rule = "is a video of which no frame can be decoded, it may be cut short" if opened else "is not a readable video"
             raise UserError(address.text, rule, "check that it plays elsewhere, or copy it again")
+
+    def _captured(self, pixels: Frame, capture: cv2.VideoCapture) -> CapturedFrame:
+        """With its place in the file: frames may last differently long."""
+        import cv2
+
+        frame, found_s = super()._captured(pixels, capture), capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+        if self._begins_s is None:
+            self._begins_s = found_s
+        return replace(frame, position_s=found_s - self._begins_s) if found_s >= self._begins_s else frame
 
     def _at_end(self) -> CapturedFrame | None:
         if self.frame_count is not None and self._count < self.frame_count:
