@@ -16,22 +16,19 @@ from quantization_masks import Judged, masks_of, write_masks
 
 from dlv3deploy.core.engine import Batch, ClosingEngine, Outputs
 from dlv3deploy.core.spec import ModelSpec
-from dlv3deploy.engines.onnxruntime_engine import lacks_vnni
 
 
 class OpenVinoEngine(ClosingEngine):
-    """OpenVINO as it optimises the graph, INT8 kernels included; what stays in floating point runs in float32.
+    """OpenVINO without its INT8 kernels: pairs round and all else runs in float32, as the file says.
 
-    Without VNNI its INT8 kernels saturate, as ONNX Runtime's do unless told otherwise, and it has no option for exact ones: on
-    such a processor pairs round and all else runs in float32.
+    Those kernels saturate on a processor without VNNI and have no option for exact ones; on one with it they lose the scale
+    of a resized map (`openvino_resize.py`).
     """
 
     def __init__(self, model: str, spec: ModelSpec) -> None:
         import openvino  # type: ignore[import-not-found, unused-ignore]  # in its environment alone
 
-        core, options = openvino.Core(), {"INFERENCE_PRECISION_HINT": "f32"}
-        if lacks_vnni():
-            options["LP_TRANSFORMS_MODE"] = "NO"
+        core, options = openvino.Core(), {"INFERENCE_PRECISION_HINT": "f32", "LP_TRANSFORMS_MODE": "NO"}
         self.compiled = core.compile_model(core.read_model(model), "CPU", options)
         batch, _, height, width = self.compiled.input(0).shape
         self.input_shape, self.spec = (batch, 3, height, width), spec

@@ -36,8 +36,9 @@ EXPLAINED = f"""\
   data and on weights.
 - `TensorRT-RTX`: whether it builds the file, which needs no GPU; says nothing of speed.
 - `OpenVINO`: the share of pixels that have one class in ONNX Runtime's masks and in OpenVINO's, both of the quantised model. It
-  turns it into INT8 kernels by transformations of its own; on a processor without VNNI, where these saturate at 16 bits, it too
-  rounds at pairs and computes in float32. Sums in another order round to another step now and then, and that spreads.
+  too rounds at pairs and computes in float32: its INT8 kernels saturate at 16 bits on a processor without VNNI, and on one with
+  it (2026.4.1) lose the scale of a resized map that is quantised, as ASPP's image pooling is in every row
+  (`openvino_resize.py`). Sums in another order round to another step now and then, and that spreads.
 - Twins have the function of the model whose name they begin with. `camvid-twin` is a file of its own; those with a factor and a
   seed are made by `twins.py`, which scales the very groups of channels that `equalise` knows, by chance.
 - ONNX Runtime is `quantize_static` behind its `quant_pre_process`: Q/DQ, symmetric INT8, per-channel weights, percentile 99.99;
