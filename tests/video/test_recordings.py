@@ -173,6 +173,49 @@ def test_what_a_killed_run_recorded_plays_and_the_next_run_says_where_it_is(
     assert left.exists() and len(frames_of(tmp_path / name)) == 1
 
 
+@pytest.mark.parametrize("name", ["out.mp4", "out.avi", "out.mkv"])
+def test_of_a_quiet_picture_no_more_is_lost_with_a_kill(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """FFmpeg keeps it to itself for half a minute: it is asked for file after file instead."""
+    program = [sys.executable, str(HERE / "end_a_recording.py"), str(tmp_path / name), "quiet"]
+    environment = {**os.environ, "PYTHONPATH": str(HERE.parents[1])}
+    done = subprocess.run(program, capture_output=True, text=True, timeout=HANG_LIMIT_S, check=False, env=environment)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    left = sorted(tmp_path.iterdir(), key=lambda path: path.stat().st_mtime_ns)
+    assert all("partial" in path.name for path in left)
+    frames = [frame for path in left for frame in frames_of(path)]
+    assert len(frames) == 39  # but the one that was being written
+    shades = [float(frame.mean()) for frame in frames]
+    assert shades == sorted(shades)
+    with open_sink(str(tmp_path / name), CLASSES, RECORDED):
+        pass
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"(and {len(left) - 1} that follow it): of a run that was killed" in line
+
+
+@pytest.mark.parametrize("name", ["out.mp4", "out.avi", "out.mkv"])
+def test_pieces_are_joined_at_the_end(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(growing_module, "MOST_HELD_S", 0.0)
+    with VideoRecording(tmp_path / name, 10.0) as sink:
+        for i in range(12):
+            sink.write(result_of(i))
+        assert len(list(tmp_path.iterdir())) > 5
+    assert list(tmp_path.iterdir()) == [tmp_path / name]
+    shades = [round(float(frame.mean()) / 20) for frame in frames_of(tmp_path / name)]
+    assert shades == list(range(12))
+
+
+def test_pieces_that_cannot_be_joined_are_kept_and_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(growing_module, "MOST_HELD_S", 0.0)
+    sink = VideoRecording(tmp_path / "out.mp4", 10.0)
+    for i in range(6):
+        sink.write(result_of(i))
+    pieces = sorted(tmp_path.iterdir())
+    monkeypatch.setattr(growing_module, "join", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOSPC, "no room")))
+    with pytest.raises(UserError, match=rf"and {len(pieces) - 1} that follow it have what could be written"):
+        sink.close()
+    assert sorted(tmp_path.iterdir()) == pieces
+
+
 def test_live_sources_are_recorded_in_their_own_time(tmp_path: Path) -> None:
     with open_sink(str(tmp_path / "out.mp4"), CLASSES, ScriptedSource(frames=0, live=True)) as sink:
         assert isinstance(sink, LiveRecording)
