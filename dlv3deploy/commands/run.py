@@ -46,7 +46,7 @@ def run(
     sink: Annotated[
         list[str] | None,
         typer.Option(
-            help="window, none, FILE.mp4, FILE.png, FILE.jsonl, FOLDER/ for masks, 'FOLDER/*.jpg'; may be repeated. "
+            help="window, none, FILE.mp4, FILE.png, FILE.jsonl, FOLDER/ for masks, 'FOLDER/*.jpg', rtsp://HOST/PATH, gst:PIPELINE; may be repeated. "
             "Of several sources {stream} is the number. Default: a window for live sources, else a file in the workspace."
         ),
     ] = None,

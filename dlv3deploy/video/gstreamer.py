@@ -25,12 +25,7 @@ class GStreamerSource(DecodedSource):
 
         super().__init__("stream")
         self._text = address.text
-        if "GStreamer:                   YES" not in cv2.getBuildInformation():
-            raise UserError(
-                address.text,
-                "this OpenCV was built without GStreamer, as those of PyPI are",
-                "use JetPack's OpenCV, or Debian's python3-opencv",
-            )
+        require_gstreamer(address.text)
         pipeline = of_csi(address.device, address.settings) if address.kind == "csi" else whole_pipeline(address.url)
         if not self._begin(cv2.VideoCapture(pipeline, cv2.CAP_GSTREAMER)):
             rule = "the pipeline does not start, or sends no frame"
@@ -39,6 +34,15 @@ class GStreamerSource(DecodedSource):
     def _at_end(self) -> CapturedFrame | None:
         self._release()
         return None
+
+
+def require_gstreamer(text: str) -> None:
+    """Raise UserError for `text` where OpenCV was built without it."""
+    import cv2
+
+    if "GStreamer:                   YES" not in cv2.getBuildInformation():
+        rule = "this OpenCV was built without GStreamer, as those of PyPI are"
+        raise UserError(text, rule, "use JetPack's OpenCV, or Debian's python3-opencv")
 
 
 def whole_pipeline(text: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -16,6 +17,14 @@ USUAL_FPS = 25.0  # for pictures and for cameras that state no rate
 LONGEST_GAP_S = 10.0
 
 
+class Video(Protocol):
+    """What takes the encoded-to-be pictures of a recording, all of one even size."""
+
+    def write(self, picture: Frame) -> None: ...
+
+    def complete(self) -> None: ...
+
+
 class VideoRecording(Sink):
     """Every result becomes one frame, played at `fps`; a file's frames that last longer than that are shown as long.
 
@@ -27,10 +36,10 @@ class VideoRecording(Sink):
 
     wants_overlay = True
 
-    def __init__(self, path: Path, fps: float | None) -> None:
+    def __init__(self, to: Path | Video, fps: float | None) -> None:
         silence_opencv()
         self._fps = fps or USUAL_FPS
-        self._video: GrowingVideo | None = GrowingVideo(path, self._fps)
+        self._video: Video | None = GrowingVideo(to, self._fps) if isinstance(to, Path) else to
         self._size: tuple[int, int] | None = None
         self._last: Frame | None = None
         self._written, self._begins_s = 0, 0.0  # frames in the file, and the position that its first one has
@@ -46,13 +55,17 @@ class VideoRecording(Sink):
         """How many frames are missing before one at this position; a single one is an uneven clock."""
         if position_s is None:
             return 0
-        if self._written == 0:
-            self._begins_s = position_s
-        lag = round((position_s - self._begins_s) * self._fps) - self._written
+        lag = self._ahead(position_s)
         longest = round(LONGEST_GAP_S * self._fps)
         if lag > longest:
             self._begins_s += (lag - longest) / self._fps
         return min(lag, longest) if lag > 1 else 0
+
+    def _ahead(self, position_s: float) -> int:
+        """By how many frames this position is ahead of what was written."""
+        if self._written == 0:
+            self._begins_s = position_s
+        return round((position_s - self._begins_s) * self._fps) - self._written
 
     def _encode(self, picture: Frame) -> None:
         height, width = picture.shape[:2]
@@ -79,8 +92,8 @@ class LiveRecording(VideoRecording):
     `LONGEST_GAP_S` is cut to that.
     """
 
-    def __init__(self, path: Path, fps: float | None) -> None:
-        super().__init__(path, fps)
+    def __init__(self, to: Path | Video, fps: float | None) -> None:
+        super().__init__(to, fps)
         self._shown: Frame | None = None  # the picture whose slots are not written yet
         self._slot = 0  # its first slot
         self._start_s = 0.0

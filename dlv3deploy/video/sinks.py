@@ -8,6 +8,7 @@ from pathlib import Path
 
 from dlv3deploy.core.classes import Classes
 from dlv3deploy.core.errors import UserError
+from dlv3deploy.video.broadcast import Broadcast, pipeline_of
 from dlv3deploy.video.folders import MaskFolder, OverlayFolder
 from dlv3deploy.video.frames import Source
 from dlv3deploy.video.growing import CODECS
@@ -20,7 +21,8 @@ from dlv3deploy.video.window import SlideShow, Window
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg")
 WORKS = (
     f"use none, window, a video file ({', '.join(CODECS)}), a picture ({', '.join(PICTURE_SUFFIXES)}) for one frame, "
-    f"JSON lines ({', '.join(SUFFIXES)}), a folder (ending in /) for masks, or 'FOLDER/*.jpg' for pictures"
+    f"JSON lines ({', '.join(SUFFIXES)}), a folder (ending in /) for masks, 'FOLDER/*.jpg' for pictures, rtsp://HOST/PATH of a "
+    "server that records, or gst:PIPELINE"
 )
 
 
@@ -36,6 +38,8 @@ def open_sink(text: str, classes: Classes, source: Source, read: Sequence[Path] 
         return NullSink()
     if text == "window":
         return SlideShow() if not source.live and source.fps is None else Window()
+    if text.lower().startswith(("gst:", "rtsp://")):
+        return Broadcast(*pipeline_of(text), source.fps, source.live)
     if not text or "://" in text:
         raise UserError(f"sink {text!r}", "is no kind of sink", WORKS)
     path = Path(text).expanduser()

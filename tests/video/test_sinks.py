@@ -118,7 +118,7 @@ class TestPicture(SinkContract):
             sink.write(result_of(1))
 
 
-@pytest.mark.parametrize("text", ["out.webm", "out.mpeg", "out.txt", "masks.v2", "", "rtsp://host/x"])
+@pytest.mark.parametrize("text", ["out.webm", "out.mpeg", "out.txt", "masks.v2", "", "udp://host/x"])
 def test_what_names_no_sink_is_told_what_works(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError) as caught:
