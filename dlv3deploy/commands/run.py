@@ -46,8 +46,9 @@ def run(
     sink: Annotated[
         list[str] | None,
         typer.Option(
-            help="window, none, FILE.mp4, FILE.png, FILE.jsonl, FOLDER/ for masks, 'FOLDER/*.jpg', rtsp://HOST/PATH, gst:PIPELINE; may be repeated. "
-            "Of several sources {stream} is the number. Default: a window for live sources, else a file in the workspace."
+            help="window, none, FILE.mp4, FILE.png, FILE.jsonl, FOLDER/ for masks, 'FOLDER/*.jpg', rtsp://HOST/PATH, "
+            "gst:PIPELINE; may be repeated. Of several sources {stream} is the number. Default: a window for live sources, "
+            "else a file in the workspace."
         ),
     ] = None,
     serve: Annotated[
