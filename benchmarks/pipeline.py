@@ -38,6 +38,7 @@ from dlv3deploy.core.preprocess import geometry_of
 from dlv3deploy.core.progress import say
 from dlv3deploy.core.segmenter import Segmenter
 from dlv3deploy.core.spec import InputSpec, OutputSpec
+from dlv3deploy.engines.timing import Call, Limits, in_turns, milliseconds
 from dlv3deploy.video import CapturedFrame, Overlay, ReplayedSource, RunFacts, Segmented, Sink, Source, run_pipeline
 from dlv3deploy.video.sink import NullSink
 from dlv3deploy.video.time_code import age_ms
@@ -47,6 +48,7 @@ MAP, FRAME, CLASSES = (64, 128), (1024, 2048), 19
 VIEWS = (2, 4)  # of the frame, rows and columns, each of which the model sees at its own size
 ROUNDS = 15
 CAMERA_FPS, MODEL_FPS = 30.0, 5.0
+EVERY_FRAME_S = 60.0
 FULL_MINUTES = 10.0
 EXPLAINED = """\
 - Scores: of the VOC model, eight views of 32×32 positions side by side, the 19 classes of 21 with the most positions; three
@@ -54,9 +56,10 @@ EXPLAINED = """\
   counted under `differ`, which is rounding: `cv2.resize` interpolates in another order.
 - `all at once`: `cv2.resize` of all classes together, then NumPy's argmax; `class by class`: `cv2.resize` and a running
   maximum, which stores least. `ratio` is the faster one's time by ours. Medians of 15 runs, one method after the other.
-- Every frame: the VOC model as `build-engine` makes it for ONNX Runtime on this CPU. `share` is its frames a second by
-  1 / the median time of the bare inference, in that run and alone, before and after it. The frames come from memory, every one
-  is worked on, and the masks are thrown away.
+- Every frame: the VOC model as `build-engine` makes it for ONNX Runtime on this CPU. A round is a run over 40 frames, its start
+  and end included, and the bare inference of the same 40, in turns; `share` is the rate of the one by the rate of the other,
+  the median of the rounds and their middle half. The frames come from memory, every one is worked on, and the masks are thrown
+  away.
 - Age: from a frame's time code until it is handed to the sink; the camera sends 30 frames a second, the model is held back to
   five. `memory` is the process's resident memory after the first tenth of the time and at the end."""
 
@@ -198,21 +201,29 @@ class _Memory(Source):
 
 
 def _every_frame(request: Request) -> str:
+    """Runs and bare inferences of as many frames in turns, so that whatever slows the machine slows both."""
     frames = [read_frame(path) for path in list_images(request.images)[:40]]
+    runs = list[RunFacts]()
     with TemporaryDirectory() as folder, _built(request, Path(folder)) as engine:
         segmenter = Segmenter(engine)
-        batch = next(iter(segmenter.views(frames[0]))).batch
-        _median_ms(lambda: engine.infer(batch), 10)  # warm
-        before = _median_ms(lambda: engine.infer(batch), 60)
-        facts = _run(_Memory(frames, 200), segmenter, NullSink())
-        after = _median_ms(lambda: engine.infer(batch), 60)
-    assert facts.latency_ms is not None and facts.preprocess_ms is not None and facts.postprocess_ms is not None
-    alone = (before + after) / 2
-    stages = (facts.preprocess_ms.p50, facts.latency_ms.p50, facts.postprocess_ms.p50)
-    shares = [facts.frames_per_second * ms / 1000 for ms in (facts.latency_ms.p50, alone)]
-    header = ("frames", "frames/s", "preprocessing", "inference", "postprocessing", "inference alone", "share of its rate")
-    row = (str(facts.frames), f"{facts.frames_per_second:.2f}", *(f"{ms:.1f} ms" for ms in (*stages, alone)))
-    return markdown_table(header, [(*row, f"{shares[0]:.3f} of that in the run, {shares[1]:.3f} of that alone")])
+        batches = [next(iter(segmenter.views(frame))).batch for frame in frames]
+
+        def bare() -> None:
+            for batch in batches:
+                engine.infer(batch)
+
+        def run() -> None:
+            runs.append(_run(_Memory(frames, len(frames)), segmenter, NullSink()))
+
+        calls: list[Call] = [lambda _: [milliseconds(bare)], lambda _: [milliseconds(run)]]
+        alone, whole = (ms[:, 0] / len(frames) for ms in in_turns(calls, Limits(5.0, EVERY_FRAME_S, 8, 100)))
+    stages = [facts for run in runs if None not in (facts := (run.preprocess_ms, run.latency_ms, run.postprocess_ms))]
+    medians = [float(np.median([facts[stage].p50 for facts in stages])) for stage in range(3)]
+    shares = alone / whole
+    header = ("rounds", "frames/s", "preprocessing", "inference", "postprocessing", "inference alone", "share of its rate")
+    row = (str(len(whole)), f"{1000 / np.median(whole):.2f}", *(f"{ms:.1f} ms" for ms in (*medians, float(np.median(alone)))))
+    spread = f"{np.median(shares):.3f} ({np.percentile(shares, 25):.3f} to {np.percentile(shares, 75):.3f})"
+    return markdown_table(header, [(*row, spread)])
 
 
 def _run(source: Source, segmenter: Segmenter, sink: Sink) -> RunFacts:
