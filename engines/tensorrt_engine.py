@@ -25,6 +25,8 @@ from dlv3deploy.engines.plans.plan import Plan
 from dlv3deploy.engines.tensorrt_options import TensorRTOptions
 from dlv3deploy.engines.timing import WARM_UP_RUNS, LayerTime, medians
 
+FLOATS = (np.float32, np.float16)  # what the kernels for frames and masks are given by an engine
+
 
 @dataclass(frozen=True)
 class _Loaded:
@@ -107,10 +109,12 @@ class TensorRTEngine(ClosingEngine):
 
     def _frames_on_device(self) -> FramesOnDevice | None:
         """None for outputs that are no scores, and where kernels cannot be compiled, which is said."""
-        if self.spec.output.kind == "mask":
+        ports = self._ports[self._input], self._ports[self._output]
+        if self.spec.output.kind == "mask" or any(port.exchange.values.dtype not in FLOATS for port in ports):
             return None
+        if (found := ports[1].shape[1]) != (count := len(self.spec.classes)):
+            raise CheckFailed(f"{self.name} returned scores of {found} classes, the model has {count}")
         try:
-            ports = self._ports[self._input], self._ports[self._output]
             return FramesOnDevice(self._device, self._stream, *ports, self.spec.output, self.name)
         except (UserError, CheckFailed) as error:
             say(f"frames are prepared and masks made on the processor, not by {self.name}: {error}")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +26,7 @@ JPEG_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]", re.DOTALL)  # inside pixe
 
 SOFTWARE = 0x0131  # the Exif tag
 JPEG_QUALITY = 92
+MOST_FOLDERS = 200  # that are looked into on one level
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 
@@ -187,5 +190,18 @@ def list_images(folder: Path) -> list[Path]:
 
 def folder_of_images(root: Path) -> Path | None:
     """The first folder below `root`, three levels down at most, that holds pictures: what a data set's folder stands for."""
-    folders = (path for levels in ("*", "*/*", "*/*/*") for path in sorted(root.glob(levels)) if path.is_dir())
-    return next((folder for folder in folders if list_images(folder)), None)
+    level = [root]
+    for _ in range(3):
+        level = [inner for folder in level for inner in _folders_in(folder)][:MOST_FOLDERS]
+        for folder in level:
+            with suppress(OSError):  # one that may not be read
+                if list_images(folder):
+                    return folder
+    return None
+
+
+def _folders_in(folder: Path) -> list[Path]:
+    """Sorted, hidden ones left out; none where the folder may not be read."""
+    with suppress(OSError), os.scandir(folder) as entries:
+        return sorted(Path(entry.path) for entry in entries if not entry.name.startswith(".") and entry.is_dir())
+    return []

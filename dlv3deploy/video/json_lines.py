@@ -16,6 +16,7 @@ from dlv3deploy.video.sink import Segmented, Sink
 
 SUFFIXES = (".jsonl", ".ndjson")
 KEYS = ("frame", "name", "time", "position", "delay_ms", "stages_ms", "shares")
+OLDER_KEYS = tuple(key for key in KEYS if key != "position")  # files of earlier runs lack it
 
 
 class JsonLines(Sink):
@@ -79,6 +80,6 @@ def _timing(result: Segmented) -> tuple[float | None, dict[str, float] | None]:
 def _made_by_a_run(path: Path) -> bool:
     try:
         with path.open(encoding="utf-8") as file:
-            return tuple(json.loads(file.readline())) == KEYS
+            return tuple(key for key in json.loads(file.readline()) if key != "position") == OLDER_KEYS
     except (ValueError, TypeError):
         return False

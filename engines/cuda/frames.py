@@ -102,7 +102,7 @@ class FramePreparation:
         known = self._frames.get(index)
         if known is None or known.values.shape != shape:
             if known is not None:
-                known.close()
+                self._frames.pop(index).close()  # before another is asked for, which may fail
             known = self._frames[index] = self._device.exchange(shape, np.dtype(np.uint8), is_read_once=True)
         return known
 
