@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 FROM_FRAMES = "appsrc ! queue max-size-buffers=2 ! videoconvert"
 OF_RTSP = {"bitrate": whole(50, 100_000)}  # thousands of bits a second
 BITRATE = "4000"
+END_WAIT_S = 3.0
 
 
 class Broadcast(VideoRecording):
@@ -62,8 +64,11 @@ class GStreamerVideo:
             raise UserError(self._text, "the pipeline does not start, or has ended", remedy)
 
     def complete(self) -> None:
+        """End the stream; a server that does not answer to that is left to itself after `END_WAIT_S`."""
         if self._writer is not None:
-            self._writer.release()
+            ending = threading.Thread(target=self._writer.release, name="broadcast", daemon=True)
+            ending.start()
+            ending.join(END_WAIT_S)
             self._writer = None
 
 
