@@ -161,6 +161,7 @@ class TensorRTEngine(ClosingEngine):
 
     def _execute(self) -> None:
         if not self._context.execute_async_v3(self._stream.handle):
+            self._stream.synchronize()  # what was queued before reads memory that the next batch is written to
             raise CheckFailed(f"{self.name} failed to run; its log says why")
 
     def layer_times(self, batch: Batch, runs_wanted: int) -> list[LayerTime]:

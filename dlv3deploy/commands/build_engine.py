@@ -319,11 +319,11 @@ def _calibrated(
 
     source, spec = request.source, request.spec
     int8_onnx, table_path = place.int8_onnx(source), place.calibration(source)
-    table = made_earlier(source, spec, int8_onnx, table_path) if folder is None and count is None else None
+    before = made_earlier(source, spec, int8_onnx, table_path)
+    table = before if folder is None and count is None else None
     if table is None:
         pictures = calibration_pictures(spec, source, folder, count or CALIBRATION_IMAGES)
         asked = Request(source, spec, pictures)
-        before = made_earlier(source, spec, int8_onnx, table_path)
         table = calibrate(asked, int8_onnx, table_path, say)
         if before is not None and before.key != table.key:
             say(f"{int8_onnx} takes the place of the one by {before.key.images} images, {before.chosen}")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import threading
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -29,7 +31,8 @@ class Broadcast(VideoRecording):
     """Every result is sent at once; where nothing came for longer than a frame lasts, the one before it is sent again first, so
     that what is sent keeps the time. Live results that come faster than `fps` are left out.
 
-    Raises UserError where OpenCV was built without GStreamer, and, from `write`, when the pipeline does not start.
+    Raises UserError where OpenCV was built without GStreamer, and, from `write`, when the pipeline does not start; that one has
+    ended since, only OpenCV 5 tells. After a gap of more than ten seconds what is sent is late by the rest of it.
     """
 
     def __init__(self, text: str, pipeline: str, fps: float | None, is_live: bool) -> None:
@@ -85,9 +88,16 @@ def pipeline_of(text: str) -> tuple[str, str]:
         host = urlsplit(url).hostname
     except ValueError:
         host = None
-    if not host:
-        raise UserError(shown, "names no server", "write it as rtsp://HOST/PATH")
+    if not host or '"' in url:
+        rule = "has a quotation mark in it" if host else "names no server"
+        raise UserError(shown, rule, "write it as rtsp://HOST/PATH")
     return shown, of_rtsp(url, read_settings(shown, settings, OF_RTSP))
+
+
+def files_in(pipeline: str) -> list[Path]:
+    """What a pipeline's elements read or write by `location`, addresses left out."""
+    found = re.findall(r"location\s*=\s*(\"[^\"]*\"|\S+)", pipeline)
+    return [Path(text.strip('"')).expanduser() for text in found if "://" not in text]
 
 
 def of_rtsp(url: str, settings: Settings) -> str:

@@ -74,10 +74,15 @@ class DecodedSource(Source):
             return self._captured(_as_bgr(pixels), self._capture)
         return None if self._closing.is_set() else self._at_end()
 
-    def _captured(self, pixels: Frame, capture: cv2.VideoCapture) -> CapturedFrame:  # noqa: ARG002 (files ask it for more)
+    def _captured(self, pixels: Frame, capture: cv2.VideoCapture) -> CapturedFrame:
         index = self._count
         self._count += 1
-        return CapturedFrame(pixels, index, time.monotonic(), f"{self._stem}_{index:06d}")
+        name = f"{self._stem}_{index:06d}"
+        return CapturedFrame(pixels, index, time.monotonic(), name, position_s=self._position_s(capture))
+
+    def _position_s(self, _capture: cv2.VideoCapture) -> float | None:
+        """Where the frame that was just read lies in its file."""
+        return None
 
     @abstractmethod
     def _at_end(self) -> CapturedFrame | None:

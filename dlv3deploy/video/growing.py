@@ -30,10 +30,10 @@ FULL = "most likely because the disk or quota is full"
 class GrowingVideo:
     """Frames of one size (height, width; both even) at `fps`, in files of its own beside `path`.
 
-    A process that is killed leaves those, `STEM.TOKEN.partial.mkv` (or `.avi`), perhaps `STEM.TOKEN-2.partial.mkv` and so on,
-    and they play. FFmpeg hands on blocks of 256 KiB to 1 MiB, which of a quiet picture is half a minute; so where it has kept
-    frames for two seconds, later for up to ten, the file is ended and the next one begun. A disk that fills leaves them too,
-    and the UserError of `write` or `complete` then names them. Raises UserError when `path` cannot be written.
+    A process that is killed leaves those, `STEM.TOKEN.partial.mkv` (or `.avi`), perhaps `STEM.TOKEN-0002.partial.mkv` and so
+    on, and they play. FFmpeg hands on blocks of 256 KiB to 1 MiB, which of a quiet picture is half a minute; so where it has
+    kept frames for two seconds, later for up to ten, the file is ended and the next one begun. A disk that fills leaves them
+    too, and the UserError of `write` or `complete` then names them. Raises UserError when `path` cannot be written.
     With OpenCV before 4.9 nothing can be joined: there is one file, and an `.mp4` grows as itself and is lost with a kill.
     """
 
@@ -56,7 +56,7 @@ class GrowingVideo:
         if self._writer is not None and self._is_held_back():
             self._release()
             first = self._pieces[0]
-            self._pieces.append(first.with_name(f"{self._stem}-{len(self._pieces) + 1}.partial{first.suffix}"))
+            self._pieces.append(first.with_name(f"{self._stem}-{len(self._pieces) + 1:04}.partial{first.suffix}"))
         if self._writer is None:
             self._writer = self._open(picture)
             self._handed_on, self._moved_s = 0, time.monotonic()
@@ -92,7 +92,7 @@ class GrowingVideo:
                     if found < self._frames:
                         raise CheckFailed(f"holds {found} of the {self._frames} frames that were written, {FULL}")
                 for piece in self._pieces:
-                    piece.unlink()
+                    piece.unlink(missing_ok=True)
         except OSError as error:
             raise self._incomplete(f"could not be put in its place ({error.strerror})") from error
         except UserError as error:

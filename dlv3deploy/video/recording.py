@@ -18,7 +18,7 @@ LONGEST_GAP_S = 10.0
 
 
 class Video(Protocol):
-    """What takes the encoded-to-be pictures of a recording, all of one even size."""
+    """What a recording hands its pictures to; all are of one size, both sides even."""
 
     def write(self, picture: Frame) -> None: ...
 

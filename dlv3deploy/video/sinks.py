@@ -8,7 +8,7 @@ from pathlib import Path
 
 from dlv3deploy.core.classes import Classes
 from dlv3deploy.core.errors import UserError
-from dlv3deploy.video.broadcast import Broadcast, pipeline_of
+from dlv3deploy.video.broadcast import Broadcast, files_in, pipeline_of
 from dlv3deploy.video.folders import MaskFolder, OverlayFolder
 from dlv3deploy.video.frames import Source
 from dlv3deploy.video.growing import CODECS
@@ -39,7 +39,10 @@ def open_sink(text: str, classes: Classes, source: Source, read: Sequence[Path] 
     if text == "window":
         return SlideShow() if not source.live and source.fps is None else Window()
     if text.lower().startswith(("gst:", "rtsp://")):
-        return Broadcast(*pipeline_of(text), source.fps, source.live)
+        shown, pipeline = pipeline_of(text)
+        if taken & {path.resolve() for path in files_in(pipeline)}:
+            raise _would_overwrite(shown)
+        return Broadcast(shown, pipeline, source.fps, source.live)
     if not text or "://" in text:
         raise UserError(f"sink {text!r}", "is no kind of sink", WORKS)
     path = Path(text).expanduser()

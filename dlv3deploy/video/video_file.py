@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from dlv3deploy.core.errors import UserError
 from dlv3deploy.core.files import require_file
-from dlv3deploy.core.images import Frame
 from dlv3deploy.core.progress import say
 from dlv3deploy.video.decoded import DecodedSource
 from dlv3deploy.video.frames import CapturedFrame
@@ -39,14 +37,14 @@ class VideoFileSource(DecodedSource):
             rule = "is a video of which no frame can be decoded, it may be cut short" if opened else "is not a readable video"
             raise UserError(address.text, rule, "check that it plays elsewhere, or copy it again")
 
-    def _captured(self, pixels: Frame, capture: cv2.VideoCapture) -> CapturedFrame:
-        """With its place in the file: frames may last differently long."""
+    def _position_s(self, capture: cv2.VideoCapture) -> float | None:
+        """From the first frame on: frames may last differently long."""
         import cv2
 
-        frame, found_s = super()._captured(pixels, capture), capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+        found_s = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
         if self._begins_s is None:
             self._begins_s = found_s
-        return replace(frame, position_s=found_s - self._begins_s) if found_s >= self._begins_s else frame
+        return found_s - self._begins_s if found_s >= self._begins_s else None
 
     def _at_end(self) -> CapturedFrame | None:
         if self.frame_count is not None and self._count < self.frame_count:

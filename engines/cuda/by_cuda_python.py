@@ -117,7 +117,11 @@ class _Mapped(_Exchange):
 class _Copied(_Exchange):
     def __init__(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
         super().__init__(shape, dtype)
-        self._memory = _Memory(max(1, self.size))
+        try:
+            self._memory = _Memory(max(1, self.size))
+        except CheckFailed:
+            super().close()
+            raise
         self.address = self._memory.address
 
     def send(self, stream: Stream) -> None:

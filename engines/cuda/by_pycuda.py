@@ -83,7 +83,8 @@ class _Stream:
             self.queue.synchronize()
 
     def close(self) -> None:
-        self.queue = None
+        with self._device.current():  # which PyCUDA frees it in
+            self.queue = None
 
 
 def _queue(stream: Stream) -> Any:
@@ -128,7 +129,8 @@ class _Exchange:
         """`values` may not be touched any more."""
         if self._memory:
             self._memory.close()
-        self.values = np.empty(0, self.values.dtype)  # its memory goes with it
+        with self._device.current():
+            self.values = np.empty(0, self.values.dtype)  # its memory goes with it
 
 
 class _Kernel:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -169,15 +171,23 @@ class _Place:
 
     @classmethod
     def of(cls, device: Device, geometry: Geometry, scores: tuple[int, ...], output: OutputSpec, stream: Stream) -> _Place:
-        tables = []
-        for axis in (0, 1):
-            reads = axis_for(geometry, axis, scores[axis], output)
-            for values in (reads.low.astype(np.int32), reads.high.astype(np.int32), reads.weight):
-                table = device.exchange(values.shape, values.dtype)
-                np.copyto(table.values, values)
-                table.send(stream)
-                tables.append(table)
-        return cls(device.exchange(geometry.frame, np.dtype(np.uint8), is_read_once=True), tuple(tables))
+        with ExitStack() as opened:
+
+            def exchange(shape: tuple[int, ...], dtype: np.dtype[Any], is_read_once: bool = False) -> Exchange:
+                made = device.exchange(shape, dtype, is_read_once)
+                opened.callback(made.close)
+                return made
+
+            tables = []
+            for axis in (0, 1):
+                reads = axis_for(geometry, axis, scores[axis], output)
+                for values in (reads.low.astype(np.int32), reads.high.astype(np.int32), reads.weight):
+                    tables.append(exchange(values.shape, values.dtype))
+                    np.copyto(tables[-1].values, values)
+                    tables[-1].send(stream)
+            place = cls(exchange(geometry.frame, np.dtype(np.uint8), is_read_once=True), tuple(tables))
+            opened.pop_all()
+        return place
 
     def close(self) -> None:
         for exchange in (self.mask, *self.tables):

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
+import numpy as np
 import onnx
 import pytest
 from calibration_graphs import quantized_deeplab
@@ -11,7 +15,8 @@ from dlv3deploy.core.errors import CheckFailed, UserError
 from dlv3deploy.core.graph import fix_input
 from dlv3deploy.core.spec import OutputSpec
 from dlv3deploy.engines.rewrites import rewrite as module
-from dlv3deploy.engines.rewrites.certified import BY_DEFAULT, as_far_as_proved, certificate_of, certified, named
+from dlv3deploy.engines.rewrites.certificate import certify
+from dlv3deploy.engines.rewrites.certified import BY_DEFAULT, as_far_as_proved, certificate_of, certified, is_proved, named
 from dlv3deploy.engines.rewrites.change import Change
 
 pytest.importorskip("onnxruntime")
@@ -68,6 +73,30 @@ def test_one_that_nobody_asked_for_is_left_out_and_said(spoiled: onnx.ModelProto
     assert certificate_of(spoiled, SCORES, done).is_exact
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("the rewrite dead-taps is left out: outputs differ by")
+
+
+def small(*nodes: onnx.NodeProto, weights: Sequence[onnx.TensorProto] = ()) -> onnx.ModelProto:
+    """From x, 1×2×4×5, to y."""
+    given = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1, 2, 4, 5])
+    made = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, None)
+    graph = onnx.helper.make_graph(nodes, "small", [given], [made], weights)
+    return onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 13)], ir_version=8)
+
+
+def test_a_graph_that_fails_only_when_it_is_run_is_no_proof() -> None:
+    """ONNX Runtime takes it, and then finds no channel 9."""
+    plain = small(onnx.helper.make_node("Relu", ["x"], ["y"]))
+    index = onnx.numpy_helper.from_array(np.array([9]), "index")
+    wrong = small(onnx.helper.make_node("Gather", ["x", "index"], ["y"], axis=1), weights=[index])
+    with pytest.raises(UserError, match="the rewritten graph: cannot be run by ONNX Runtime"):
+        certify(plain, wrong, [np.ones((1, 2, 4, 5), np.float32)])
+
+
+def test_outputs_of_another_shape_are_no_proof() -> None:
+    """Also where NumPy would make one of the other."""
+    nodes = [onnx.helper.make_node("Relu", ["x"], ["y"]), onnx.helper.make_node("ReduceMean", ["x"], ["y"], axes=[3])]
+    found = certify(*map(small, nodes), [np.ones((1, 2, 4, 5), np.float32)])
+    assert found.difference == math.inf and not is_proved(found, is_int8=True)
 
 
 def test_a_graph_that_cannot_be_run_for_a_proof_keeps_its_form(capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import ctypes
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,10 @@ from conformance import EngineConformance
 from host_cuda import HostDevice
 from tiny_models import HEIGHT, WIDTH, tiny_spec, write_tiny
 
+from dlv3deploy.core.classes import Classes
 from dlv3deploy.core.errors import CheckFailed, UserError
 from dlv3deploy.core.segmenter import Segmenter
+from dlv3deploy.core.spec import ModelSpec
 from dlv3deploy.core.steadiness import Steadiness
 from dlv3deploy.core.strategy import Strategy
 from dlv3deploy.engines import tensorrt_engine as module
@@ -119,12 +122,12 @@ def device(compiled: HostDevice, tmp_path: Path) -> HostDevice:
 
 @pytest.fixture
 def opened(device: HostDevice, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Open:
-    def open_it(most: int = 1, kind: Any = np.float32, spoil: bool = False) -> TensorRTEngine:
+    def open_it(most: int = 1, kind: Any = np.float32, spoil: bool = False, spec: ModelSpec | None = None) -> TensorRTEngine:
         played = PlayedEngine(write_tiny(tmp_path / "model.onnx"), most, kind, spoil)
         loaded = module._Loaded(PlayedBindings, None, played, "TensorRT 0, a processor that plays a GPU")
         monkeypatch.setattr(module, "_load", lambda *_: loaded)
         monkeypatch.setattr(module, "open_device", lambda: device)
-        return TensorRTEngine(TENSORRT, tmp_path / "model.engine", tiny_spec(), TensorRTOptions())
+        return TensorRTEngine(TENSORRT, tmp_path / "model.engine", spec or tiny_spec(), TensorRTOptions())
 
     return open_it
 
@@ -213,6 +216,17 @@ def test_without_a_compiler_the_processor_does_it_and_says_so(
         for frame, wanted in zip(frames(), plain_masks(tmp_path), strict=True):
             np.testing.assert_array_equal(Segmenter(engine)(frame), wanted)
     assert not any(made.is_open for made in device.made)
+
+
+def test_another_number_of_classes_than_the_spec_s_is_told(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = replace(tiny_spec(), classes=Classes(("road", "car"), ((1, 2, 3), (4, 5, 6))))
+    with pytest.raises(CheckFailed, match=f"returned scores of {len(tiny_spec().classes)} classes, the model has 2"):
+        opened(spec=other)
+
+
+def test_numbers_that_the_kernels_do_not_read_go_the_processor_s_way(opened: Open) -> None:
+    with opened(kind=np.int8) as engine:
+        assert not engine.takes_frames
 
 
 def test_more_images_than_it_takes_are_a_programming_error(opened: Open) -> None:

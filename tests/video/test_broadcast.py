@@ -49,6 +49,7 @@ def test_a_server_s_password_is_sent_and_not_shown() -> None:
     [
         ("gst:", "names no pipeline"),
         ("rtsp:///out", "names no server"),
+        ('rtsp://media/out" ! fakesink "', "has a quotation mark in it"),
         ("rtsp://media/out#bitrate=fast", "bitrate is 'fast'"),
         ("rtsp://media/out#codec=h265", "there is no setting 'codec'"),
     ],
@@ -56,6 +57,15 @@ def test_a_server_s_password_is_sent_and_not_shown() -> None:
 def test_what_cannot_be_sent_to_is_told(text: str, says: str) -> None:
     with pytest.raises(UserError, match=says):
         open_sink(text, CLASSES, ScriptedSource(frames=0))
+
+
+@pytest.mark.parametrize("written", ["{}", '"{}"', "=  {}"])
+def test_a_pipeline_does_not_write_what_the_source_reads(tmp_path: Path, written: str) -> None:
+    source = ScriptedSource(frames=0)
+    source.paths = (tmp_path / "in.mp4",)
+    text = f"gst:x264enc ! mp4mux ! filesink location={written.format(tmp_path / 'in.mp4').removeprefix('=')}"
+    with pytest.raises(UserError, match="is what the source reads"):
+        open_sink(text, CLASSES, source)
 
 
 def test_without_gstreamer_it_says_where_it_is() -> None:

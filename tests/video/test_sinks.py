@@ -55,6 +55,16 @@ class TestJsonLines(SinkContract):
                 open_sink(str(tmp_path / "other.jsonl"), CLASSES, RECORDED)
             assert (tmp_path / "other.jsonl").read_text() == text
 
+    def test_a_file_of_a_version_without_positions_is_known(self, sink: Sink, tmp_path: Path) -> None:
+        sink.write(result_of(0))
+        sink.close()
+        line = json.loads((tmp_path / self.text).read_text())
+        del line["position"]
+        (tmp_path / self.text).write_text(json.dumps(line) + "\n")
+        with open_sink(self.text, CLASSES, RECORDED) as again:
+            again.write(result_of(5))
+        assert json.loads((tmp_path / self.text).read_text())["frame"] == 5
+
 
 class TestNone(SinkContract):
     text = "none"
