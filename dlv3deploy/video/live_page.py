@@ -185,6 +185,7 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
     allow_reuse_address = True
+    request_queue_size = MOST_CONNECTIONS  # with Python's 5 a burst of clients loses packets and waits seconds
 
     def __init__(self, address: PageAddress, newest: _Newest, about: Mapping[str, Any], token: str) -> None:
         self.newest, self.about, self.token = newest, about, token

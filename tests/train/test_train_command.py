@@ -244,10 +244,9 @@ def test_interrupted_refused_and_resumed(few_scenes: Path, tmp_path: Path, monke
         patch.setattr(loop, "update", interrupted)
         result = train(few_scenes, tmp_path)
     assert result.exit_code == 130
-    assert result.stderr.splitlines()[-2:] == [
-        "stopped at step 3 of 4; go on with the same command and --resume",
-        "interrupted",
-    ]
+    stopped, last = result.stderr.splitlines()[-2:]
+    assert stopped.startswith("stopped at step 3 of 4; go on with the same command and --resume; the best so far (mIoU 0.")
+    assert stopped.endswith(f"is {tmp_path / 'train' / 'best.safetensors'}") and last == "interrupted"
     assert "use --resume to go on, --restart to begin again" in error_of(train(few_scenes, tmp_path))
     assert "--resume with --seed 5: the saved run has --seed 0" in error_of(
         train(few_scenes, tmp_path, "--resume", "--seed", "5")

@@ -10,7 +10,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -190,16 +190,17 @@ def test_clients_that_have_gone_are_noticed_though_no_frame_comes(
         assert time.monotonic() < deadline_s, served
 
 
-def test_connections_are_limited_whoever_makes_them(page: LivePage) -> None:
-    idle = [socket.create_connection(("127.0.0.1", page.port)) for _ in range(3 * MOST_CONNECTIONS)]
-    deadline_s = time.monotonic() + HANG_LIMIT_S
-    refused = 0
-    while refused < 2 * MOST_CONNECTIONS and time.monotonic() < deadline_s:
-        readable, _, _ = select.select(idle, [], [], 1.0)  # those that were closed; the others say nothing
-        refused = len(readable)
-    assert refused == 2 * MOST_CONNECTIONS
-    for connection in idle:
-        connection.close()
+def test_connections_are_limited_whoever_makes_them(page: LivePage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live_page_module._Handler, "timeout", 2 * HANG_LIMIT_S)  # none let in is given up meanwhile
+    with ExitStack() as connections:
+        address = ("127.0.0.1", page.port)
+        idle = [connections.enter_context(socket.create_connection(address)) for _ in range(3 * MOST_CONNECTIONS)]
+        deadline_s = time.monotonic() + HANG_LIMIT_S
+        refused = 0
+        while refused < 2 * MOST_CONNECTIONS and time.monotonic() < deadline_s:
+            readable, _, _ = select.select(idle, [], [], 1.0)  # those that were closed; the others say nothing
+            refused = len(readable)
+        assert refused == 2 * MOST_CONNECTIONS
     status = 0
     while status != 200 and time.monotonic() < deadline_s:  # their places are free again
         with suppress(OSError, http.client.HTTPException), asked(page, "/about") as response:
