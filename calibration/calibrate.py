@@ -123,6 +123,7 @@ def calibrate(
     table.write(table_path)
     remove_report(table_path)  # on the calibration that was there
     if report_path is not None:
+        said("measuring what each convolution costs, for the report (--no-report leaves it out)")
         write_report(report_path, layer_report(quantisation, judge, table.key.images), key.digest())
     return table
 

@@ -120,6 +120,8 @@ def report(made: CalibrationTable, int8_path: Path) -> None:
     from dlv3deploy.core.progress import say
 
     height, width = made.key.resolution
+    if made.trials:
+        say("methods tried, the best last, by the divergence of their softmax from the float model's (0 is the same):")
     for trial in reversed(made.trials[:4]):
         say(f"  {trial.fidelity}: {trial.method}")
     say(f"calibrated on {made.key.images} image{'s' * (made.key.images > 1)} at {height}×{width}, {made.chosen}")

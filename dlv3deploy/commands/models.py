@@ -84,6 +84,9 @@ def best_artefact(workspace: Workspace, output_stride: int | None = None) -> Pat
         return _chosen(workspace.onnx)
     if workspace.checkpoint.exists():
         return _chosen(workspace.checkpoint)
+    others = workspace.engines_of_others()
+    if others:
+        raise UserError(str(workspace.root), "holds no model of its own, only engines of other files", f"name one: {others[0]}")
     raise UserError(
         str(workspace.root),
         "holds no model",

@@ -67,6 +67,10 @@ class Workspace:
         found = self.root.glob(f"{MODEL}.*{ENGINE_SUFFIX}")
         return sorted(path for path in found if path.name.count(".") == OWN_ENGINE_DOTS)
 
+    def engines_of_others(self) -> list[Path]:
+        """Engines of ONNX files that are not the workspace's own."""
+        return sorted(set(self.root.glob(f"[!.]*{ENGINE_SUFFIX}")) - set(self.engines()))
+
 
 def by_training(checkpoint: Path) -> str:
     """The remedy for a checkpoint that is missing or damaged: the command that makes one, where it lies if that can be."""
@@ -75,7 +79,9 @@ def by_training(checkpoint: Path) -> str:
 
 
 def by_exporting(onnx: Path) -> str:
-    """As `by_training`, for an ONNX file."""
+    """As `by_training`, for an ONNX file; where it is a checkpoint that was named, by exporting that."""
+    if onnx.suffix == ".safetensors" and onnx.is_file():
+        return f"export it first: {Workspace().command('export', onnx)}"
     return f"make one with: {_command_for(onnx, onnx == Workspace(onnx.parent).onnx, 'export', '.onnx')}"
 
 

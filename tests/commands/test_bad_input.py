@@ -171,6 +171,12 @@ def test_an_empty_workspace_says_how_to_begin(tmp_path: Path) -> None:
     assert not (tmp_path / "empty").exists()
 
 
+def test_a_workspace_that_holds_engines_of_other_files_alone(data: Path, tmp_path: Path) -> None:
+    (tmp_path / "theirs.fp32.cpu.engine").touch()
+    line = refused("evaluate", "--workspace", tmp_path, "--data", data)
+    assert f"holds no model of its own, only engines of other files; name one: {tmp_path / 'theirs.fp32.cpu.engine'}" in line
+
+
 def test_int8_without_images_says_which_option_gives_them(work: Path) -> None:
     assert "--images" in refused("build-engine", "--int8", "--workspace", work)
 

@@ -62,6 +62,10 @@ def test_what_is_no_onnx_is_refused(tmp_path: Path, content: bytes) -> None:
     assert "is no whole ONNX file" in refused(tmp_path / "m.onnx", content)
 
 
+def test_a_checkpoint_is_to_be_exported(tmp_path: Path) -> None:
+    assert "export it first: dlv3deploy export" in refused(tmp_path / "m.safetensors", b"\x08\0\0\0\0\0\0\0{}      ")
+
+
 def test_missing_and_empty_files_and_folders_are_refused(tmp_path: Path) -> None:
     (tmp_path / "empty.onnx").touch()
     for name in ("none.onnx", "empty.onnx", "."):

@@ -37,7 +37,7 @@ def test_engines_of_the_own_model_are_listed_without_manifests_and_half_written_
         engine.touch()
         manifest_path(engine).touch()
     with replacing(place.engine(place.onnx, "fp32", "cpu")):
-        assert place.engines() == own
+        assert place.engines() == own and place.engines_of_others() == [place.engine(Path("net.onnx"), "fp16", "cpu")]
 
 
 def test_a_command_names_its_workspace_unless_it_is_the_default_one() -> None:
