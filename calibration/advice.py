@@ -48,12 +48,13 @@ def advise(layer: LayerFacts, tensor: TensorFacts, method: Method, gain_db: floa
     causes = [*_causes(layer, tensor, method), Advice(_amplified(layer, tensor), "")]
     found = next((cause for cause in causes if cause.remedy), causes[0])
     parts = [found.remedy] if found.remedy else []
-    if gain_db >= WORTH_DB:
+    if round(gain_db, 1) >= WORTH_DB:
         parts.append(
             f"alone in floating point ({kept(layer)}) it brings {gain(gain_db)} for {layer.macs_share:.1%} of the work"
         )
     else:
-        parts.append(f"alone in floating point it would bring {gain(gain_db)}, so leave it in INT8")
+        does = "take" if round(gain_db, 1) < 0 else "bring"
+        parts.append(f"leave it in INT8: alone in floating point it would {does} {gain(abs(gain_db)).lstrip('+')}")
     return replace(found, remedy="; ".join(parts))
 
 

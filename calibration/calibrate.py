@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 RECIPE = "recipe 11"  # the number grows when a method gives another model than before
 TRIAL_IMAGES = 20  # that `auto` tries methods on, beside 10 that it judges them on
+NAMED = 5  # convolutions, in one line
 JUDGED_IMAGES = 8  # that a finished model is compared with the float model on
 Referee = Callable[["ModelProto"], Callable[["ModelProto"], float]]  # from the float model to the mIoU that another form loses
 
@@ -97,14 +98,18 @@ def calibrate(
         parse_method(request.method, request.grid)  # refused before anything is read
     header_version(request.trt_version)
     implicit = ImplicitFiles.beside(int8_path)
-    check_targets(request.onnx, [int8_path, table_path, implicit.graph, implicit.cache, *filter(None, [report_path])])
+    check_targets(request.onnx, int8_path, table_path, report_path)
     key = request.key()
     if (done := _done_before(key, int8_path, table_path)) is not None:
+        said(f"{int8_path} is what these images and this method make of {request.onnx} already, and is kept")
         _describe(int8_path, request.spec.made_from(**key.parents))
         _complete(request, done, implicit, report_path)
         return done
     given = request.spec.input
-    network = Network.prepared(load_onnx(request.onnx), given.height, given.width)
+    model = load_onnx(request.onnx)
+    if any(node.op_type == "QuantizeLinear" for node in model.graph.node):
+        raise UserError(str(request.onnx), "is quantised already", "calibrate the floating-point file that it was made from")
+    network = Network.prepared(model, given.height, given.width)
     keep = kept(network, request.keep)
     trials = _trials(network, request, keep, said) if request.method == AUTO else []
     method = trials[0].method if trials else parse_method(request.method, request.grid)
@@ -171,7 +176,7 @@ def _mixture(
         return ALL_INT8
     drop_of = referee(quantisation.float_network.model)
     drop = drop_of(quantisation.model())
-    said(f"INT8 loses {drop:.4f} mIoU, {'within' if drop <= budget else 'over'} the budget of {budget:g}")
+    said(f"INT8 {_lost(drop)} mIoU, {'within' if drop <= budget else 'over'} the budget of {budget:g}")
     if drop <= budget:
         return ALL_INT8
     said("looking for the convolutions that cost most")
@@ -179,12 +184,18 @@ def _mixture(
     if not found.within:
         best = min(point.drop for point in found.points)
         raise CheckFailed(
-            f"--budget-miou {budget:g} cannot be met: the best mixture loses {best:.4f}; "
-            "give more calibration images or another --method, or fine-tune with `train --quantize`"
+            f"--budget-miou {budget:g} cannot be met: the best mixture {_lost(best)}; give labelled data to judge by (--data), "
+            "more calibration images or another --method, or fine-tune with `train --quantize`"
         )
     drop = next(point.drop for point in found.points if point.kept == len(found.keep))
-    said(f"with {len(found.keep)} more convolution{'s' * (len(found.keep) > 1)} in floating point it loses {drop:.4f}")
+    names = sorted(found.keep)
+    which = ", ".join(names[:NAMED]) + " …" * (len(names) > NAMED)
+    said(f"with {len(names)} more convolution{'s' * (len(names) > 1)} in floating point it {_lost(drop)}: {which}")
     return found
+
+
+def _lost(drop: float) -> str:
+    return f"gains {-drop:.4f}" if drop < 0 else f"loses {drop:.4f}"
 
 
 def kept(network: Network, patterns: Sequence[str]) -> frozenset[str]:
@@ -197,7 +208,7 @@ def kept(network: Network, patterns: Sequence[str]) -> frozenset[str]:
             raise UserError(
                 f"--keep-fp16 {pattern}",
                 "names no convolution of this model",
-                f"its convolutions are {', '.join(names[:3])} …, as `inspect` lists them",
+                f"match whole names, as '*aspp*' does; they are {', '.join(names[:3])} …, as `inspect` lists them",
             )
         found.update(matches)
     return frozenset(found)

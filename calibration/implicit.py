@@ -84,6 +84,11 @@ class ImplicitFiles:
         save_onnx(self.graph, told)
 
 
+def is_implicit_graph(model: ModelProto) -> bool:
+    """Whether `ImplicitFiles` wrote it."""
+    return any(entry.key == CALIBRATION for entry in model.metadata_props)
+
+
 def tensor_scales(quantisation: Ranged) -> dict[str, float]:
     """The step of every tensor that has a grid, and of what those tensors were activated or pooled from, in the graph's
     order."""

@@ -8,6 +8,7 @@ from typing import Any
 from dlv3deploy.calibration.thresholds import THRESHOLDS
 from dlv3deploy.calibration.weights import PER_CHANNEL, WeightGrid
 from dlv3deploy.core.errors import UserError
+from dlv3deploy.core.similar import did_you_mean
 
 AUTO = "auto"
 STEPS = {
@@ -48,7 +49,8 @@ def parse_method(text: str, grid: WeightGrid) -> Method:
         raise UserError(f"--method {text}", "a method is one observer and then steps", f"give {choices}")
     unknown = [name for name in (observer,) if name not in THRESHOLDS] + [name for name in steps if name not in STEPS]
     if unknown:
-        raise UserError(f"--method {text}: {unknown[0] or 'nothing'}", "is unknown", f"give {choices}")
+        meant = did_you_mean(unknown[0], [AUTO, *THRESHOLDS, *STEPS])
+        raise UserError(f"--method {text!r}: {unknown[0] or 'nothing'}", "is unknown", f"{meant} give {choices}".lstrip())
     if repeated := next((step for step in steps if steps.count(step) > 1), None):
         raise UserError(f"--method {text}", f"{repeated} is there twice", "write every step once")
     chosen: dict[str, Any] = {step.replace("-", "_"): True for step in steps}

@@ -1,24 +1,98 @@
-"""Where a calibration's results may go: nothing that is worth keeping lies there, and no two of them meet."""
+"""Where a calibration's results may go: nothing that is worth keeping lies there, and no two of them meet.
+
+An earlier calibration's results are replaced, whatever model they are of. So is a file that cannot be read as what its name
+says, which is a result that was damaged. Anything else stays, and the calibration is refused before it begins.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
+from dlv3deploy.calibration.implicit import ImplicitFiles, is_implicit_graph
 from dlv3deploy.core.errors import UserError
+from dlv3deploy.core.files import read_json
+from dlv3deploy.core.graph import embedded_spec, load_onnx
+from dlv3deploy.core.workspace import report_page
+
+PAGE_TITLE = "INT8 calibration of"  # what the page of a report is known by
+HEAD_BYTES = 4096
 
 
-def check_targets(source: Path, targets: Sequence[Path]) -> None:
-    """Raises UserError when one of `targets` is the model that is read, a folder, or another one of them."""
+def check_targets(source: Path, int8_path: Path, table_path: Path, report: Path | None) -> None:
+    """`report` is where one goes if it is wanted; its page lies beside the table.
+
+    Raises UserError when a result would replace the model that is read, a folder, another result, or a file that no calibration
+    made.
+    """
+    implicit = ImplicitFiles.beside(int8_path)
+    targets: dict[Path, tuple[str, Callable[[Path], bool]]] = {
+        int8_path: ("--to", _is_int8),
+        table_path: ("--table", _is_table),
+        implicit.graph: ("--to", _is_implicit_graph),
+        implicit.cache: ("--to", _is_cache),
+    }
+    if len(targets) < 4:
+        raise UserError(str(table_path), "two results would have this name", "choose another name: --table")
+    if report is not None:
+        targets |= {report: ("--table", _is_report), report_page(table_path): ("--table", _is_page)}
     taken = {_place(source): "the model to calibrate lies there"}
-    for path in targets:
+    for path, (option, is_ours) in targets.items():
         place = _place(path)
         if place.is_dir():
             raise UserError(str(path), "is a folder, a file is needed", "choose another name")
         if place in taken:
             raise UserError(str(path), taken[place], "choose another name: --to, --table")
         taken[place] = "two results would have this name"
+        if place.is_file() and not is_ours(place):
+            rule = "is there, and no calibration made it; it would be replaced"
+            raise UserError(str(path), rule, f"move it away, or choose another name: {option}")
+
+
+def _is_int8(path: Path) -> bool:
+    try:
+        spec = embedded_spec(load_onnx(path), str(path))
+    except UserError:
+        return True
+    return spec is not None and "calibration" in spec.parents
+
+
+def _is_implicit_graph(path: Path) -> bool:
+    try:
+        return is_implicit_graph(load_onnx(path))
+    except UserError:
+        return True
+
+
+def _is_cache(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(4) in (b"TRT-", b"")
+
+
+def _is_table(path: Path) -> bool:
+    data = _json(path)
+    return data is None or {"onnx_sha256", "ranges"} <= set(data)
+
+
+def _is_report(path: Path) -> bool:
+    data = _json(path)
+    return data is None or {"calibration", "layers"} <= set(data)
+
+
+def _is_page(path: Path) -> bool:
+    with path.open("rb") as file:
+        return PAGE_TITLE.encode() in file.read(HEAD_BYTES)
+
+
+def _json(path: Path) -> Mapping[str, Any] | None:
+    """What it holds, nothing for what is no object; None where it cannot be parsed."""
+    with suppress(UserError):
+        data = read_json(path)
+        return data if isinstance(data, dict) else {}
+    return None
 
 
 def _place(path: Path) -> Path:

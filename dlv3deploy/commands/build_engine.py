@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -166,8 +167,7 @@ def build_engine(
         check_export_is_current(place)
     precisions_ = wanted or [default_precision(chosen)]
     description = describe(classes, ignore_index, mean, std, output)
-    takes_earlier = int8 and images is None and calibration_images is None
-    known = _described_earlier(graph, source, place) if takes_earlier else None
+    known = _described_earlier(graph, source, place) if int8 else None
     if known is not None:
         say(f"what the options do not say of {source} is as in {place.int8_onnx(source)}")
         description = description.completed_by(known)
@@ -314,13 +314,16 @@ def _calibrated(
     from dlv3deploy.calibration.calibrate import Request, calibrate, made_earlier
     from dlv3deploy.commands.calibrate import report
     from dlv3deploy.commands.calibration_images import CALIBRATION_IMAGES, calibration_pictures
+    from dlv3deploy.core.errors import UserError
     from dlv3deploy.core.progress import say
     from dlv3deploy.engines.manifest import Calibration, relative_source
 
-    source, spec = request.source, request.spec
+    source, spec, before = request.source, request.spec, None
     int8_onnx, table_path = place.int8_onnx(source), place.calibration(source)
-    before = made_earlier(source, spec, int8_onnx, table_path)
-    table = before if folder is None and count is None else None
+    is_asked_for = folder is not None or count is not None
+    with suppress(UserError) if is_asked_for else nullcontext():  # one of another size is replaced then
+        before = made_earlier(source, spec, int8_onnx, table_path)
+    table = None if is_asked_for else before
     if table is None:
         pictures = calibration_pictures(spec, source, folder, count or CALIBRATION_IMAGES)
         asked = Request(source, spec, pictures)

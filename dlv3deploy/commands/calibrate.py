@@ -93,7 +93,7 @@ def calibrate(
     from dlv3deploy.core.graph import load_onnx
     from dlv3deploy.core.progress import say
 
-    _check_options(method, time_budget, budget_miou, data, to)
+    _check_options(method, time_budget, budget_miou, data, to, table)
     place = Workspace(workspace)
     source, grid = model or place.onnx, _grid(weights, weight_bits)
     graph = load_onnx(source)
@@ -111,8 +111,10 @@ def calibrate(
     found = write_page(source, made, table_path) if with_report else None
     if json_output:
         print_facts(int8_path, made, found)
-    if to is None:
+    if to is None and table is None:
         say(f"next: {place.command('build-engine', '--int8', *([] if model is None else [source]))}")
+    else:
+        say("engines are built from the INT8 file and the table in a workspace: leave --to and --table out for one")
 
 
 def report(made: CalibrationTable, int8_path: Path) -> None:
@@ -126,14 +128,19 @@ def report(made: CalibrationTable, int8_path: Path) -> None:
         say(f"  {trial.fidelity}: {trial.method}")
     say(f"calibrated on {made.key.images} image{'s' * (made.key.images > 1)} at {height}×{width}, {made.chosen}")
     kept = f"{len(made.kept_float)} convolution{'s' * (len(made.kept_float) != 1)} in floating point"
-    say(f"wrote {int8_path}, {kept}; against the float model:")
+    say(f"INT8 model: {int8_path}, {kept}; against the float model:")
     say(f"  {made.fidelity}, on some of these images")
     if made.elsewhere is not None:
-        say(f"  {made.elsewhere}, on images that the method was tried on without having seen them")
+        say(f"  {made.elsewhere}, its method in its trial, on images that it had not seen")
 
 
 def _check_options(
-    method: str, time_budget: float | None, budget_miou: float | None, data: Path | None, to: Path | None
+    method: str,
+    time_budget: float | None,
+    budget_miou: float | None,
+    data: Path | None,
+    to: Path | None,
+    table: Path | None,
 ) -> None:
     from dlv3deploy.core.errors import UserError
 
@@ -143,6 +150,8 @@ def _check_options(
         raise UserError(f"--data {data}", "labels say whether a budget is met, and none is given", "add --budget-miou 0.01")
     if to is not None and to.suffix != ".onnx" and not to.is_dir():
         raise UserError(f"--to {to}", "is no name of an ONNX file", "end it in .onnx")
+    if table is not None and table.suffix != ".json" and not table.is_dir():
+        raise UserError(f"--table {table}", "is no name of a JSON file", "end it in .json")
 
 
 def _grid(weights: str, bits: int) -> WeightGrid:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 CALIBRATION_IMAGES = 100
 SIZED_IMAGES = 5
+FEWEST_BLANK = 10  # pictures, from which on they are no accident
 BUDGET_IMAGES = 100  # labelled ones, at equal distances
 REMEDY = "give --images FOLDER with pictures such as the camera will see"
 
@@ -27,10 +28,19 @@ def calibration_pictures(
 
     from dlv3deploy.calibration.choose import Rule, choose
     from dlv3deploy.commands.options import parse_choice
+    from dlv3deploy.core.errors import UserError
+    from dlv3deploy.core.images import folder_of_images
     from dlv3deploy.core.progress import say
 
     wanted: Rule = parse_choice(rule, "--choose", get_args(Rule))
     chosen = choose(_candidates(spec, source, folder), count, wanted, seed)
+    if folder is not None and len(chosen.blank) > max(FEWEST_BLANK, len(chosen.images)):
+        beside = folder_of_images(folder.parent)
+        raise UserError(
+            f"--images {folder}",
+            f"{len(chosen.blank)} of its pictures are blank, as maps of class ids look",
+            f"did you mean {beside}?" if beside else REMEDY,
+        )
     if left_out := _left_out(chosen):
         say(f"calibration images: {len(chosen.images)} chosen; left out {left_out}")
     if len(chosen.images) == 1:
@@ -85,7 +95,6 @@ def _left_out(chosen: Chosen) -> str:
 
 def referee_for(spec: ModelSpec, data: Path | None, pictures: list[Path]) -> Referee:
     """Measures the mIoU that a model loses: on labelled images where there are some, else against the float model's masks."""
-    from dlv3deploy.calibration.calibrate import judged
     from dlv3deploy.calibration.pictures import spread
     from dlv3deploy.core.datasets import find_root, open_dataset
     from dlv3deploy.core.progress import say
@@ -94,8 +103,12 @@ def referee_for(spec: ModelSpec, data: Path | None, pictures: list[Path]) -> Ref
     known = Path(spec.training.data) if spec.training else None
     folder = find_root(data) if data else known
     if folder is None or not folder.is_dir():
-        say("no labelled data: the loss is measured against the float model's own masks; --data gives labels")
-        images = judged(pictures)
+        images = spread(pictures, BUDGET_IMAGES)
+        say(
+            f"no labelled data: the loss is measured against the float model's own masks of {len(images)} image"
+            f"{'s' * (len(images) > 1)}, where a rare class weighs as much as any; --data gives labels"
+        )
         return lambda model: unlabelled_drop(model, spec, images)
     samples = spread(open_dataset(folder, "val", spec.classes).samples, BUDGET_IMAGES)
+    say(f"the loss is measured against the labels of {len(samples)} image{'s' * (len(samples) > 1)} of {folder}")
     return lambda model: labelled_drop(model, spec, samples)

@@ -52,7 +52,10 @@ def spec_of(model: ModelProto, description: Description, where: str) -> ModelSpe
     given, result = ports(model, where)
     if embedded is not None:
         if not description.is_empty:
-            raise UserError(where, "describes itself", "leave out --classes, --ignore-index, --mean, --std and --output")
+            remedy = "leave out --classes, --ignore-index, --mean, --std and --output"
+            if "calibration" in embedded.parents:
+                remedy += ", or give them to `calibrate`, which puts them into the file"
+            raise UserError(where, "describes itself", remedy)
         return embedded
     assumed: list[str] = []
     kind = description.output or _kind_of(given, result)

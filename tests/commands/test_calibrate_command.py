@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -249,24 +250,74 @@ def test_numbers_out_of_range_are_bad_usage(older: Path, images: Path, option: s
     assert tree(older) == before
 
 
-@pytest.mark.parametrize("option", ["--to", "--table"])
-def test_the_float_model_is_not_written_over(older: Path, images: Path, tmp_path: Path, option: str) -> None:
-    line = refused(older, "--images", images, "--method", "mse", option, older / "model.onnx")
-    assert "the model to calibrate lies there" in line
-    (tmp_path / "link.onnx").symlink_to(older / "model.onnx")
-    assert "the model to calibrate" in refused(older, "--images", images, "--method", "mse", option, tmp_path / "link.onnx")
+@pytest.mark.parametrize(("option", "suffix"), [("--to", "onnx"), ("--table", "json")])
+def test_the_float_model_is_not_written_over(older: Path, images: Path, tmp_path: Path, option: str, suffix: str) -> None:
+    link = tmp_path / f"link.{suffix}"
+    link.symlink_to(older / "model.onnx")
+    for place in [link] if option == "--table" else [link, older / "model.onnx"]:
+        assert "the model to calibrate" in refused(older, "--images", images, "--method", "mse", option, place)
 
 
 def test_two_results_of_one_name(older: Path, images: Path, tmp_path: Path) -> None:
-    both = tmp_path / "both.onnx"
-    assert "two results" in refused(older, "--images", images, "--to", both, "--table", both)
-    assert "two results" in refused(
-        older, "--images", images, "--to", tmp_path / "int8.onnx", "--table", tmp_path / "int8.cache"
-    )
+    (tmp_path / "link.json").symlink_to(tmp_path / "int8.onnx")
+    line = refused(older, "--images", images, "--to", tmp_path / "int8.onnx", "--table", tmp_path / "link.json")
+    assert "two results" in line
 
 
-def test_a_name_that_no_onnx_file_has(older: Path, images: Path, tmp_path: Path) -> None:
+def test_names_that_no_onnx_and_no_json_file_has(older: Path, images: Path, tmp_path: Path) -> None:
     assert "end it in .onnx" in refused(older, "--images", images, "--to", tmp_path / "int8.txt")
+    assert "end it in .json" in refused(older, "--images", images, "--table", tmp_path / "photo.jpg")
+
+
+def _another_network(path: Path) -> None:
+    path.write_bytes(tiny_deeplab(seed=5).SerializeToString())
+
+
+def _text(path: Path) -> None:
+    path.write_text("shopping list")
+
+
+def _object(path: Path) -> None:
+    path.write_text('{"names": ["road"]}')
+
+
+@pytest.mark.parametrize(
+    ("name", "make"),
+    [
+        ("mine.onnx", _another_network),
+        ("mine.implicit.onnx", _another_network),
+        ("mine.cache", _text),
+        ("t.json", _object),
+        ("t.report.json", _object),
+        ("t.html", _text),
+    ],
+)
+def test_a_file_that_no_calibration_made_stays(
+    older: Path, images: Path, tmp_path: Path, name: str, make: Callable[[Path], None]
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    make(out / name)
+    before = tree(out)
+    places = ("--to", out / "mine.onnx", "--table", out / "t.json", "--report")
+    line = refused(older, "--images", images, "--method", "mse", *places)
+    assert f"{out / name}: is there, and no calibration made it" in line and "choose another name: --" in line
+    assert tree(out) == before
+
+
+def test_an_earlier_calibration_is_replaced_whole_or_damaged(work: Path, images: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    places = ("--to", out / "mine.onnx", "--table", out / "t.json", "--report")
+    assert calibrate(work, "--images", images, "--method", "mse", *places).exit_code == 0
+    first = tree(out)
+    assert {"mine.onnx", "mine.implicit.onnx", "mine.cache", "t.json", "t.report.json", "t.html"} == set(first)
+    assert calibrate(work, "--images", images, "--method", "min-max", *places).exit_code == 0
+    second = tree(out)
+    assert set(second) == set(first) and not any(second[name] == first[name] for name in first if name != "t.html")
+    for name in set(first) - {"t.html"}:
+        (out / name).write_bytes(second[name][: len(second[name]) // 3])
+    assert calibrate(work, "--images", images, "--method", "min-max", *places).exit_code == 0
+    assert tree(out) == second
 
 
 @pytest.mark.parametrize(
@@ -309,10 +360,9 @@ def test_auto_says_what_its_method_did_on_images_that_it_had_not_seen(work: Path
     done = calibrate(work, "--images", images, "--time-budget", 0)
     trial = json.loads((work / "calibration.json").read_text())["trials"][0]["fidelity"]
     assert (
-        f"{trial['agreement']:.2%} of positions agree, on images that the method was tried on without having seen"
-        in done.stderr
+        f"{trial['agreement']:.2%} of positions agree, its method in its trial, on images that it had not seen" in done.stderr
     )
-    assert "without having seen" not in calibrate(work, "--images", images, "--method", "mse").stderr
+    assert "its method in its trial" not in calibrate(work, "--images", images, "--method", "mse").stderr
 
 
 def test_a_folder_where_a_file_is_to_go(older: Path, images: Path, tmp_path: Path) -> None:
