@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 CALIBRATION_IMAGES = 100
 SIZED_IMAGES = 5
+IMAGES = "images"  # in our own form of data sets and in many others, beside the labels
 FEWEST_BLANK = 10  # pictures, from which on they are no accident
 BUDGET_IMAGES = 100  # labelled ones, at equal distances
 REMEDY = "give --images FOLDER with pictures such as the camera will see"
@@ -29,17 +30,16 @@ def calibration_pictures(
     from dlv3deploy.calibration.choose import Rule, choose
     from dlv3deploy.commands.options import parse_choice
     from dlv3deploy.core.errors import UserError
-    from dlv3deploy.core.images import folder_of_images
     from dlv3deploy.core.progress import say
 
     wanted: Rule = parse_choice(rule, "--choose", get_args(Rule))
     chosen = choose(_candidates(spec, source, folder), count, wanted, seed)
     if folder is not None and len(chosen.blank) > max(FEWEST_BLANK, len(chosen.images)):
-        beside = folder_of_images(folder.parent)
+        beside = folder.with_name(IMAGES)
         raise UserError(
             f"--images {folder}",
             f"{len(chosen.blank)} of its pictures are blank, as maps of class ids look",
-            f"did you mean {beside}?" if beside else REMEDY,
+            f"did you mean {beside}?" if beside != folder and beside.is_dir() else REMEDY,
         )
     if left_out := _left_out(chosen):
         say(f"calibration images: {len(chosen.images)} chosen; left out {left_out}")

@@ -54,6 +54,11 @@ def test_what_is_unknown_is_named_with_all_that_exists(text: str, named: str) ->
     assert all(name in str(refused.value) for name in (*THRESHOLDS, *STEPS, "auto"))
 
 
+def test_a_slip_is_told_what_was_meant() -> None:
+    with pytest.raises(UserError, match="'minmax': minmax: is unknown; did you mean min-max"):
+        parse_method("minmax", PER_CHANNEL)
+
+
 @pytest.mark.parametrize("text", ["equalise", "mse+entropy", "bias+mse", "mse+mse"])
 def test_a_method_is_one_observer_and_then_steps(text: str) -> None:
     with pytest.raises(UserError, match="one observer and then steps"):

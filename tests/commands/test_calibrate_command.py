@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -162,7 +163,25 @@ def test_a_graph_without_convolutions(older: Path, images: Path, tmp_path: Path)
 
 
 def test_a_model_that_is_quantised_already(older: Path, images: Path) -> None:
-    assert "quantised already" in refused(older, older / "model.int8.onnx", "--images", images)
+    assert "model.int8.onnx: is quantised already" in refused(older, older / "model.int8.onnx", "--images", images)
+
+
+def test_maps_of_class_ids_are_no_calibration_images(older: Path, images: Path) -> None:
+    random = np.random.default_rng(0)
+    (images.parent / "set").mkdir()
+    maps = random.integers(0, 12, (13, 64, 96), dtype=np.uint8)
+    maps[0, :30] = 255  # one of them shows void
+    labels = pictures(images.parent / "set" / "labels", *maps)
+    assert "12 of its pictures are blank, as maps of class ids look; give --images" in refused(older, "--images", labels)
+    shutil.copytree(images, images.parent / "set" / "images")
+    assert f"did you mean {images.parent / 'set' / 'images'}?" in refused(older, "--images", labels)
+
+
+def test_an_equal_calibration_is_kept_and_that_is_said(older: Path, images: Path) -> None:
+    before = (older / "model.int8.onnx").stat().st_mtime_ns
+    assert "already, and is kept" in calibrate(older, "--images", images, "--method", "min-max").stderr
+    assert (older / "model.int8.onnx").stat().st_mtime_ns == before
+    assert "and is kept" not in calibrate(older, "--images", images, "--method", "mse").stderr
 
 
 def test_a_graph_in_half_precision(older: Path, images: Path, tmp_path: Path) -> None:

@@ -53,6 +53,18 @@ def test_what_was_said_of_a_foreign_model_need_not_be_said_again(foreign: tuple[
     assert "--mean 127.5,127.5,127.5" in Manifest.read(foreign[1] / "other.int8.cpu.engine").command
 
 
+def test_nor_where_it_is_calibrated_anew(foreign: tuple[Path, Path], images: Path) -> None:
+    done = build(*foreign, "--images", images)
+    assert done.exit_code == 0 and "as in" in done.stderr and "ImageNet" not in done.stderr, done.stderr
+    assert Manifest.read(foreign[1] / "other.int8.cpu.engine").spec.input.mean == GREY
+
+
+def test_another_scale_of_pixels_is_calibrated_anew_with_images(foreign: tuple[Path, Path], images: Path) -> None:
+    done = build(*foreign, "--images", images, "--mean", "0,0,0", "--std", "255,255,255")
+    assert done.exit_code == 0, done.stderr
+    assert Manifest.read(foreign[1] / "other.int8.cpu.engine").spec.input.std == (255, 255, 255)
+
+
 def test_a_part_of_the_description_may_be_said_anew(foreign: tuple[Path, Path]) -> None:
     done = build(*foreign, "--ignore-index", 100)
     assert done.exit_code == 0, done.stderr
