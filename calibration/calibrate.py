@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -33,17 +33,26 @@ from dlv3deploy.core.workspace import Workspace
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-RECIPE = "recipe 11"  # the number grows when a method gives another model than before
+RECIPE = "recipe 12"  # the number grows when a method gives another model than before
 TRIAL_IMAGES = 20  # that `auto` tries methods on, beside 10 that it judges them on
 NAMED = 5  # convolutions, in one line
 JUDGED_IMAGES = 8  # that a finished model is compared with the float model on
-Referee = Callable[["ModelProto"], Callable[["ModelProto"], float]]  # from the float model to the mIoU that another form loses
+
+
+@dataclass(frozen=True)
+class Referee:
+    """Who says whether a budget is met: `drop_from` makes of the float model a function that tells what mIoU another form
+    loses, by the pictures and labels that `judges` is a hash of or another name for."""
+
+    judges: str
+    drop_from: Callable[[ModelProto], Callable[[ModelProto], float]]
 
 
 @dataclass(frozen=True)
 class Request:
     """What to calibrate and how. `method` is `auto` or what `parse_method` reads, `keep` are patterns of convolutions' names
-    that stay in floating point, `time_budget_s` ends auto's trials, `pooling` makes image pooling INT8 as well."""
+    that stay in floating point, `time_budget_s` ends auto's trials, `pooling` makes image pooling INT8 as well. A budget has a
+    referee, and nothing else has."""
 
     onnx: Path
     spec: ModelSpec
@@ -55,6 +64,7 @@ class Request:
     miou_budget: float | None = None
     trt_version: str = JETPACK_6
     pooling: bool = False
+    referee: Referee | None = None
 
     def key(self) -> CalibrationKey:
         given = self.spec.input
@@ -67,7 +77,8 @@ class Request:
         ]
         words += [] if self.time_budget_s is None else [f"within {self.time_budget_s:g} s"]
         words += ["image pooling in INT8"] if self.pooling else []
-        words += [] if self.miou_budget is None else [f"mIoU budget {self.miou_budget:g}"]
+        if self.miou_budget is not None and self.referee is not None:
+            words += [f"mIoU budget {self.miou_budget:g} by {self.referee.judges}"]
         size = given.height, given.width
         return CalibrationKey(
             sha256_of(self.onnx),
@@ -84,16 +95,17 @@ def calibrate(
     int8_path: Path,
     table_path: Path,
     said: Callable[[str], None] = lambda _: None,
-    referee: Referee | None = None,
     report_path: Path | None = None,
 ) -> CalibrationTable:
     """Write the INT8 model, its table and, for implicit INT8, its cache, with statistics from the images at the spec's input
     size; a report too if it is wanted.
 
-    `referee` measures the loss for a request with a budget. Returns the table of an earlier call when nothing that it depends
+    Returns the table of an earlier call when nothing that it depends
     on has changed; its report is made again only when it is missing. Raises UserError for unreadable images or a graph that
     cannot be quantised, CheckFailed when activations are not finite; older files then stay as they were.
     """
+    if (request.miou_budget is None) != (request.referee is None):
+        raise ValueError("a budget needs a referee, and a referee a budget")
     if request.method != AUTO:
         parse_method(request.method, request.grid)  # refused before anything is read
     header_version(request.trt_version)
@@ -113,10 +125,11 @@ def calibrate(
     keep = kept(network, request.keep)
     trials = _trials(network, request, keep, said) if request.method == AUTO else []
     method = trials[0].method if trials else parse_method(request.method, request.grid)
-    quantisation, judge = _quantised(network, request, keep, method)
-    mixture = _mixture(quantisation, request.miou_budget, judge, referee, said)
+    made, judge = _Made.by(network, request, keep, method), _judge(network, request)
+    mixture = _mixture(made, request, judge, said)
     if mixture.keep:
-        quantisation = quantisation.keeping(mixture.keep)
+        made = made.keeping(mixture.keep)
+    quantisation = made.quantisation
     result, float_convs = quantisation.model(), quantisation.placement.kept_float
     tried = tuple(TriedMethod(str(trial.method), trial.fidelity, trial.seconds) for trial in trials)
     table = CalibrationTable(
@@ -129,14 +142,38 @@ def calibrate(
     remove_report(table_path)  # on the calibration that was there
     if report_path is not None:
         said("measuring what each convolution costs, for the report (--no-report leaves it out)")
-        write_report(report_path, layer_report(quantisation, judge, table.key.images), key.digest())
+        write_report(report_path, layer_report(quantisation, judge, key.images, made.by_itself()), key.digest())
     return table
 
 
-def _quantised(network: Network, request: Request, keep: frozenset[str], method: Method) -> tuple[Quantisation, Judge]:
-    given = request.spec.input
-    quantisation = Calibration(network, Pictures(request.images, given, "calibrating"), keep, request.pooling).quantise(method)
-    return quantisation, Judge(network.model, Pictures(judged(request.images), given)())
+@dataclass(frozen=True)
+class _Made:
+    """An INT8 network, and what makes others like it."""
+
+    calibration: Calibration
+    method: Method
+    quantisation: Quantisation
+
+    @classmethod
+    def by(cls, network: Network, request: Request, keep: frozenset[str], method: Method) -> _Made:
+        pictures = Pictures(request.images, request.spec.input, "calibrating")
+        calibration = Calibration(network, pictures, keep, request.pooling)
+        return cls(calibration, method, calibration.quantise(method))
+
+    def keeping(self, convs: Collection[str]) -> _Made:
+        """The network calibrated with these convolutions in floating point as well."""
+        calibration = self.calibration.keeping(convs)
+        return _Made(calibration, self.method, calibration.quantise(self.method))
+
+    def by_itself(self) -> Quantisation:
+        """The same with every layer rounded by itself."""
+        if not self.method.sequential:
+            return self.quantisation
+        return self.calibration.quantise(replace(self.method, sequential=False))
+
+
+def _judge(network: Network, request: Request) -> Judge:
+    return Judge(network.model, Pictures(judged(request.images), request.spec.input)())
 
 
 def _complete(request: Request, table: CalibrationTable, implicit: ImplicitFiles, report_path: Path | None) -> None:
@@ -148,12 +185,12 @@ def _complete(request: Request, table: CalibrationTable, implicit: ImplicitFiles
         return
     given, method = request.spec.input, parse_method(table.chosen.partition(",")[0], request.grid)
     network = Network.prepared(load_onnx(request.onnx), given.height, given.width)
-    quantisation, judge = _quantised(network, request, kept(network, request.keep), method)
-    quantisation = quantisation.keeping(table.kept_float)
+    made = _Made.by(network, request, kept(network, request.keep) | {*table.kept_float}, method)
     if needs_implicit:
-        implicit.write(quantisation, digest, request.trt_version)
+        implicit.write(made.quantisation, digest, request.trt_version)
     if report_path is not None and needs_report:
-        write_report(report_path, layer_report(quantisation, judge, table.key.images), digest)
+        report = layer_report(made.quantisation, _judge(network, request), table.key.images, made.by_itself())
+        write_report(report_path, report, digest)
 
 
 def _describe(int8_path: Path, spec: ModelSpec) -> None:
@@ -164,23 +201,19 @@ def _describe(int8_path: Path, spec: ModelSpec) -> None:
         save_onnx(int8_path, model)
 
 
-def _mixture(
-    quantisation: Quantisation,
-    budget: float | None,
-    judge: Judge,
-    referee: Referee | None,
-    said: Callable[[str], None],
-) -> Mixture:
+def _mixture(made: _Made, request: Request, judge: Judge, said: Callable[[str], None]) -> Mixture:
     """What stays in float for the budget. Raises CheckFailed when even all but one convolution in float lose more."""
-    if budget is None or referee is None:
+    budget = request.miou_budget
+    if budget is None or request.referee is None:
         return ALL_INT8
-    drop_of = referee(quantisation.float_network.model)
-    drop = drop_of(quantisation.model())
+    drop_of = request.referee.drop_from(made.quantisation.float_network.model)
+    drop = drop_of(made.quantisation.model())
     said(f"INT8 {_lost(drop)} mIoU, {'within' if drop <= budget else 'over'} the budget of {budget:g}")
     if drop <= budget:
         return ALL_INT8
     said("looking for the convolutions that cost most")
-    found = search_mixture(quantisation, sensitivities(quantisation, judge), budget, drop, drop_of)
+    order = sensitivities(made.by_itself(), judge)
+    found = search_mixture(lambda convs: made.keeping(convs).quantisation.model(), order, budget, drop, drop_of)
     if not found.within:
         best = min(point.drop for point in found.points)
         raise CheckFailed(

@@ -85,6 +85,8 @@ def _named_errors() -> Iterator[None]:
     """ONNX Runtime's complaints about the graph as a UserError."""
     try:
         yield
+    except MemoryError:
+        raise
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(

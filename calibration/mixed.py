@@ -2,16 +2,16 @@
 
 Convolutions return to float in the order of what they buy, error taken away per multiply-accumulate given up (the greedy rule
 of the knapsack problem). Along that order accuracy grows, so the shortest prefix within the budget is found by doubling and
-bisection: a handful of measurements instead of one per layer.
+bisection: a handful of measurements instead of one per layer. What is measured is what would be written: each mixture is
+calibrated by itself, for layers that make good for one that is INT8 have nothing to make good for where it is not.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from dlv3deploy.calibration.int8_network import Quantisation
 from dlv3deploy.calibration.sensitivity import Sensitivity
 
 if TYPE_CHECKING:
@@ -42,14 +42,14 @@ ALL_INT8 = Mixture(frozenset(), (), within=True)
 
 
 def search_mixture(
-    quantisation: Quantisation,
+    keeping: Callable[[Collection[str]], ModelProto],
     order: Sequence[Sensitivity],
     budget: float,
     drop: float,
     drop_of: Callable[[ModelProto], float],
 ) -> Mixture:
     """The shortest prefix of `order` whose float form keeps `drop_of` (mIoU lost, 0 to 1) within `budget`; `drop` is what is
-    lost with all of them in INT8.
+    lost with all of them in INT8, `keeping` makes the model in which convolutions stay in floating point.
 
     One convolution stays INT8 in any case: a model without any would not be an INT8 model.
     """
@@ -58,7 +58,7 @@ def search_mixture(
 
     def fits(kept: int) -> bool:
         if kept not in measured:
-            lost = drop_of(quantisation.keeping([entry.conv for entry in order[:kept]]).model())
+            lost = drop_of(keeping([entry.conv for entry in order[:kept]]))
             measured[kept] = Point(kept, sum(entry.macs for entry in order[kept:]) / total, lost)
         return measured[kept].drop <= budget
 

@@ -117,10 +117,10 @@ def _on_maps(node: NodeProto, shapes: dict[str, tuple[int, ...]], constants: set
 
 
 def _before(graph: GraphProto, convs: Collection[str]) -> set[str]:
-    """The tensors that one of `convs` depends on."""
+    """The tensors that reach one of `convs` with no other convolution in between."""
     found = set[str]()
     for node in reversed(graph.node):
-        if node.name in convs or not found.isdisjoint(node.output):
+        if node.name in convs or (node.op_type != "Conv" and not found.isdisjoint(node.output)):
             found.update(node.input)
     return found
 

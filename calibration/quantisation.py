@@ -7,7 +7,7 @@ again.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -46,6 +46,10 @@ class Calibration:
     @cached_property
     def placement(self) -> Placement:
         return place(self.network.model.graph, self.keep, self.pooling)
+
+    def keeping(self, convs: Collection[str]) -> Calibration:
+        """Another one, with these convolutions in floating point as well."""
+        return Calibration(self.network, self.batches, self.keep | {*convs}, self.pooling)
 
     def quantise(self, method: Method) -> Quantisation:
         """Raises CheckFailed when activations are not finite, UserError when there is no image."""

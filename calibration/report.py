@@ -3,7 +3,9 @@
 Both networks run side by side over images, one image at a time. The float one is `Quantisation.float_network`, which has the
 same channel factors as the INT8 one, so that their inner tensors are the same quantities. An error inside says little about the
 scores, which some layers pass on and others absorb. So each convolution's share of *their* error is measured too
-(`sensitivity.py`), and those with the largest are returned to floating point one by one: what that brings is no guess.
+(`sensitivity.py`), and those with the largest are returned to floating point one by one: what that brings is no guess. Layers
+that were rounded one after another (`sequential`) make good for each other, and one that is taken out would be missed; there
+the same layers, each rounded by itself, tell what it costs and brings.
 """
 
 from __future__ import annotations
@@ -42,12 +44,14 @@ class CostlyLayer:
 @dataclass(frozen=True)
 class CalibrationReport:
     """`layers` in the graph's order, `costly` those worst first, `costly_in_float` the scores with all of them in floating
-    point. `images` were calibrated on, errors measured on `judged_images` of them."""
+    point; `one_by_one`, which that is held against, has all layers in INT8, each rounded by itself. `images` were calibrated
+    on, errors measured on `judged_images` of them."""
 
     method: str
     images: int
     judged_images: int
     fidelity: Fidelity
+    one_by_one: Fidelity
     layers: tuple[LayerFacts, ...]
     tensors: tuple[TensorFacts, ...]
     costly: tuple[CostlyLayer, ...]
@@ -59,30 +63,33 @@ class CalibrationReport:
         return asdict(self)
 
 
-def layer_report(quantisation: Quantisation, judge: Judge, images: int) -> CalibrationReport:
-    """The report on an INT8 network, on the judge's images and against its float scores.
+def layer_report(quantisation: Quantisation, judge: Judge, images: int, by_itself: Quantisation) -> CalibrationReport:
+    """The report on an INT8 network, on the judge's images and against its float scores. `by_itself` is the same with every
+    layer rounded by itself, and the very same where that is how it was made.
 
     Memory is that of one image's convolution outputs, four times. Raises CheckFailed when scores are not finite.
     """
-    fidelity, layers = _compared(quantisation, judge)
+    fidelity, layers = _compared(quantisation, judge, _noise_shares(by_itself, judge))
+    one_by_one = fidelity if by_itself is quantisation else judge(by_itself.model())
     tensors = _tensors(quantisation)
     inside = sorted((layer for layer in layers if layer.int8), key=lambda layer: -layer.noise_share)
     worst = inside[: min(MOST_COSTLY, len(inside) - 1)]  # a model without any INT8 convolution would be none
     costly, advised = [], []
     for layer in tracked(worst, "trying convolutions in floating point", len(worst)):
-        kept = judge(quantisation.keeping({layer.name}).model())
-        gain_db, agreement_gain = kept.snr_db - fidelity.snr_db, kept.agreement - fidelity.agreement
+        kept = judge(by_itself.keeping({layer.name}).model())
+        gain_db, agreement_gain = kept.snr_db - one_by_one.snr_db, kept.agreement - one_by_one.agreement
         advice = advise(layer, tensors[layer.input], quantisation.method, gain_db)
         advised.append(Advised(layer, advice, gain_db))
         shares = layer.noise_share, layer.macs_share
         costly.append(CostlyLayer(layer.name, *shares, gain_db, agreement_gain, advice.cause, advice.remedy))
-    together = judge(quantisation.keeping([layer.name for layer in worst]).model())
-    overall = overall_advice(images, quantisation.method, advised, together.snr_db - fidelity.snr_db)
+    together = judge(by_itself.keeping([layer.name for layer in worst]).model())
+    overall = overall_advice(images, quantisation.method, advised, together.snr_db - one_by_one.snr_db)
     return CalibrationReport(
         str(quantisation.method),
         images,
         len(judge.batches),
         fidelity,
+        one_by_one,
         layers,
         tuple(tensors.values()),
         tuple(sorted(costly, key=lambda layer: (-max(0.0, layer.gain_db), -layer.noise_share))),
@@ -91,7 +98,7 @@ def layer_report(quantisation: Quantisation, judge: Judge, images: int) -> Calib
     )
 
 
-def _compared(quantisation: Quantisation, judge: Judge) -> tuple[Fidelity, tuple[LayerFacts, ...]]:
+def _compared(quantisation: Quantisation, judge: Judge, shares: dict[str, float]) -> tuple[Fidelity, tuple[LayerFacts, ...]]:
     plain, convs = quantisation.float_network, quantisation.float_network.convs
     watches = {conv.name: LayerWatch(conv, quantisation) for conv in convs}
     inside = [conv for conv in convs if watches[conv.name].int8]
@@ -112,7 +119,6 @@ def _compared(quantisation: Quantisation, judge: Judge) -> tuple[Fidelity, tuple
             for conv in inside:
                 beside = [wanted[name(conv)] for name in (alone, on_its_grid, channel_maxima)]
                 watches[conv.name].collect_alone(wanted[conv.output], *beside)
-    shares = _noise_shares(quantisation, judge)
     return scores.compute(), tuple(watch.compute(shares.get(name, 0.0)) for name, watch in watches.items())
 
 

@@ -45,6 +45,7 @@ def remove_report(table_path: Path) -> None:
 def _report(data: dict[str, Any]) -> CalibrationReport:
     parts = {
         "fidelity": Fidelity(**data["fidelity"]),
+        "one_by_one": Fidelity(**data["one_by_one"]),
         "costly_in_float": Fidelity(**data["costly_in_float"]),
         "layers": tuple(_layer(layer) for layer in data["layers"]),
         "tensors": tuple(_tensor(tensor) for tensor in data["tensors"]),

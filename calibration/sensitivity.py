@@ -2,7 +2,8 @@
 
 One convolution at a time is INT8, weights and input, everything else float; the noise power in the scores over the signal's is
 its sensitivity. Small errors of different layers add up nearly as independent noise, so the sum of all sensitivities predicts
-the noise of the whole network, and leaving a layer in float takes its own share away.
+the noise of the whole network, and leaving a layer in float takes its own share away. That holds where every layer was
+rounded by itself, not where it makes good for others (`sequential`): there it is no fault of its own that it does.
 """
 
 from __future__ import annotations

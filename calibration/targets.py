@@ -7,10 +7,8 @@ says, which is a result that was damaged. Anything else stays, and the calibrati
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from dlv3deploy.calibration.implicit import ImplicitFiles, is_implicit_graph
 from dlv3deploy.core.errors import UserError
@@ -73,13 +71,11 @@ def _is_cache(path: Path) -> bool:
 
 
 def _is_table(path: Path) -> bool:
-    data = _json(path)
-    return data is None or {"onnx_sha256", "ranges"} <= set(data)
+    return _is_empty_or_has(path, "onnx_sha256", "ranges")
 
 
 def _is_report(path: Path) -> bool:
-    data = _json(path)
-    return data is None or {"calibration", "layers"} <= set(data)
+    return _is_empty_or_has(path, "calibration", "layers")
 
 
 def _is_page(path: Path) -> bool:
@@ -87,12 +83,13 @@ def _is_page(path: Path) -> bool:
         return PAGE_TITLE.encode() in file.read(HEAD_BYTES)
 
 
-def _json(path: Path) -> Mapping[str, Any] | None:
-    """What it holds, nothing for what is no object; None where it cannot be parsed."""
-    with suppress(UserError):
+def _is_empty_or_has(path: Path, *keys: str) -> bool:
+    """Of a JSON file; one that cannot be parsed holds nothing."""
+    try:
         data = read_json(path)
-        return data if isinstance(data, dict) else {}
-    return None
+    except UserError:
+        return True
+    return data == {} or (isinstance(data, dict) and {*keys} <= set(data))
 
 
 def _place(path: Path) -> Path:

@@ -102,11 +102,11 @@ def calibrate(
     spec = sized(spec_of(graph, describe(classes, ignore_index, mean, std, output), str(source)), size)
     pictures = calibration_pictures(spec, source, images, calibration_images, choose, seed)
     kept = tuple(keep_fp16 or ())
-    request = Request(source, spec, pictures, method, grid, kept, time_budget, budget_miou, trt_version, all_int8)
-    int8_path = to or place.int8_onnx(source)
     referee = None if budget_miou is None else referee_for(spec, data, pictures)
+    request = Request(source, spec, pictures, method, grid, kept, time_budget, budget_miou, trt_version, all_int8, referee)
+    int8_path = to or place.int8_onnx(source)
     table_path = table or _table_path(place, source, to)
-    made = run_calibration(request, int8_path, table_path, say, referee, report_path(table_path) if with_report else None)
+    made = run_calibration(request, int8_path, table_path, say, report_path(table_path) if with_report else None)
     report(made, int8_path)
     found = write_page(source, made, table_path) if with_report else None
     if json_output:

@@ -95,7 +95,8 @@ def _left_out(chosen: Chosen) -> str:
 
 def referee_for(spec: ModelSpec, data: Path | None, pictures: list[Path]) -> Referee:
     """Measures the mIoU that a model loses: on labelled images where there are some, else against the float model's masks."""
-    from dlv3deploy.calibration.pictures import spread
+    from dlv3deploy.calibration.calibrate import Referee
+    from dlv3deploy.calibration.pictures import images_hash, spread
     from dlv3deploy.core.datasets import find_root, open_dataset
     from dlv3deploy.core.progress import say
     from dlv3deploy.measure.drop import labelled_drop, unlabelled_drop
@@ -106,9 +107,10 @@ def referee_for(spec: ModelSpec, data: Path | None, pictures: list[Path]) -> Ref
         images = spread(pictures, BUDGET_IMAGES)
         say(
             f"no labelled data: the loss is measured against the float model's own masks of {len(images)} image"
-            f"{'s' * (len(images) > 1)}, where a rare class weighs as much as any; --data gives labels"
+            f"{'s' * (len(images) > 1)} that it is calibrated on, where a rare class weighs as much as any; --data gives labels"
         )
-        return lambda model: unlabelled_drop(model, spec, images)
+        return Referee("its own masks", lambda model: unlabelled_drop(model, spec, images))
     samples = spread(open_dataset(folder, "val", spec.classes).samples, BUDGET_IMAGES)
     say(f"the loss is measured against the labels of {len(samples)} image{'s' * (len(samples) > 1)} of {folder}")
-    return lambda model: labelled_drop(model, spec, samples)
+    judges = images_hash([path for sample in samples for path in (sample.image, sample.label)])
+    return Referee(judges, lambda model: labelled_drop(model, spec, samples))

@@ -15,17 +15,10 @@ from dlv3deploy.calibration.sensitivity import Sensitivity
 
 @dataclass
 class Scripted:
-    """Stands for a Quantisation whose mixtures lose what the script says for their number of float convolutions."""
+    """Stands for calibrations whose mixtures lose what the script says for their number of float convolutions."""
 
     drops: Sequence[float]
     measured: list[int] = field(default_factory=list)
-    kept: tuple[str, ...] = ()
-
-    def keeping(self, convs: list[str]) -> Scripted:
-        return Scripted(self.drops, self.measured, tuple(convs))
-
-    def model(self) -> tuple[str, ...]:
-        return self.kept
 
     def drop_of(self, kept: tuple[str, ...]) -> float:
         assert kept == tuple(f"conv{index}" for index in range(len(kept)))  # a prefix, in order
@@ -35,7 +28,7 @@ class Scripted:
     def search(self, budget: float) -> Mixture:
         """Convolution i has i + 1 multiply-accumulates."""
         order = [Sensitivity(f"conv{index}", 1.0, index + 1) for index in range(len(self.drops))]
-        return search_mixture(self, order, budget, self.drops[0], self.drop_of)  # type: ignore[arg-type]  # a stand-in
+        return search_mixture(tuple, order, budget, self.drops[0], self.drop_of)  # type: ignore[arg-type]  # names for models
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=60).map(lambda drops: sorted(drops, reverse=True)), st.floats(0, 1))

@@ -92,6 +92,15 @@ def test_a_convolution_that_is_kept_reads_what_was_there_before_quantisation() -
     assert found.reads["pointwise"] == ("features",)
 
 
+def test_a_kept_convolution_reads_sums_and_concatenations_as_they_were() -> None:
+    graph = fix_input(tiny_deeplab(), (1, 3, HEIGHT, WIDTH)).graph
+    found = place(graph, keep={"projection"})
+    assert "branches" not in found.reads and not {"pointwise.relu", "atrous.relu", "spread"} & {*found.tensors}
+    assert "joined" in found.reads  # which INT8 convolutions read, with a pooling in between
+    alone = place(graph, keep={"stem", "inner", "outer", "pointwise", "atrous", "projection"})
+    assert alone.tensors == ["projection.relu"]  # what `scores` reads
+
+
 def test_nothing_is_quantised_between_a_convolution_and_its_activation(placement: Placement) -> None:
     assert "inner" not in placement.tensors  # the convolution's output before ReLU
     assert "scores" not in placement.tensors  # the network's output

@@ -50,7 +50,8 @@ def quantise(model: onnx.ModelProto, method: Method = PLAIN) -> Quantisation:
 
 def report_on(model: onnx.ModelProto, method: Method = PLAIN, keep: tuple[str, ...] = ()) -> CalibrationReport:
     judge = Judge(Network.prepared(model, HEIGHT, WIDTH).model, images())
-    return layer_report(quantise(model, method).keeping(keep), judge, 3)
+    quantisation = quantise(model, method).keeping(keep)
+    return layer_report(quantisation, judge, 3, quantisation)
 
 
 def convolved(image: Map, weight: Map, bias: Map, rate: int = 1, stride: int = 1) -> Map:
@@ -264,12 +265,26 @@ def test_a_network_with_one_convolution_has_a_report_too() -> None:
     assert found.costly_in_float.snr_db == pytest.approx(found.fidelity.snr_db, abs=1e-3)
 
 
+def test_where_layers_make_good_for_each_other_costs_and_gains_are_of_layers_rounded_by_themselves() -> None:
+    model = tiny_deeplab()
+    judge = Judge(Network.prepared(model, HEIGHT, WIDTH).model, images())
+    together = Method(bias=True, rounding=True, sequential=True)
+    by_itself = quantise(model, replace(together, sequential=False))
+    found = layer_report(quantise(model, together), judge, 3, by_itself)
+    plain = layer_report(by_itself, judge, 3, by_itself)
+    assert found.costly and found.costly_in_float == plain.costly_in_float and found.one_by_one == plain.fidelity
+    assert [(c.name, c.gain_db) for c in found.costly] == [
+        (c.name, pytest.approx(judge(by_itself.keeping({c.name}).model()).snr_db - plain.fidelity.snr_db)) for c in plain.costly
+    ]
+    assert found.fidelity != plain.fidelity
+
+
 def test_scores_that_are_not_finite_are_refused() -> None:
     quantisation = quantise(chain())
     weights = {"scores.bias": np.full(4, np.inf, np.float32)}
     broken = replace(quantisation, network=quantisation.network.with_weights(weights))
     with pytest.raises(CheckFailed, match="not finite"), np.errstate(all="ignore"):
-        layer_report(broken, Judge(quantisation.float_network.model, images()), 3)
+        layer_report(broken, Judge(quantisation.float_network.model, images()), 3, broken)
 
 
 def test_a_report_survives_the_disk_and_belongs_to_one_calibration(report, tmp_path: Path) -> None:

@@ -59,6 +59,15 @@ def test_a_tight_budget_leaves_some_in_floating_point_and_tells_what_every_mixtu
     assert rounded and not rounded & more
 
 
+def test_whoever_judges_is_part_of_what_a_calibration_depends_on(work: Path, images: Path, scenes: Path) -> None:
+    """Labels are drawn scenes', which the tiny network knows nothing of; its own masks it knows by heart."""
+    assert calibrate(work, images, 0.9).exit_code == 0
+    assert "already, and is kept" in calibrate(work, images, 0.9).stderr
+    done = calibrate(work, images, 0.9, "--data", scenes)
+    assert "is kept" not in done.stderr and "against the labels of" in done.stderr
+    assert "already, and is kept" in calibrate(work, images, 0.9, "--data", scenes).stderr
+
+
 def test_a_budget_that_cannot_be_met_ends_with_3_and_older_files_stay(work: Path, images: Path) -> None:
     """One convolution is left to be INT8, and one always stays it."""
     assert calibrate(work, images, 1).exit_code == 0
