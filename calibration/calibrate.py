@@ -8,6 +8,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from dlv3deploy.calibration.auto import Trial, choose_method
 from dlv3deploy.calibration.fidelity import Judge
 from dlv3deploy.calibration.implicit import JETPACK_6, ImplicitFiles
@@ -17,6 +19,7 @@ from dlv3deploy.calibration.mixed import ALL_INT8, Mixture, search_mixture
 from dlv3deploy.calibration.network import Network
 from dlv3deploy.calibration.pictures import Pictures, images_hash, spread
 from dlv3deploy.calibration.quantisation import Calibration
+from dlv3deploy.calibration.quantize import require_opset
 from dlv3deploy.calibration.report import layer_report
 from dlv3deploy.calibration.report_file import read_report, remove_report, write_report
 from dlv3deploy.calibration.sensitivity import sensitivities
@@ -121,7 +124,10 @@ def calibrate(
     model = load_onnx(request.onnx)
     if any(node.op_type == "QuantizeLinear" for node in model.graph.node):
         raise UserError(str(request.onnx), "is quantised already", "calibrate the floating-point file that it was made from")
+    require_opset(model)
     network = Network.prepared(model, given.height, given.width)
+    if half := [conv.name for conv in network.convs if network.weights[conv.weight].dtype != np.float32]:
+        raise UserError(str(request.onnx), f"has weights of other types than float32 ({half[0]})", "calibrate a float32 file")
     keep = kept(network, request.keep)
     trials = _trials(network, request, keep, said) if request.method == AUTO else []
     method = trials[0].method if trials else parse_method(request.method, request.grid)
@@ -135,6 +141,8 @@ def calibrate(
     table = CalibrationTable(
         key, quantisation.ranges, float_convs, str(method), judge(result), graph_sha256(result), tried, mixture.points
     )
+    if (other := _other_model(key, table_path)) is not None:
+        said(f"{int8_path} takes the place of one that was made of another file, of sha256 {other[:12]}…")
     implicit.write(quantisation, key.digest(), request.trt_version)
     embed_spec(result, request.spec.made_from(**key.parents))
     save_onnx(int8_path, result)
@@ -191,6 +199,15 @@ def _complete(request: Request, table: CalibrationTable, implicit: ImplicitFiles
     if report_path is not None and needs_report:
         report = layer_report(made.quantisation, _judge(network, request), table.key.images, made.by_itself())
         write_report(report_path, report, digest)
+
+
+def _other_model(key: CalibrationKey, table_path: Path) -> str | None:
+    """The sha256 of the ONNX file that the table there was made of, where it is another one."""
+    try:
+        earlier = CalibrationTable.read(table_path).key.onnx_sha256
+    except UserError:
+        return None
+    return None if earlier == key.onnx_sha256 else earlier
 
 
 def _describe(int8_path: Path, spec: ModelSpec) -> None:

@@ -88,6 +88,8 @@ def _named_errors() -> Iterator[None]:
     except MemoryError:
         raise
     except Exception as error:
+        if "Failed to allocate" in str(error):  # ONNX Runtime's words
+            raise MemoryError(str(error)) from error
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
             "the model to calibrate",

@@ -37,11 +37,6 @@ class Conv:
     rows: Window
     columns: Window
 
-    @property
-    def on_a_map(self) -> bool:
-        """Whether it reads more than one position; image pooling and squeeze-and-excitation read only one."""
-        return (self.rows.size, self.columns.size) != (1, 1)
-
 
 class Network:
     """A float model with batch norm folded, at one input size. The model that was given is not changed.

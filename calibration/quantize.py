@@ -22,6 +22,13 @@ if TYPE_CHECKING:
 OLDEST_OPSET = 13  # the first whose QuantizeLinear has scales per channel
 
 
+def require_opset(model: ModelProto) -> None:
+    """Raises UserError for one whose pairs have no scales per channel."""
+    opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 1)
+    if opset < OLDEST_OPSET:
+        raise UserError(f"opset {opset}", f"per-channel INT8 needs opset {OLDEST_OPSET}", "export again with --opset 17")
+
+
 def quantized(
     model: ModelProto, placement: Placement, ranges: Mapping[str, Range], weight_steps: Mapping[str, NDArray[np.float32]]
 ) -> ModelProto:
@@ -29,9 +36,7 @@ def quantized(
     output channel (axis 0) or one in all. Raises UserError for an old opset."""
     import onnx
 
-    opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 1)
-    if opset < OLDEST_OPSET:
-        raise UserError(f"opset {opset}", f"per-channel INT8 needs opset {OLDEST_OPSET}", "export again with --opset 17")
+    require_opset(model)
     result = onnx.ModelProto()
     result.CopyFrom(model)
     graph, pairs = result.graph, _Pairs()

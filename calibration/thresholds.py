@@ -35,16 +35,16 @@ def percentile(seen: Magnitudes, percent: float = PERCENTILE) -> float:
 def mean_squared_error(seen: Magnitudes) -> float:
     """The threshold with the smallest Σ count · (x − Q(x))², rounding and saturation together, x at the bins' centres.
 
-    Not below an eighth of the largest magnitude: steps would be finer than bins, which then could not tell them apart.
+    Not below a sixteenth of the largest magnitude: steps would be finer than bins, which then could not tell them apart.
     """
     used = np.flatnonzero(seen.counts)
     if not used.size or seen.largest <= 0:
         return seen.largest
     centres, counts = seen.centres[used], seen.counts[used]
-    candidates = seen.largest * np.arange(CANDIDATES // 8, CANDIDATES + 1) / CANDIDATES
+    candidates = seen.largest * np.arange(CANDIDATES // 16, CANDIDATES + 1) / CANDIDATES
     steps = candidates[:, None] / (LEVELS - 1)
     grid = np.minimum(np.rint(centres / steps), LEVELS - 1) * steps
-    # A bin is as wide as a step may be: its own spread adds width²/12 to rounding, the same for all candidates.
+    # A bin is at most as wide as the finest step: its own spread adds width²/12 to rounding, the same for all candidates.
     errors = ((centres - grid) ** 2 * counts).sum(axis=1)
     return float(candidates[errors.argmin()])
 

@@ -264,3 +264,26 @@ def test_another_referee_judges_anew(files, images) -> None:
 def test_a_budget_without_a_referee_is_a_mistake(files, images) -> None:
     with pytest.raises(ValueError, match="needs a referee"):
         calibrate(files[0], tiny_spec(), images, *files[1:], miou_budget=0.1)
+
+
+def test_what_cannot_become_int8_is_refused_before_any_image_is_read(tmp_path: Path, images) -> None:
+    float16 = pytest.importorskip("onnxconverter_common").float16
+    half = float16.convert_float_to_float16(onnx.load(str(write_tiny(tmp_path / "model.onnx"))), keep_io_types=True)
+    (tmp_path / "model.onnx").write_bytes(half.SerializeToString())
+    (tmp_path / "torn.png").touch()
+    targets = tmp_path / "model.int8.onnx", tmp_path / "calibration.json"
+    with pytest.raises(UserError, match="has weights of other types than float32"):
+        calibrate(tmp_path / "model.onnx", tiny_spec(), [tmp_path / "torn.png"], *targets)
+    write_tiny(tmp_path / "model.onnx", opset=12)
+    with pytest.raises(UserError, match="opset 12"):
+        calibrate(tmp_path / "model.onnx", tiny_spec(), [tmp_path / "torn.png"], *targets)
+
+
+def test_the_place_of_another_models_files_is_taken_and_that_is_said(files, images) -> None:
+    said: list[str] = []
+    for seed in (0, 0, 1):
+        write_tiny(files[0], seed=seed)
+        calibrate_request(Request(files[0], tiny_spec(), images, "min-max"), *files[1:], said.append)
+        if seed == 0:
+            assert not any("made of another file" in line for line in said)
+    assert "takes the place of one that was made of another file, of sha256 " in said[-1]

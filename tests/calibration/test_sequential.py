@@ -16,6 +16,7 @@ from dlv3deploy.calibration import sequential as module
 from dlv3deploy.calibration.method import Method
 from dlv3deploy.calibration.network import Network
 from dlv3deploy.calibration.piecewise import live_bytes
+from dlv3deploy.calibration.placement import place
 from dlv3deploy.calibration.quantisation import Calibration
 from dlv3deploy.calibration.sequential import levels, route
 from dlv3deploy.calibration.weights import WeightGrid
@@ -110,7 +111,7 @@ def test_weights_are_pulled_to_the_least_squares_solution(ridge: float, monkeypa
 
 def test_large_maps_are_left_to_be_rounded_alone_when_the_disk_is_small(monkeypatch) -> None:
     network = Network.prepared(tiny_deeplab(), HEIGHT, WIDTH)
-    convs = [conv for conv in network.convs if conv.on_a_map]
+    convs = [conv for conv in network.convs if conv.name in place(network.model.graph).weights]
     whole = route(network, convs, 8)
     assert whole.images == 8
     assert whole.convs == {conv.name for conv in convs}
