@@ -7,9 +7,9 @@ in floating point, so what only a ReLU or a pooling reads takes the scale of wha
 because its convolution and the Add become one kernel, takes the sum of the others' scales and the result's: a + b = c gives
 |a| ≤ |b| + |c|, and what is cut off where an activation limits c is beyond that limit with b added, too.
 
-A cache has no scales of weights. TensorRT gives each output channel the step of its largest weight. Where that is not at the end
-of the grid here, as after learned rounding of some channels, and of most with one step for a whole tensor, weights are rounded
-once more, to a finer grid than ours.
+A cache has no scales of weights. TensorRT gives each output channel the step of its largest weight. Where that is not at the
+end of the grid here, as after learned rounding of some channels, and of most with one step for a whole tensor, weights are
+rounded once more, to a finer grid than ours.
 """
 
 from __future__ import annotations
