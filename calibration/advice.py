@@ -139,7 +139,8 @@ def overall_advice(images: int, method: Method, costly: Sequence[Advised], toget
         macs_share = sum(each.layer.macs_share for each in costly)
         found.append(f"all costly layers in floating point, {macs_share:.1%} of the work, bring {gain(together_db)}")
     if images < FEW_IMAGES:
-        found.append(f"{images} images are few: ranges and means grow steadier up to about a hundred (--calibration-images)")
+        few = "one image is" if images == 1 else f"{images} images are"
+        found.append(f"{few} few: ranges and means grow steadier up to about a hundred (--calibration-images)")
     if sum(each.layer.noise_share for each in costly) < 0.5:
         found.append("the error is spread over many layers: no few of them in floating point would remove it")
     return found

@@ -23,6 +23,9 @@ VERDICTS = (  # from which share of equal positions on
     (0.90, "poor", "INT8's masks differ visibly from the float network's."),
     (0.00, "bad", "INT8 as calibrated here breaks this network."),
 )
+KINDLY = ("good", "fair")
+TOO_FEW = "INT8 is like the float network on the very images it was calibrated on, which are too few to tell more."
+ON_ITS_OWN = "So it is on images that it was calibrated on; `evaluate` tells what it is on others."
 
 
 @dataclass(frozen=True)
@@ -40,9 +43,12 @@ class CalibrationPage:
 
     @property
     def verdict(self) -> tuple[str, str]:
-        """A word for the style sheet and a sentence."""
+        """A word for the style sheet and a sentence or two."""
         agreement = self.fidelity.agreement
-        return next((kind, text) for least, kind, text in VERDICTS if agreement >= least)
+        kind, text = next((kind, text) for least, kind, text in VERDICTS if agreement >= least)
+        if not self.table.were_apart and kind in KINDLY:
+            return "poor", TOO_FEW
+        return kind, text if self.table.elsewhere else f"{text} {ON_ITS_OWN}"
 
     @property
     def int8_share(self) -> float:

@@ -54,6 +54,7 @@ def page(prefix: str = "", **changes: object) -> CalibrationPage:
         12,
         8,
         Fidelity(18.0, 0.98, 0.01),
+        Fidelity(17.0, 0.97, 0.02),
         layers,
         tuple(tensor(each.input) for each in layers),
         (costly,),
@@ -149,8 +150,10 @@ def test_the_verdict_is_by_images_that_the_method_had_not_seen_where_there_are_s
     trial = replace(whole.table.trials[0], fidelity=Fidelity(1.0, 0.2, 0.5))
     table = replace(whole.table, fidelity=Fidelity(30.0, 1.0, 0.0), trials=(trial,), mixtures=())
     assert replace(whole, table=table).verdict[0] == "bad"
-    assert replace(whole, table=replace(table, key=replace(table.key, images=2))).verdict[0] == "good"
-    assert replace(whole, table=replace(table, mixtures=whole.table.mixtures)).verdict[0] == "good"  # of another model then
+    few = replace(whole, table=replace(table, key=replace(table.key, images=2))).verdict
+    assert few[0] == "poor" and "too few to tell" in few[1]
+    kind, text = replace(whole, table=replace(table, mixtures=whole.table.mixtures)).verdict  # of another model then
+    assert kind == "good" and text.endswith("images that it was calibrated on; `evaluate` tells what it is on others.")
 
 
 def test_no_text_becomes_markup(tmp_path: Path) -> None:
