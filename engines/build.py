@@ -22,7 +22,7 @@ from dlv3deploy.engines.backend import Backend
 from dlv3deploy.engines.cache import EngineCache, key_of
 from dlv3deploy.engines.dialect import DIALECTS, TENSORRT, TENSORRT_RTX
 from dlv3deploy.engines.manifest import Calibration, Gate, Manifest, Timing, relative_source
-from dlv3deploy.engines.precision import NARROWED, is_quantized
+from dlv3deploy.engines.precision import NARROWED, is_quantized, kept_in_half
 from dlv3deploy.engines.providers import CPU, CUDA, providers
 from dlv3deploy.engines.providers import TENSORRT as TENSORRT_PROVIDER
 from dlv3deploy.engines.refit import graph_sha256, require_outputs, takes_weights
@@ -259,6 +259,8 @@ def prepared(request: EngineRequest) -> Rewritten:
             done = certified(done.model, request.rewrites, done.output, str(request.onnx))
         else:
             done = as_far_as_proved(done.model, request.rewrites, done.output)
+    if request.precision == "int8" and request.backend in DIALECTS:
+        done = replace(done, model=kept_in_half(done.model))
     if request.precision in NARROWED:
         done = replace(done, model=fix_input(NARROWED[request.precision](simplified(done.model)), shape))
     return done

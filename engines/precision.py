@@ -52,6 +52,45 @@ def to_bfloat16(model: ModelProto) -> ModelProto:
     return converted
 
 
+def kept_in_half(model: ModelProto) -> ModelProto:
+    """A copy of a quantised graph in which the convolutions that stayed in floating point compute in FP16, between casts.
+
+    Without it a strongly typed TensorRT runs them in FP32, and a weakly typed one everything besides INT8. One with a weight
+    that FP16 cannot hold stays as it is.
+    """
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    graph = result.graph
+    floats = {w.name: w for w in graph.initializer if w.data_type == TensorProto.FLOAT}
+    limit, nodes, halves = float(np.finfo(np.float16).max), [], dict[str, TensorProto]()
+    for node in graph.node:
+        constants = [name for name in node.input[1:] if name]
+        values = {name: numpy_helper.to_array(floats[name]) for name in constants if name in floats}
+        fits = len(values) == len(constants) and all(np.abs(value).max(initial=0.0) <= limit for value in values.values())
+        if node.op_type != "Conv" or not fits:
+            nodes.append(node)
+            continue
+        halves |= {name: numpy_helper.from_array(value.astype(np.float16), f"{name}/half") for name, value in values.items()}
+        half = onnx.NodeProto()
+        half.CopyFrom(node)
+        given, made = f"{node.name}/given/half", f"{node.name}/made/half"
+        half.output[0] = made
+        half.input[:] = [given, *(f"{name}/half" if name else "" for name in node.input[1:])]
+        to_half = helper.make_node("Cast", [node.input[0]], [given], f"{node.name}/to_half", to=TensorProto.FLOAT16)
+        back = helper.make_node("Cast", [made], [node.output[0]], f"{node.name}/from_half", to=TensorProto.FLOAT)
+        nodes += [to_half, half, back]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    graph.initializer.extend(halves.values())
+    read = {name for node in graph.node for name in node.input}
+    for name in halves.keys() - read:
+        graph.initializer.remove(floats[name])
+    return result
+
+
 NARROWED = {"fp16": to_float16, "bf16": to_bfloat16}
 
 

@@ -49,7 +49,9 @@ def calibrate(
     ] = "auto",
     keep_fp16: Annotated[
         list[str] | None,
-        typer.Option("--keep-fp16", help="Convolutions that stay in floating point, a name or a pattern; may be repeated."),
+        typer.Option(
+            "--keep-fp16", help="Convolutions that stay in floating point, FP16 in TensorRT's engines; may be repeated."
+        ),
     ] = None,
     all_int8: Annotated[
         bool, typer.Option("--all-int8", help="Image pooling in INT8 as well, which else stays in floating point.")

@@ -65,6 +65,18 @@ def test_another_scale_of_pixels_is_calibrated_anew_with_images(foreign: tuple[P
     assert Manifest.read(foreign[1] / "other.int8.cpu.engine").spec.input.std == (255, 255, 255)
 
 
+def test_what_is_kept_from_int8_is_fp16_for_tensorrt(foreign: tuple[Path, Path], images: Path) -> None:
+    pytest.importorskip("tensorrt_rtx")
+    model, work = foreign
+    again = ("--images", images, "--method", "min-max", "--no-report", "--keep-fp16", "atr*", *DESCRIBED)
+    succeed("calibrate", model, "--workspace", work, *again)
+    succeed("build-engine", "--int8", model, "--workspace", work, "--backend", "tensorrt-rtx", "--target", "sm_89")
+    found = Manifest.read(work / "other.int8.tensorrt-rtx-89.engine").layer_precision
+    assert (found["atrous"], found["stem"]) == ("fp16", "int8")
+    assert build(*foreign).exit_code == 0
+    assert Manifest.read(work / "other.int8.cpu.engine").layer_precision["atrous"] == "fp32"
+
+
 def test_a_part_of_the_description_may_be_said_anew(foreign: tuple[Path, Path]) -> None:
     done = build(*foreign, "--ignore-index", 100)
     assert done.exit_code == 0, done.stderr

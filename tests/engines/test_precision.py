@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from calibration_graphs import Graph, run
+from calibration_graphs import Graph, quantized_deeplab, run
 from onnx import ModelProto, TensorProto, numpy_helper
 from tiny_models import HEIGHT, WIDTH, tiny_deeplab
 
 from dlv3deploy.core.errors import CheckFailed, UserError
 from dlv3deploy.core.graph import fix_input, simplified
 from dlv3deploy.engines.dialect import TENSORRT_RTX, require_types
-from dlv3deploy.engines.precision import KEPT_IN_FLOAT32, to_bfloat16, to_float16, types_in
+from dlv3deploy.engines.precision import KEPT_IN_FLOAT32, kept_in_half, to_bfloat16, to_float16, types_in
 from dlv3deploy.engines.tensorrt_backend import TensorRTBackend
 from dlv3deploy.engines.tensorrt_options import TensorRTOptions
 
@@ -118,3 +118,25 @@ def test_bf16_needs_a_strongly_typed_network() -> None:
         require_types(new, TensorRTOptions(dla_core=0), {"int8"})
     with pytest.raises(UserError, match="and no DLA"):
         require_types(new, TensorRTOptions(dla_core=0), {"bf16"})
+
+
+def test_what_stayed_in_floating_point_beside_int8_computes_in_half() -> None:
+    plain = fix_input(quantized_deeplab(), (1, 3, HEIGHT, WIDTH))
+    made = kept_in_half(plain)
+    kinds = {weight.name: weight.data_type for weight in made.graph.initializer}
+    convs = {node.name: node for node in made.graph.node if node.op_type == "Conv"}
+    halves = {name for name, node in convs.items() if kinds.get(node.input[1]) == TensorProto.FLOAT16}
+    assert halves == {"pooled"} and written_by_casts(made, TensorProto.FLOAT16) == {convs["pooled"].input[0]}
+    assert types_in(made) == {"fp16", "int8"} and types_in(plain) == {"int8"}
+    read = {name for node in made.graph.node for name in node.input}
+    assert set(kinds) <= read  # nothing is left of the weights in single precision
+    image = np.random.default_rng(0).standard_normal((1, 3, HEIGHT, WIDTH)).astype(np.float32)
+    (wanted,), (found,) = run(plain, image, "scores"), run(made, image, "scores")
+    assert np.abs(found - wanted).max() < 0.03 * np.abs(wanted).max()  # a step of the grid that joins the branches
+
+
+def test_a_kept_convolution_with_weights_beyond_half_precision_stays_in_single() -> None:
+    plain = fix_input(quantized_deeplab(), (1, 3, HEIGHT, WIDTH))
+    (bias,) = (weight for weight in plain.graph.initializer if weight.name == "pooled.bias")
+    bias.CopyFrom(numpy_helper.from_array(np.full(6, 1e5, np.float32), bias.name))
+    assert types_in(kept_in_half(plain)) == {"int8"}
