@@ -39,5 +39,6 @@ def report_speed(manifest: Manifest) -> None:
         floats = gate.precision.upper()
         say(
             f"{floats} on this target: by {manifest.builder.name}'s plans INT8 moves {gate.int8_moved / 1e6:.1f} MB and "
-            f"{floats} {gate.moved / 1e6:.1f} MB a frame; inspect --plan with both ONNX files shows where"
+            f"{floats} {gate.moved / 1e6:.1f} MB a frame, and is likely to be slower; --{gate.precision} builds that one, and "
+            "inspect --plan with both ONNX files shows where they differ"
         )
