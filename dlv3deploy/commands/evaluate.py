@@ -119,11 +119,13 @@ def _print(scores: SegmentationScores, about: dict[str, Any], json_output: bool)
     strategy = Strategy(about["scales"], about["flip"])
     title = f"{about['model']}\n{scores.images} images of {about['data']}\n{about['engine']}, input {height}×{width}"
     title += "" if strategy == PLAIN else f", {strategy}"
-    table = Table("class", "IoU", title=title, title_justify="left")
+    table = Table("class", "IoU")
     table.columns[1].justify = "right"
     for name, iou in scores.per_class_iou.items():
         table.add_row(name, "not seen" if iou is None else f"{iou:.3f}")
     table.add_section()
     table.add_row("mean (mIoU)", f"{scores.miou:.4f}", style="bold")
     table.add_row("pixel accuracy", f"{scores.pixel_accuracy:.4f}")
-    Console().print(table)
+    console = Console()
+    console.print(title, style="italic", highlight=False, markup=False, soft_wrap=True)
+    console.print(table)

@@ -27,7 +27,7 @@ def rewrite_facts(
 
     from dlv3deploy.core.graph import simplified
     from dlv3deploy.engines.precision import is_quantized
-    from dlv3deploy.engines.rewrites.certified import certificate_of, is_proved
+    from dlv3deploy.engines.rewrites.certified import BY_DEFAULT, certificate_of, is_proved
     from dlv3deploy.engines.rewrites.rewrite import HEAD, IN_THEIR_ORDER, apply
 
     plain = simplified(fixed)
@@ -36,10 +36,13 @@ def rewrite_facts(
     changes, certificate = done.changes, certificate_of(plain, spec.output, done, pictures)
     verdict = {"is_exact": certificate.is_exact, "is_proved": is_proved(certificate, is_quantized(plain))}
     macs = sum(entry["macs"] for entry in convolutions)
+    usual = apply(plain, BY_DEFAULT, spec.output).changes
     return {
         "changes": [asdict(change) for change in changes],
+        "by_default": sorted({change.rewrite for change in usual}),
         "macs_before": macs,
         "macs_after": macs - sum(change.macs_before - change.macs_after for change in changes),
+        "macs_after_by_default": macs - sum(change.macs_before - change.macs_after for change in usual),
         "certificate": {**asdict(certificate), "pictures": len(pictures), **verdict},
     }
 
@@ -70,6 +73,7 @@ def print_rewrites(facts: dict[str, Any], convolutions: list[dict[str, Any]]) ->
     before, after, certificate = facts["macs_before"], facts["macs_after"], facts["certificate"]
     notes = [
         f"all convolutions: {before / 1e9:.3f} → {after / 1e9:.3f} G multiply-accumulates, {1 - after / before:.1%} fewer",
+        _usual(facts),
         f"certificate: on {_inputs(certificate)} outputs differ by {certificate['difference']:.1e} of the "
         f"largest, {certificate['agreement']:.2%} of positions have the same class",
     ]
@@ -77,6 +81,16 @@ def print_rewrites(facts: dict[str, Any], convolutions: list[dict[str, Any]]) ->
         harmless = "sums in another order: in an INT8 graph one may round to the next step"
         notes.append(harmless if certificate["is_proved"] else "NOT PROVED: no engine is built with these rewrites")
     print_records("rewrites", ("convolution", "rate", "map", "valid taps", "rewrite", "MACs", "after"), records, notes)
+
+
+def _usual(facts: dict[str, Any]) -> str:
+    """What of it an engine gets that is built without --rewrites."""
+    if not facts["by_default"]:
+        return "none of these is applied by default; build-engine --rewrites applies those that are named"
+    before, after = facts["macs_before"], facts["macs_after_by_default"]
+    applied = " and ".join(facts["by_default"])
+    fewer = f"{after / 1e9:.3f} G, {1 - after / before:.1%} fewer"
+    return f"by default TensorRT's engines have {applied}: {fewer}; the others by --rewrites"
 
 
 def _inputs(certificate: dict[str, Any]) -> str:

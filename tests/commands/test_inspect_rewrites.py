@@ -30,6 +30,8 @@ def test_changes_their_work_and_the_certificate_are_told(work: Path) -> None:
     assert change["macs_after"] == 8 * 12 * positions + 8 * 6
     assert facts["rewrites"]["macs_before"] == plain["macs"]
     assert facts["rewrites"]["macs_before"] - facts["rewrites"]["macs_after"] == change["macs_before"] - change["macs_after"]
+    assert facts["rewrites"]["by_default"] == ["image pooling folded"]
+    assert facts["rewrites"]["macs_after_by_default"] == facts["rewrites"]["macs_after"]
     certificate = facts["rewrites"]["certificate"]
     assert certificate["is_exact"] and certificate["inputs"] == 2 and certificate["agreement"] == 1
 
@@ -39,6 +41,7 @@ def test_a_table_has_a_line_for_each_change(work: Path) -> None:
     assert shown.exit_code == 0, shown.output
     assert "image pooling folded: 6 channels fewer" in shown.stdout
     assert "certificate: on 2 inputs of noise" in shown.stdout
+    assert "by default TensorRT's engines have image pooling folded: 0.0" in shown.stdout
 
 
 def test_pictures_of_one_s_own_prove_it_too(work: Path, data: Path) -> None:
