@@ -129,6 +129,8 @@ def calibrate(
     if half := [conv.name for conv in network.convs if network.weights[conv.weight].dtype != np.float32]:
         raise UserError(str(request.onnx), f"has weights of other types than float32 ({half[0]})", "calibrate a float32 file")
     keep = kept(network, request.keep)
+    how = "trying methods on some of" if request.method == AUTO else "calibrating on"
+    said(f"{how} {len(request.images)} image{'s' * (len(request.images) > 1)} at {given.height}×{given.width}")
     trials = _trials(network, request, keep, said) if request.method == AUTO else []
     method = trials[0].method if trials else parse_method(request.method, request.grid)
     made, judge = _Made.by(network, request, keep, method), _judge(network, request)
