@@ -103,9 +103,9 @@ def calibrate(
     """Write the INT8 model, its table and, for implicit INT8, its cache, with statistics from the images at the spec's input
     size; a report too if it is wanted.
 
-    Returns the table of an earlier call when nothing that it depends
-    on has changed; its report is made again only when it is missing. Raises UserError for unreadable images or a graph that
-    cannot be quantised, CheckFailed when activations are not finite; older files then stay as they were.
+    Returns the table of an earlier call when nothing that it depends on has changed; its report is made again only when it is
+    missing. Raises UserError for unreadable images or a graph that cannot be quantised, CheckFailed when activations are not
+    finite; older files then stay as they were.
     """
     if (request.miou_budget is None) != (request.referee is None):
         raise ValueError("a budget needs a referee, and a referee a budget")
@@ -120,14 +120,7 @@ def calibrate(
         _describe(int8_path, request.spec.made_from(**key.parents))
         _complete(request, done, implicit, report_path)
         return done
-    given = request.spec.input
-    model = load_onnx(request.onnx)
-    if any(node.op_type == "QuantizeLinear" for node in model.graph.node):
-        raise UserError(str(request.onnx), "is quantised already", "calibrate the floating-point file that it was made from")
-    require_opset(model)
-    network = Network.prepared(model, given.height, given.width)
-    if half := [conv.name for conv in network.convs if network.weights[conv.weight].dtype != np.float32]:
-        raise UserError(str(request.onnx), f"has weights of other types than float32 ({half[0]})", "calibrate a float32 file")
+    network, given = _network(request), request.spec.input
     keep = kept(network, request.keep)
     how = "trying methods on some of" if request.method == AUTO else "calibrating on"
     said(f"{how} {len(request.images)} image{'s' * (len(request.images) > 1)} at {given.height}×{given.width}")
@@ -154,6 +147,18 @@ def calibrate(
         said("measuring what each convolution costs, for the report (--no-report leaves it out)")
         write_report(report_path, layer_report(quantisation, judge, key.images, made.by_itself()), key.digest())
     return table
+
+
+def _network(request: Request) -> Network:
+    """What is to be quantised. Raises UserError, before any image is read, for what cannot be."""
+    model, given = load_onnx(request.onnx), request.spec.input
+    if any(node.op_type == "QuantizeLinear" for node in model.graph.node):
+        raise UserError(str(request.onnx), "is quantised already", "calibrate the floating-point file that it was made from")
+    require_opset(model)
+    network = Network.prepared(model, given.height, given.width)
+    if half := [conv.name for conv in network.convs if network.weights[conv.weight].dtype != np.float32]:
+        raise UserError(str(request.onnx), f"has weights of other types than float32 ({half[0]})", "calibrate a float32 file")
+    return network
 
 
 @dataclass(frozen=True)
@@ -193,8 +198,7 @@ def _complete(request: Request, table: CalibrationTable, implicit: ImplicitFiles
     needs_implicit = not implicit.are_of(digest)
     if not (needs_report or needs_implicit):
         return
-    given, method = request.spec.input, parse_method(table.chosen.partition(",")[0], request.grid)
-    network = Network.prepared(load_onnx(request.onnx), given.height, given.width)
+    network, method = _network(request), parse_method(table.chosen.partition(",")[0], request.grid)
     made = _Made.by(network, request, kept(network, request.keep) | {*table.kept_float}, method)
     if needs_implicit:
         implicit.write(made.quantisation, digest, request.trt_version)
