@@ -9,12 +9,16 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dlv3deploy.calibration.implicit import ImplicitFiles, is_implicit_graph
 from dlv3deploy.core.errors import UserError
 from dlv3deploy.core.files import read_json
-from dlv3deploy.core.graph import embedded_spec, load_onnx
+from dlv3deploy.core.graph import embedded_spec
 from dlv3deploy.core.workspace import report_page
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
 
 PAGE_TITLE = "INT8 calibration of"  # what the page of a report is known by
 HEAD_BYTES = 4096
@@ -27,18 +31,16 @@ def check_targets(source: Path, int8_path: Path, table_path: Path, report: Path 
     made.
     """
     implicit = ImplicitFiles.beside(int8_path)
-    targets: dict[Path, tuple[str, Callable[[Path], bool]]] = {
-        int8_path: ("--to", _is_int8),
-        table_path: ("--table", _is_table),
-        implicit.graph: ("--to", _is_implicit_graph),
-        implicit.cache: ("--to", _is_cache),
-    }
-    if len(targets) < 4:
-        raise UserError(str(table_path), "two results would have this name", "choose another name: --table")
+    targets: list[tuple[Path, str, Callable[[Path], bool]]] = [
+        (int8_path, "--to", _is_int8),
+        (table_path, "--table", _is_table),
+        (implicit.graph, "--to", _is_implicit_graph),
+        (implicit.cache, "--to", _is_cache),
+    ]
     if report is not None:
-        targets |= {report: ("--table", _is_report), report_page(table_path): ("--table", _is_page)}
+        targets += [(report, "--table", _is_report), (report_page(table_path), "--table", _is_page)]
     taken = {_place(source): "the model to calibrate lies there"}
-    for path, (option, is_ours) in targets.items():
+    for path, option, is_ours in targets:
         place = _place(path)
         if place.is_dir():
             raise UserError(str(path), "is a folder, a file is needed", "choose another name")
@@ -51,18 +53,26 @@ def check_targets(source: Path, int8_path: Path, table_path: Path, report: Path 
 
 
 def _is_int8(path: Path) -> bool:
-    try:
-        spec = embedded_spec(load_onnx(path), str(path))
-    except UserError:
-        return True
-    return spec is not None and "calibration" in spec.parents
+    model = _parsed(path)
+    spec = embedded_spec(model, str(path)) if model is not None else None
+    return model is None or (spec is not None and "calibration" in spec.parents)
 
 
 def _is_implicit_graph(path: Path) -> bool:
+    model = _parsed(path)
+    return model is None or is_implicit_graph(model)
+
+
+def _parsed(path: Path) -> ModelProto | None:
+    """An ONNX file, also one that could not be calibrated; None where it holds no graph."""
+    import onnx
+    from google.protobuf.message import DecodeError
+
     try:
-        return is_implicit_graph(load_onnx(path))
-    except UserError:
-        return True
+        model = onnx.load(str(path), load_external_data=False)
+    except DecodeError:
+        return None
+    return model if model.graph.node else None
 
 
 def _is_cache(path: Path) -> bool:

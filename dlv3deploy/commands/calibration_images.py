@@ -33,8 +33,10 @@ def calibration_pictures(
     from dlv3deploy.core.progress import say
 
     wanted: Rule = parse_choice(rule, "--choose", get_args(Rule))
-    chosen = choose(_candidates(spec, source, folder), count, wanted, seed)
-    if folder is not None and len(chosen.blank) > max(FEWEST_BLANK, len(chosen.images)):
+    candidates = _candidates(spec, source, folder)
+    chosen = choose(candidates, count, wanted, seed)
+    examined = len(candidates) - chosen.not_examined
+    if folder is not None and len(chosen.blank) > max(FEWEST_BLANK, examined // 2):
         beside = folder.with_name(IMAGES)
         raise UserError(
             f"--images {folder}",

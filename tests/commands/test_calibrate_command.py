@@ -177,6 +177,15 @@ def test_maps_of_class_ids_are_no_calibration_images(older: Path, images: Path) 
     assert f"did you mean {images.parent / 'set' / 'images'}?" in refused(older, "--images", labels)
 
 
+def test_a_drive_with_some_black_frames_is_calibrated_on(older: Path, images: Path) -> None:
+    """More of them than are asked for, and fewer than half."""
+    random = np.random.default_rng(0)
+    frames = random.integers(0, 255, (14, 64, 96, 3), dtype=np.uint8)
+    drive = pictures(images.parent / "drive", *frames, *np.zeros((12, 64, 96, 3), np.uint8))
+    done = calibrate(older, "--images", drive, "--method", "min-max", "--calibration-images", 4)
+    assert done.exit_code == 0 and "4 chosen; left out 12 blank" in done.stderr, done.stderr
+
+
 def test_an_equal_calibration_is_kept_and_that_is_said(older: Path, images: Path) -> None:
     before = (older / "model.int8.onnx").stat().st_mtime_ns
     assert "already, and is kept" in calibrate(older, "--images", images, "--method", "min-max").stderr
@@ -292,6 +301,10 @@ def _another_network(path: Path) -> None:
     path.write_bytes(tiny_deeplab(seed=5).SerializeToString())
 
 
+def _weights_elsewhere(path: Path) -> None:
+    onnx.save_model(tiny_deeplab(), str(path), save_as_external_data=True, location="weights.bin", size_threshold=0)
+
+
 def _text(path: Path) -> None:
     path.write_text("shopping list")
 
@@ -304,6 +317,7 @@ def _object(path: Path) -> None:
     ("name", "make"),
     [
         ("mine.onnx", _another_network),
+        ("mine.onnx", _weights_elsewhere),
         ("mine.implicit.onnx", _another_network),
         ("mine.cache", _text),
         ("t.json", _object),
