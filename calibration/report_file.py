@@ -11,7 +11,7 @@ from dlv3deploy.calibration.output_error import ErrorFacts, Ring
 from dlv3deploy.calibration.report import CalibrationReport, CostlyLayer
 from dlv3deploy.calibration.tensor_facts import TensorFacts
 from dlv3deploy.core.errors import UserError
-from dlv3deploy.core.files import read_json, write_json
+from dlv3deploy.core.files import is_object_with, read_json, write_json
 from dlv3deploy.core.workspace import report_page, report_path
 
 
@@ -29,13 +29,16 @@ def read_report(path: Path, calibration: str) -> CalibrationReport | None:
         return None
 
 
+def is_report(path: Path) -> bool:
+    """Whether a report is there, also one of another version."""
+    return is_object_with(path, "calibration", "layers")
+
+
 def remove_report(table_path: Path) -> None:
-    """Remove the report beside a calibration table, and its page. A file that is no report stays, and so does the page
-    beside it."""
+    """Remove the report beside a calibration table, of whatever version, and its page. A file that is no report stays, and so
+    does the page beside it."""
     path = report_path(table_path)
-    try:
-        _report({name: value for name, value in dict(read_json(path)).items() if name != "calibration"})
-    except (UserError, KeyError, TypeError, ValueError, AttributeError):
+    if not is_report(path):
         return
     path.unlink()
     if (page := report_page(table_path)).is_file():

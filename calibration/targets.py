@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dlv3deploy.calibration.implicit import ImplicitFiles, is_implicit_graph
+from dlv3deploy.calibration.report_file import is_report
 from dlv3deploy.core.errors import UserError
-from dlv3deploy.core.files import read_json
+from dlv3deploy.core.files import is_object_with, read_json
 from dlv3deploy.core.graph import embedded_spec
 from dlv3deploy.core.workspace import report_page
 
@@ -81,11 +82,11 @@ def _is_cache(path: Path) -> bool:
 
 
 def _is_table(path: Path) -> bool:
-    return _is_empty_or_has(path, "onnx_sha256", "ranges")
+    return _is_empty(path) or is_object_with(path, "onnx_sha256", "ranges")
 
 
 def _is_report(path: Path) -> bool:
-    return _is_empty_or_has(path, "calibration", "layers")
+    return _is_empty(path) or is_report(path)
 
 
 def _is_page(path: Path) -> bool:
@@ -93,13 +94,12 @@ def _is_page(path: Path) -> bool:
         return PAGE_TITLE.encode() in file.read(HEAD_BYTES)
 
 
-def _is_empty_or_has(path: Path, *keys: str) -> bool:
+def _is_empty(path: Path) -> bool:
     """Of a JSON file; one that cannot be parsed holds nothing."""
     try:
-        data = read_json(path)
+        return read_json(path) in ({}, [], None)
     except UserError:
         return True
-    return data == {} or (isinstance(data, dict) and {*keys} <= set(data))
 
 
 def _place(path: Path) -> Path:

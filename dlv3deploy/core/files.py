@@ -145,6 +145,15 @@ def read_json(path: Path) -> Any:
         raise UserError(str(path), f"is not readable JSON ({error})", "make it again") from error
 
 
+def is_object_with(path: Path, *keys: str) -> bool:
+    """Whether a file is JSON, an object, and has these keys."""
+    try:
+        data = read_json(path)
+    except UserError:
+        return False
+    return isinstance(data, dict) and {*keys} <= set(data)
+
+
 def require_file(path: Path, made_by: str) -> Path:
     """`path`, when it is a file with something in it; otherwise UserError that names the command which makes one."""
     if path.is_dir():

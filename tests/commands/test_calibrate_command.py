@@ -382,6 +382,16 @@ def test_a_new_calibration_takes_the_report_on_the_old_one_away(work: Path, imag
     assert not reports & set(tree(work))
 
 
+def test_a_report_of_an_older_version_is_taken_away_too_and_what_is_none_stays(work: Path, images: Path) -> None:
+    report, page = work / "calibration.report.json", work / "calibration.html"
+    for content, stays in (('{"calibration": "a", "layers": [], "older": 1}', False), ('{"layers": []}', True), ("[{}]", True)):
+        report.write_text(content)
+        page.write_text("a page")
+        assert calibrate(work, "--images", images, "--method", "mse" if stays else "min-max").exit_code == 0
+        assert report.exists() == page.exists() == stays
+        (work / "calibration.json").unlink()
+
+
 def test_pictures_much_smaller_than_the_input_are_said_to_be(work: Path, images: Path, tmp_path: Path) -> None:
     random = np.random.default_rng(1)
     tiny = pictures(tmp_path / "tiny", *random.integers(0, 255, (6, 20, 30, 3), dtype=np.uint8))
