@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dlv3deploy.calibration.auto import Trial, choose_method
+from dlv3deploy.calibration.earlier import done_before, other_model
 from dlv3deploy.calibration.fidelity import Judge
 from dlv3deploy.calibration.implicit import JETPACK_6, ImplicitFiles
 from dlv3deploy.calibration.int8_network import Quantisation
@@ -23,15 +24,14 @@ from dlv3deploy.calibration.quantize import require_opset
 from dlv3deploy.calibration.report import layer_report
 from dlv3deploy.calibration.report_file import read_report, remove_report, write_report
 from dlv3deploy.calibration.sensitivity import sensitivities
-from dlv3deploy.calibration.table import FEWEST_TO_SPLIT, CalibrationKey, CalibrationTable, TriedMethod
+from dlv3deploy.calibration.table import FEWEST_TO_SPLIT, CalibrationKey, CalibrationTable, TriedMethod, how_pixels_are_read
 from dlv3deploy.calibration.targets import check_targets
 from dlv3deploy.calibration.trt_cache import header_version
 from dlv3deploy.calibration.weights import PER_CHANNEL, WeightGrid
 from dlv3deploy.core.errors import CheckFailed, UserError
 from dlv3deploy.core.files import sha256_of
 from dlv3deploy.core.graph import embed_spec, embedded_spec, graph_sha256, load_onnx, save_onnx
-from dlv3deploy.core.spec import InputSpec, ModelSpec
-from dlv3deploy.core.workspace import Workspace
+from dlv3deploy.core.spec import ModelSpec
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -43,10 +43,11 @@ JUDGED_IMAGES = 8  # that a finished model is compared with the float model on
 
 
 @dataclass(frozen=True)
-class Referee:
-    """Who says whether a budget is met: `drop_from` makes of the float model a function that tells what mIoU another form
-    loses, by the pictures and labels that `judges` is a hash of or another name for."""
+class Budget:
+    """The mIoU that INT8 may lose, 0 to 1, and who says what it loses: `drop_from` makes of the float model a function that
+    tells it of another form, by the pictures and labels that `judges` is a hash of or another name for."""
 
+    miou: float
     judges: str
     drop_from: Callable[[ModelProto], Callable[[ModelProto], float]]
 
@@ -54,8 +55,7 @@ class Referee:
 @dataclass(frozen=True)
 class Request:
     """What to calibrate and how. `method` is `auto` or what `parse_method` reads, `keep` are patterns of convolutions' names
-    that stay in floating point, `time_budget_s` ends auto's trials, `pooling` makes image pooling INT8 as well. A budget has a
-    referee, and nothing else has."""
+    that stay in floating point, `time_budget_s` ends auto's trials, `pooling` makes image pooling INT8 as well."""
 
     onnx: Path
     spec: ModelSpec
@@ -64,10 +64,9 @@ class Request:
     grid: WeightGrid = PER_CHANNEL
     keep: tuple[str, ...] = ()
     time_budget_s: float | None = None
-    miou_budget: float | None = None
+    budget: Budget | None = None
     trt_version: str = JETPACK_6
     pooling: bool = False
-    referee: Referee | None = None
 
     def key(self) -> CalibrationKey:
         given = self.spec.input
@@ -80,15 +79,14 @@ class Request:
         ]
         words += [] if self.time_budget_s is None else [f"within {self.time_budget_s:g} s"]
         words += ["image pooling in INT8"] if self.pooling else []
-        if self.miou_budget is not None and self.referee is not None:
-            words += [f"mIoU budget {self.miou_budget:g} by {self.referee.judges}"]
+        words += [] if self.budget is None else [f"mIoU budget {self.budget.miou:g} by {self.budget.judges}"]
         size = given.height, given.width
         return CalibrationKey(
             sha256_of(self.onnx),
             images_hash(self.images),
             len(self.images),
             size,
-            _how_pixels_are_read(given),
+            how_pixels_are_read(given),
             ", ".join(words),
         )
 
@@ -107,15 +105,13 @@ def calibrate(
     missing. Raises UserError for unreadable images or a graph that cannot be quantised, CheckFailed when activations are not
     finite; older files then stay as they were.
     """
-    if (request.miou_budget is None) != (request.referee is None):
-        raise ValueError("a budget needs a referee, and a referee a budget")
     if request.method != AUTO:
         parse_method(request.method, request.grid)  # refused before anything is read
     header_version(request.trt_version)
     implicit = ImplicitFiles.beside(int8_path)
     check_targets(request.onnx, int8_path, table_path, report_path)
     key = request.key()
-    if (done := _done_before(key, int8_path, table_path)) is not None:
+    if (done := done_before(key, int8_path, table_path)) is not None:
         said(f"{int8_path} is what these images and this method make of {request.onnx} already, and is kept")
         _describe(int8_path, request.spec.made_from(**key.parents))
         _complete(request, done, implicit, report_path)
@@ -127,7 +123,7 @@ def calibrate(
     trials = _trials(network, request, keep, said) if request.method == AUTO else []
     method = trials[0].method if trials else parse_method(request.method, request.grid)
     made, judge = _Made.by(network, request, keep, method), _judge(network, request)
-    mixture = _mixture(made, request, judge, said)
+    mixture = ALL_INT8 if request.budget is None else _mixture(made, request.budget, judge, said)
     if mixture.keep:
         made = made.keeping(mixture.keep)
     quantisation = made.quantisation
@@ -136,7 +132,7 @@ def calibrate(
     table = CalibrationTable(
         key, quantisation.ranges, float_convs, str(method), judge(result), graph_sha256(result), tried, mixture.points
     )
-    if (other := _other_model(key, table_path)) is not None:
+    if (other := other_model(key, table_path)) is not None:
         said(f"{int8_path} takes the place of one that was made of another file, of sha256 {other[:12]}…")
     implicit.write(quantisation, key.digest(), request.trt_version)
     embed_spec(result, request.spec.made_from(**key.parents))
@@ -207,15 +203,6 @@ def _complete(request: Request, table: CalibrationTable, implicit: ImplicitFiles
         write_report(report_path, report, digest)
 
 
-def _other_model(key: CalibrationKey, table_path: Path) -> str | None:
-    """The sha256 of the ONNX file that the table there was made of, where it is another one."""
-    try:
-        earlier = CalibrationTable.read(table_path).key.onnx_sha256
-    except UserError:
-        return None
-    return None if earlier == key.onnx_sha256 else earlier
-
-
 def _describe(int8_path: Path, spec: ModelSpec) -> None:
     """Classes, the kind of output and the like decide nothing of the numbers: they are put down anew."""
     model = load_onnx(int8_path)
@@ -224,24 +211,22 @@ def _describe(int8_path: Path, spec: ModelSpec) -> None:
         save_onnx(int8_path, model)
 
 
-def _mixture(made: _Made, request: Request, judge: Judge, said: Callable[[str], None]) -> Mixture:
+def _mixture(made: _Made, budget: Budget, judge: Judge, said: Callable[[str], None]) -> Mixture:
     """What stays in float for the budget. Raises CheckFailed when even all but one convolution in float lose more."""
-    budget = request.miou_budget
-    if budget is None or request.referee is None:
-        return ALL_INT8
-    drop_of = request.referee.drop_from(made.quantisation.float_network.model)
+    drop_of = budget.drop_from(made.quantisation.float_network.model)
     drop = drop_of(made.quantisation.model())
-    said(f"INT8 {_lost(drop)} mIoU, {'within' if drop <= budget else 'over'} the budget of {budget:g}")
-    if drop <= budget:
+    said(f"INT8 {_lost(drop)} mIoU, {'within' if drop <= budget.miou else 'over'} the budget of {budget.miou:g}")
+    if drop <= budget.miou:
         return ALL_INT8
     said("looking for the convolutions that cost most")
     order = sensitivities(made.by_itself(), judge)
-    found = search_mixture(lambda convs: made.keeping(convs).quantisation.model(), order, budget, drop, drop_of)
+    found = search_mixture(lambda convs: made.keeping(convs).quantisation.model(), order, budget.miou, drop, drop_of)
     if not found.within:
         best = min(point.drop for point in found.points)
         raise CheckFailed(
-            f"--budget-miou {budget:g} cannot be met: the best mixture {_lost(best)}; give labelled data to judge by (--data), "
-            "more calibration images or another --method, or fine-tune with `train --quantize`"
+            f"--budget-miou {budget.miou:g} cannot be met: the best mixture {_lost(best)}; "
+            "give labelled data to judge by (--data), more calibration images or another --method, "
+            "or fine-tune with `train --quantize`"
         )
     drop = next(point.drop for point in found.points if point.kept == len(found.keep))
     names = sorted(found.keep)
@@ -291,61 +276,3 @@ def _trials(network: Network, request: Request, keep: frozenset[str], said: Call
     calibration = Calibration(network, Pictures(shown, given, "trying methods"), keep, request.pooling)
     judge = Judge(network.model, Pictures(judges, given)())
     return choose_method(calibration, judge, request.grid, request.time_budget_s, said)
-
-
-def _how_pixels_are_read(given: InputSpec) -> str:
-    return f"{given.colour_order} {given.resize}, mean {given.mean}, std {given.std}"
-
-
-def made_earlier(onnx: Path, spec: ModelSpec, int8_path: Path, table_path: Path) -> CalibrationTable | None:
-    """The table of a calibration of this very file that is still whole, by whatever method; None when there is none.
-
-    Raises UserError when it was made at another input size or for pixels in another scale.
-    """
-    try:
-        table = CalibrationTable.read(table_path)
-    except UserError:
-        return None
-    found = table.key
-    if found.onnx_sha256 != sha256_of(onnx) or _done_before(found, int8_path, table_path) is None:
-        return None
-    size = spec.input.height, spec.input.width
-    command = Workspace(table_path.parent).command("calibrate", "--size", f"{size[0]}x{size[1]}")
-    if found.resolution != size:
-        raise UserError(
-            f"{table_path}, made at {found.resolution[0]}×{found.resolution[1]}",
-            f"ranges of atrous convolutions do not hold at another size, and the engine's is {size[0]}×{size[1]}",
-            f"calibrate at it: {command}, or give --images",
-        )
-    if found.preprocessing != (asked := _how_pixels_are_read(spec.input)):
-        raise UserError(
-            f"{table_path}, made for {found.preprocessing}",
-            f"ranges hold for the pixels that they were found with, and this asks for {asked}",
-            "leave --mean and --std out, which the calibrated file knows, or calibrate again with these",
-        )
-    return table
-
-
-def described_earlier(model: ModelProto, onnx: Path, int8_path: Path) -> ModelSpec | None:
-    """What was said of `model`, read from `onnx`, when it was calibrated; None where it describes itself, was not calibrated or
-    has changed since."""
-    if not int8_path.is_file() or embedded_spec(model, str(onnx)) is not None:
-        return None
-    try:
-        spec = embedded_spec(load_onnx(int8_path), str(int8_path))
-    except UserError:
-        return None
-    is_of_this = spec is not None and spec.parents.get("onnx") == sha256_of(onnx)
-    return replace(spec, parents={}, training=None) if spec is not None and is_of_this else None
-
-
-def _done_before(key: CalibrationKey, int8_path: Path, table_path: Path) -> CalibrationTable | None:
-    if not (int8_path.is_file() and table_path.is_file()):
-        return None
-    try:
-        table, model = CalibrationTable.read(table_path), load_onnx(int8_path)
-        spec = embedded_spec(model, str(int8_path))
-    except UserError:
-        return None  # damaged: made again
-    is_told = spec is not None and spec.parents.get("calibration") == key.digest()
-    return table if table.key == key and is_told and graph_sha256(model) == table.model_sha256 else None

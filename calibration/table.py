@@ -12,9 +12,15 @@ from dlv3deploy.calibration.grid import Range
 from dlv3deploy.calibration.mixed import Point
 from dlv3deploy.core.errors import UserError
 from dlv3deploy.core.files import read_json, write_json
+from dlv3deploy.core.spec import InputSpec
 from dlv3deploy.core.workspace import Workspace
 
 FEWEST_TO_SPLIT = 3  # images, of which every third judges the others
+
+
+def how_pixels_are_read(given: InputSpec) -> str:
+    """What ranges depend on besides the images: the `preprocessing` of a key."""
+    return f"{given.colour_order} {given.resize}, mean {given.mean}, std {given.std}"
 
 
 @dataclass(frozen=True)

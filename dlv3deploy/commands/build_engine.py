@@ -269,7 +269,7 @@ def _with_head(applied: tuple[str, ...], asked: str | None, pipeline: str) -> tu
 
 
 def _described_earlier(graph: ModelProto, source: Path, place: Workspace) -> ModelSpec | None:
-    from dlv3deploy.calibration.calibrate import described_earlier
+    from dlv3deploy.calibration.earlier import described_earlier
 
     return described_earlier(graph, source, place.int8_onnx(source))
 
@@ -311,7 +311,8 @@ def _calibrated(
     request: EngineRequest, place: Workspace, engine: Path, folder: Path | None, count: int | None
 ) -> EngineRequest:
     """The request with the Q/DQ model in place of the float one: what `calibrate` left here, unless images are given."""
-    from dlv3deploy.calibration.calibrate import Request, calibrate, made_earlier
+    from dlv3deploy.calibration.calibrate import Request, calibrate
+    from dlv3deploy.calibration.earlier import made_earlier
     from dlv3deploy.commands.calibrate import report
     from dlv3deploy.commands.calibration_images import CALIBRATION_IMAGES, calibration_pictures
     from dlv3deploy.core.errors import UserError

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dlv3deploy.commands.calibration_images import CALIBRATION_IMAGES, calibration_pictures, referee_for
+from dlv3deploy.commands.calibration_images import CALIBRATION_IMAGES, budget_for, calibration_pictures
 from dlv3deploy.commands.calibration_report import print_facts, write_page
 from dlv3deploy.commands.options import (
     SIZE,
@@ -104,8 +104,8 @@ def calibrate(
     spec = sized(spec_of(graph, describe(classes, ignore_index, mean, std, output), str(source)), size)
     pictures = calibration_pictures(spec, source, images, calibration_images, choose, seed)
     kept = tuple(keep_fp16 or ())
-    referee = None if budget_miou is None else referee_for(spec, data, pictures)
-    request = Request(source, spec, pictures, method, grid, kept, time_budget, budget_miou, trt_version, all_int8, referee)
+    budget = None if budget_miou is None else budget_for(budget_miou, spec, data, pictures)
+    request = Request(source, spec, pictures, method, grid, kept, time_budget, budget, trt_version, all_int8)
     int8_path = to or place.int8_onnx(source)
     table_path = table or _table_path(place, source, to)
     made = run_calibration(request, int8_path, table_path, say, report_path(table_path) if with_report else None)

@@ -32,7 +32,7 @@ def find_calibrated(place: Workspace, start: Path | None) -> Calibrated:
 
     Raises UserError where one of the files is missing or belongs to others.
     """
-    from dlv3deploy.calibration.calibrate import made_earlier
+    from dlv3deploy.calibration.earlier import made_earlier
     from dlv3deploy.commands.models import check_export_is_current
     from dlv3deploy.core.errors import UserError
     from dlv3deploy.core.files import require_file

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from dlv3deploy.calibration.calibrate import Referee
+    from dlv3deploy.calibration.calibrate import Budget
     from dlv3deploy.calibration.choose import Chosen
     from dlv3deploy.core.spec import ModelSpec
 
@@ -95,9 +95,9 @@ def _left_out(chosen: Chosen) -> str:
     return ", ".join(f"{count} {what}" for what, count in counts.items() if count)
 
 
-def referee_for(spec: ModelSpec, data: Path | None, pictures: list[Path]) -> Referee:
-    """Measures the mIoU that a model loses: on labelled images where there are some, else against the float model's masks."""
-    from dlv3deploy.calibration.calibrate import Referee
+def budget_for(miou: float, spec: ModelSpec, data: Path | None, pictures: list[Path]) -> Budget:
+    """What may be lost, measured on labelled images where there are some, else against the float model's masks."""
+    from dlv3deploy.calibration.calibrate import Budget
     from dlv3deploy.calibration.pictures import images_hash, spread
     from dlv3deploy.core.datasets import find_root, open_dataset
     from dlv3deploy.core.progress import say
@@ -111,8 +111,8 @@ def referee_for(spec: ModelSpec, data: Path | None, pictures: list[Path]) -> Ref
             f"no labelled data: the loss is measured against the float model's own masks of {len(images)} image"
             f"{'s' * (len(images) > 1)} that it is calibrated on, where a rare class weighs as much as any; --data gives labels"
         )
-        return Referee("its own masks", lambda model: unlabelled_drop(model, spec, images))
+        return Budget(miou, "its own masks", lambda model: unlabelled_drop(model, spec, images))
     samples = spread(open_dataset(folder, "val", spec.classes).samples, BUDGET_IMAGES)
     say(f"the loss is measured against the labels of {len(samples)} image{'s' * (len(samples) > 1)} of {folder}")
     judges = images_hash([path for sample in samples for path in (sample.image, sample.label)])
-    return Referee(judges, lambda model: labelled_drop(model, spec, samples))
+    return Budget(miou, judges, lambda model: labelled_drop(model, spec, samples))

@@ -8,7 +8,7 @@ import onnx
 import pytest
 from tiny_models import HEIGHT, WIDTH, tiny_spec, write_tiny
 
-from dlv3deploy.calibration.calibrate import Referee, Request
+from dlv3deploy.calibration.calibrate import Budget, Request
 from dlv3deploy.calibration.calibrate import calibrate as calibrate_request
 from dlv3deploy.calibration.implicit import ImplicitFiles
 from dlv3deploy.calibration.network import Network
@@ -240,30 +240,25 @@ def int8_convs(model: onnx.ModelProto) -> int:
 
 @pytest.mark.parametrize("method", ["min-max", "mse+bias+rounding+sequential"])
 def test_a_mixture_is_what_keeping_its_convolutions_by_name_makes(files, images, tmp_path: Path, method: str) -> None:
-    """A referee who is content with four of seven convolutions in INT8. Layers that were rounded for what an INT8 layer before
+    """A budget that is met with four of seven convolutions in INT8. Layers that were rounded for what an INT8 layer before
     them gets wrong would otherwise make good for what is right."""
-    referee = Referee("the number of convolutions", lambda _: lambda model: 0.5 * (int8_convs(model) > 4))
-    found = calibrate(files[0], tiny_spec(), images, *files[1:], method, miou_budget=0.1, referee=referee)
+    budget = Budget(0.1, "the number of convolutions", lambda _: lambda model: 0.5 * (int8_convs(model) > 4))
+    found = calibrate(files[0], tiny_spec(), images, *files[1:], method, budget=budget)
     assert int8_convs(load_onnx(files[1])) == 4 and {point.kept: point.drop for point in found.mixtures}[3] == 0
     named = files[0], tiny_spec(), images, tmp_path / "named.onnx", tmp_path / "named.json", method
     again = calibrate(*named, keep=tuple(set(found.kept_float) - {"pooled"}))
     assert (again.model_sha256, again.ranges, again.kept_float) == (found.model_sha256, found.ranges, found.kept_float)
 
 
-def test_another_referee_judges_anew(files, images) -> None:
+def test_other_judges_judge_anew(files, images) -> None:
     asked = []
 
-    def referee(name: str) -> Referee:
-        return Referee(name, lambda _: lambda _: float(bool(asked.append(name))))
+    def budget(name: str) -> Budget:
+        return Budget(0.1, name, lambda _: lambda _: float(bool(asked.append(name))))
 
     for name in ("one", "one", "another"):
-        calibrate(files[0], tiny_spec(), images, *files[1:], miou_budget=0.1, referee=referee(name))
+        calibrate(files[0], tiny_spec(), images, *files[1:], budget=budget(name))
     assert asked == ["one", "another"]
-
-
-def test_a_budget_without_a_referee_is_a_mistake(files, images) -> None:
-    with pytest.raises(ValueError, match="needs a referee"):
-        calibrate(files[0], tiny_spec(), images, *files[1:], miou_budget=0.1)
 
 
 def test_what_cannot_become_int8_is_refused_before_any_image_is_read(tmp_path: Path, images) -> None:

@@ -16,7 +16,7 @@ from quantized_files import batch_of, write_decided
 from tiny_models import tiny_spec
 from typer.testing import CliRunner, Result
 
-from dlv3deploy.calibration.calibrate import made_earlier
+from dlv3deploy.calibration.earlier import made_earlier
 from dlv3deploy.calibration.exact_engine import ExactEngine
 from dlv3deploy.calibration.table import CalibrationTable
 from dlv3deploy.calibration.trt_cache import read_cache
