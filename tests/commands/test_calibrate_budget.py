@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import numpy as np
 import onnx
 import pytest
 from typer.testing import CliRunner, Result
@@ -14,15 +13,6 @@ from dlv3deploy.cli import app
 
 pytest.importorskip("onnxruntime")
 cv2 = pytest.importorskip("cv2")
-
-
-@pytest.fixture
-def images(tmp_path: Path) -> Path:
-    random, folder = np.random.default_rng(0), tmp_path / "pictures"
-    folder.mkdir()
-    for number in range(6):
-        cv2.imwrite(str(folder / f"{number}.png"), random.integers(0, 255, (64, 96, 3), dtype=np.uint8))
-    return folder
 
 
 def calibrate(work: Path, images: Path, budget: float, *more: object) -> Result:

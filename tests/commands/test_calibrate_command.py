@@ -4,64 +4,19 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
+from calibrating import calibrate, pictures, refused, tree
 from onnx import numpy_helper
 from tiny_models import GraphWriter, tiny_deeplab, tiny_spec, write_tiny
-from typer.testing import CliRunner, Result
 
-from dlv3deploy.cli import app
 from dlv3deploy.core.graph import embed_spec
 
 pytest.importorskip("onnxruntime")
 cv2 = pytest.importorskip("cv2")
-
-
-def calibrate(work: Path, *arguments: object) -> Result:
-    words = ["calibrate", "--workspace", work, "--no-report", *arguments]
-    return CliRunner().invoke(app, [str(word) for word in words])
-
-
-def refused(work: Path, *arguments: object, code: int = 1) -> str:
-    """The one line that the command ends with; nothing on the disk has changed."""
-    before = tree(work.parent)
-    done = calibrate(work, *arguments)
-    assert done.exit_code == code, (done.stdout, done.stderr, done.exception)
-    lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    assert len(lines) == 1
-    assert done.stderr.splitlines()[-1] == lines[0]
-    assert "Traceback" not in done.output
-    assert tree(work.parent) == before
-    return lines[0]
-
-
-def tree(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
-
-
-def pictures(folder: Path, *values: np.ndarray) -> Path:
-    folder.mkdir()
-    for number, picture in enumerate(values):
-        cv2.imwrite(str(folder / f"{number}.png"), picture)
-    return folder
-
-
-@pytest.fixture
-def images(tmp_path: Path) -> Path:
-    random = np.random.default_rng(0)
-    return pictures(tmp_path / "pictures", *random.integers(0, 255, (6, 64, 96, 3), dtype=np.uint8))
-
-
-@pytest.fixture
-def older(work: Path, images: Path) -> Path:
-    """A workspace that holds a calibration already."""
-    assert calibrate(work, "--images", images, "--method", "min-max").exit_code == 0
-    assert {"model.int8.onnx", "calibration.json"} <= {path.name for path in work.iterdir()}
-    return work
 
 
 def rewritten(path: Path, change) -> None:
@@ -278,81 +233,6 @@ def test_numbers_out_of_range_are_bad_usage(older: Path, images: Path, option: s
     assert tree(older) == before
 
 
-@pytest.mark.parametrize(("option", "suffix"), [("--to", "onnx"), ("--table", "json")])
-def test_the_float_model_is_not_written_over(older: Path, images: Path, tmp_path: Path, option: str, suffix: str) -> None:
-    link = tmp_path / f"link.{suffix}"
-    link.symlink_to(older / "model.onnx")
-    for place in [link] if option == "--table" else [link, older / "model.onnx"]:
-        assert "the model to calibrate" in refused(older, "--images", images, "--method", "mse", option, place)
-
-
-def test_two_results_of_one_name(older: Path, images: Path, tmp_path: Path) -> None:
-    (tmp_path / "link.json").symlink_to(tmp_path / "int8.onnx")
-    line = refused(older, "--images", images, "--to", tmp_path / "int8.onnx", "--table", tmp_path / "link.json")
-    assert "two results" in line
-
-
-def test_names_that_no_onnx_and_no_json_file_has(older: Path, images: Path, tmp_path: Path) -> None:
-    assert "end it in .onnx" in refused(older, "--images", images, "--to", tmp_path / "int8.txt")
-    assert "end it in .json" in refused(older, "--images", images, "--table", tmp_path / "photo.jpg")
-
-
-def _another_network(path: Path) -> None:
-    path.write_bytes(tiny_deeplab(seed=5).SerializeToString())
-
-
-def _weights_elsewhere(path: Path) -> None:
-    onnx.save_model(tiny_deeplab(), str(path), save_as_external_data=True, location="weights.bin", size_threshold=0)
-
-
-def _text(path: Path) -> None:
-    path.write_text("shopping list")
-
-
-def _object(path: Path) -> None:
-    path.write_text('{"names": ["road"]}')
-
-
-@pytest.mark.parametrize(
-    ("name", "make"),
-    [
-        ("mine.onnx", _another_network),
-        ("mine.onnx", _weights_elsewhere),
-        ("mine.implicit.onnx", _another_network),
-        ("mine.cache", _text),
-        ("t.json", _object),
-        ("t.report.json", _object),
-        ("t.html", _text),
-    ],
-)
-def test_a_file_that_no_calibration_made_stays(
-    older: Path, images: Path, tmp_path: Path, name: str, make: Callable[[Path], None]
-) -> None:
-    out = tmp_path / "out"
-    out.mkdir()
-    make(out / name)
-    before = tree(out)
-    places = ("--to", out / "mine.onnx", "--table", out / "t.json", "--report")
-    line = refused(older, "--images", images, "--method", "mse", *places)
-    assert f"{out / name}: is there, and no calibration made it" in line and "choose another name: --" in line
-    assert tree(out) == before
-
-
-def test_an_earlier_calibration_is_replaced_whole_or_damaged(work: Path, images: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    places = ("--to", out / "mine.onnx", "--table", out / "t.json", "--report")
-    assert calibrate(work, "--images", images, "--method", "mse", *places).exit_code == 0
-    first = tree(out)
-    assert {"mine.onnx", "mine.implicit.onnx", "mine.cache", "t.json", "t.report.json", "t.html"} == set(first)
-    assert calibrate(work, "--images", images, "--method", "min-max", *places).exit_code == 0
-    second = tree(out)
-    assert set(second) == set(first) and not any(second[name] == first[name] for name in first if name != "t.html")
-    for name in set(first) - {"t.html"}:
-        (out / name).write_bytes(second[name][: len(second[name]) // 3])
-    assert calibrate(work, "--images", images, "--method", "min-max", *places).exit_code == 0
-    assert tree(out) == second
-
-
 @pytest.mark.parametrize(
     ("options", "said"),
     [
@@ -371,27 +251,6 @@ def test_a_budget_of_more_than_all_is_bad_usage(older: Path, images: Path) -> No
     assert done.exit_code == 2 and "less than or equal to 1" in " ".join(done.stderr.split())
 
 
-def test_a_new_calibration_takes_the_report_on_the_old_one_away(work: Path, images: Path) -> None:
-    words = ["calibrate", "--workspace", work, "--images", images, "--method"]
-    assert CliRunner().invoke(app, [str(word) for word in (*words, "min-max")]).exit_code == 0
-    reports = {"calibration.html", "calibration.report.json"}
-    assert reports <= set(tree(work))
-    assert calibrate(work, "--images", images, "--method", "min-max").exit_code == 0
-    assert reports <= set(tree(work))  # of this very calibration
-    assert calibrate(work, "--images", images, "--method", "mse").exit_code == 0
-    assert not reports & set(tree(work))
-
-
-def test_a_report_of_an_older_version_is_taken_away_too_and_what_is_none_stays(work: Path, images: Path) -> None:
-    report, page = work / "calibration.report.json", work / "calibration.html"
-    for content, stays in (('{"calibration": "a", "layers": [], "older": 1}', False), ('{"layers": []}', True), ("[{}]", True)):
-        report.write_text(content)
-        page.write_text("a page")
-        assert calibrate(work, "--images", images, "--method", "mse" if stays else "min-max").exit_code == 0
-        assert report.exists() == page.exists() == stays
-        (work / "calibration.json").unlink()
-
-
 def test_pictures_much_smaller_than_the_input_are_said_to_be(work: Path, images: Path, tmp_path: Path) -> None:
     random = np.random.default_rng(1)
     tiny = pictures(tmp_path / "tiny", *random.integers(0, 255, (6, 20, 30, 3), dtype=np.uint8))
@@ -406,12 +265,6 @@ def test_auto_says_what_its_method_did_on_images_that_it_had_not_seen(work: Path
         f"{trial['agreement']:.2%} of positions agree, its method in its trial, on images that it had not seen" in done.stderr
     )
     assert "its method in its trial" not in calibrate(work, "--images", images, "--method", "mse").stderr
-
-
-def test_a_folder_where_a_file_is_to_go(older: Path, images: Path, tmp_path: Path) -> None:
-    (tmp_path / "folder").mkdir()
-    assert "is a folder" in refused(older, "--images", images, "--to", tmp_path / "folder")
-    assert "is a folder" in refused(older, "--images", images, "--table", tmp_path / "folder")
 
 
 def test_a_model_of_any_size_is_calibrated_at_the_size_that_is_asked_for(work: Path, images: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 from command_line import run as dlv3deploy
 from command_line import succeed
@@ -19,15 +18,6 @@ cv2 = pytest.importorskip("cv2")
 
 GREY = (127.5, 127.5, 127.5)
 DESCRIBED = ("--mean", "127.5,127.5,127.5", "--std", "127.5,127.5,127.5")
-
-
-@pytest.fixture
-def images(tmp_path: Path) -> Path:
-    (folder := tmp_path / "pictures").mkdir()
-    random = np.random.default_rng(0)
-    for number in range(6):
-        cv2.imwrite(str(folder / f"{number}.png"), random.integers(0, 255, (64, 96, 3), dtype=np.uint8))
-    return folder
 
 
 @pytest.fixture
