@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dlv3deploy.core.graph import convolutions
-from dlv3deploy.engines.build import layer_precision
+from dlv3deploy.engines.prepare import layer_precision
 
 if TYPE_CHECKING:
     from onnx import ModelProto

@@ -92,6 +92,9 @@ def configure(module: Any, config: Any, options: TensorRTOptions, types: Collect
         config.hardware_compatibility_level = module.HardwareCompatibilityLevel.AMPERE_PLUS
     if options.refittable:
         config.set_flag(module.BuilderFlag.REFIT)
+    if options.stripped and has(module, "BuilderFlag.STRIP_PLAN"):
+        config.set_flag(module.BuilderFlag.STRIP_PLAN)
+        config.set_flag(module.BuilderFlag.REFIT_IDENTICAL)  # so kernels may be chosen by what the weights are
     if options.dla_core is not None:
         config.default_device_type = module.DeviceType.DLA
         config.DLA_core = options.dla_core
@@ -138,8 +141,9 @@ def require_options(dialect: Dialect, module: Any, options: TensorRTOptions) -> 
     if options.dla_core is not None and (dialect.portable or version_of(module.__version__)[:2] > LAST_WITH_DLA):
         rule = f"{dialect.name} {module.__version__} does not build for it, TensorRT 10.7 was the last that did"
         raise UserError("--dla", rule, "use the TensorRT of JetPack 6")
-    if options.refittable and not (has(module, "OnnxParserRefitter") and options.dla_core is None):
-        raise UserError("--refittable", "needs TensorRT 10.0 or newer, and no DLA", "leave it out")
+    for option, is_asked in {"--refittable": options.refittable, "--strip-plan": options.stripped}.items():
+        if is_asked and not (has(module, "OnnxParserRefitter") and options.dla_core is None):
+            raise UserError(option, "needs TensorRT 10.0 or newer, and no DLA", "leave it out")
     if options.dla_core is not None and options.most_images > 1:
         raise UserError("--batch with --dla", "a DLA takes batches of one size alone", "leave one of them out")
 
@@ -154,8 +158,8 @@ def hold_types(module: Any, network: Any, options: TensorRTOptions, types: Colle
                 layer.precision = module.float32
 
 
-def refit(module: Any, engine: Any, logger: Any, model: bytes) -> bytes:
-    """The engine with the weights of another ONNX model of the same graph, to be refitted again where the dialect keeps that.
+def give_weights(module: Any, engine: Any, logger: Any, model: bytes) -> None:
+    """Put the weights of an ONNX model of the same graph into an engine.
 
     Raises CheckFailed where it takes none, or some do not fit.
     """
@@ -171,12 +175,18 @@ def refit(module: Any, engine: Any, logger: Any, model: bytes) -> bytes:
         if not fits:
             said = [reader.get_error(index).desc() for index in range(reader.num_errors)]
             raise CheckFailed("; ".join(said) or "its weights do not fit")
+    else:
+        raise CheckFailed("this version takes no weights from ONNX")
+
+
+def with_weights(module: Any, engine: Any) -> bytes:
+    """A refittable engine with the weights that it was given, to be refitted again where the dialect keeps that."""
+    if has(module, "SerializationFlag.INCLUDE_REFIT"):
         config = engine.create_serialization_config()
-        if has(module, "SerializationFlag.INCLUDE_REFIT"):
-            config.clear_flag(module.SerializationFlag.EXCLUDE_WEIGHTS)
-            config.set_flag(module.SerializationFlag.INCLUDE_REFIT)
+        config.clear_flag(module.SerializationFlag.EXCLUDE_WEIGHTS)
+        config.set_flag(module.SerializationFlag.INCLUDE_REFIT)
         return bytes(engine.serialize_with_config(config))
-    raise CheckFailed("this version takes no weights from ONNX")
+    return bytes(engine.serialize())
 
 
 def version_of(text: str) -> tuple[int, ...]:

@@ -92,7 +92,8 @@ class Manifest:
     onnx_sha256: str
     builder: Builder
     target: Target
-    graph_sha256: str = ""  # of the compiled graph but for its weights, where the engine takes new ones (`engines.refit`)
+    graph_sha256: str = ""  # of the compiled graph but for its weights where the engine takes new ones (`engines.refit`), and
+    # with them where it has none itself (`engines.stripped`)
     layer_precision: Mapping[str, str] = field(default_factory=dict)
     rewrites: tuple[str, ...] = ()
     calibration: Calibration | None = None

@@ -18,6 +18,7 @@ from dlv3deploy.engines.manifest import Manifest, Target
 from dlv3deploy.engines.onnxruntime_engine import NAME, OnnxRuntimeBackend
 from dlv3deploy.engines.plans.plan import Plan
 from dlv3deploy.engines.providers import of_flags
+from dlv3deploy.engines.stripped import weights_for
 from dlv3deploy.engines.tensorrt_backend import TensorRTBackend
 from dlv3deploy.engines.tensorrt_options import TensorRTOptions
 from dlv3deploy.engines.timing import LayerTime
@@ -26,7 +27,7 @@ from dlv3deploy.engines.timing import LayerTime
 def open_engine(path: Path) -> Engine:
     """The engine in `path`. Raises StaleArtefact naming the first field that does not match, UserError when it is no engine."""
     manifest = checked_manifest(path)
-    return backend_for(manifest).open(path, manifest.spec)
+    return _with_weights(path, manifest).open(path, manifest.spec)
 
 
 def checked_manifest(path: Path) -> Manifest:
@@ -48,8 +49,18 @@ def plan_of(path: Path, manifest: Manifest) -> Plan:
 
 def layer_times(path: Path, spec: ModelSpec, batch: Batch, runs: int) -> list[LayerTime]:
     """What the layers of an engine or of an ONNX file take, in the order in which they run."""
-    backend = OnnxRuntimeBackend() if path.suffix == ".onnx" else backend_for(checked_manifest(path))
+    backend: Backend = OnnxRuntimeBackend()
+    if path.suffix != ".onnx":
+        backend = _with_weights(path, checked_manifest(path))
     return backend.layer_times(path, spec, batch, runs)
+
+
+def _with_weights(path: Path, manifest: Manifest) -> Backend:
+    """The backend of an engine, with the weights that it takes where it has none itself."""
+    backend = backend_for(manifest)
+    if isinstance(backend, TensorRTBackend) and backend.options.stripped:
+        return replace(backend, weights=weights_for(path, manifest))
+    return backend
 
 
 def backend_for(manifest: Manifest) -> Backend:

@@ -46,6 +46,11 @@ def graph_sha256(model: ModelProto) -> str:
     return hashlib.sha256(code_sha256().encode() + bare.SerializeToString(deterministic=True)).hexdigest()
 
 
+def sha256_with_weights(model: ModelProto) -> str:
+    """Of everything that a graph says."""
+    return hashlib.sha256(model.SerializeToString(deterministic=True)).hexdigest()
+
+
 def takes_weights(engine: Path, graph: str, spec: ModelSpec, precision: str, builder: Builder, target: Target) -> bool:
     """Whether an engine is there that differs in weights alone from what is asked for, a graph of the `graph_sha256` given."""
     with suppress(UserError):

@@ -47,10 +47,11 @@ ANY_GPU = "any GPU that this version supports"
 
 @dataclass(frozen=True)
 class TensorRTBackend:
-    """One dialect, asked for engines with these options."""
+    """One dialect, asked for engines with these options; `weights` is the graph that a stripped one takes its weights from."""
 
     dialect: Dialect
     options: TensorRTOptions = field(default_factory=TensorRTOptions)
+    weights: bytes | None = field(default=None, repr=False)
 
     def require(self, types: Collection[str]) -> None:
         if not self.dialect.portable and find_gpu() is None:
@@ -59,8 +60,9 @@ class TensorRTBackend:
                 "builds on the very GPU it is for, and this machine has none",
                 "use --backend onnxruntime, or tensorrt-rtx, which builds without one",
             )
-        if self.options.refittable and find_gpu() is None:
-            raise UserError("--refittable", "such engines are built on a GPU, and this machine has none", "leave it out")
+        for option, is_asked in {"--refittable": self.options.refittable, "--strip-plan": self.options.stripped}.items():
+            if is_asked and find_gpu() is None:
+                raise UserError(option, "such engines are built on a GPU, and this machine has none", "leave it out")
         trt = load_dialect(self.dialect)
         require_options(self.dialect, trt, self.options)
         require_types(trt, self.options, types)
@@ -144,7 +146,7 @@ class TensorRTBackend:
         return timing_cache(config, timing_cache_file(self.builder(), self.target()))
 
     def open(self, engine: Path, spec: ModelSpec) -> TensorRTEngine:
-        return TensorRTEngine(self.dialect, engine, spec, self.options)
+        return TensorRTEngine(self.dialect, engine, spec, self.options, self.weights)
 
     def layer_times(self, engine: Path, spec: ModelSpec, batch: Batch, runs: int) -> list[LayerTime]:
         with self.open(engine, spec) as opened:

@@ -18,7 +18,7 @@ from dlv3deploy.core.progress import say
 from dlv3deploy.core.spec import InputSpec, ModelSpec
 from dlv3deploy.engines.cuda.device import open_device
 from dlv3deploy.engines.cuda.frames import FramesOnDevice, Port
-from dlv3deploy.engines.dialect import OPEN, Dialect, load_dialect, refit, runs_on
+from dlv3deploy.engines.dialect import OPEN, Dialect, give_weights, load_dialect, runs_on, with_weights
 from dlv3deploy.engines.gpu import find_gpu
 from dlv3deploy.engines.plans.inspected import read_engine_information
 from dlv3deploy.engines.plans.plan import Plan
@@ -38,7 +38,8 @@ class _Loaded:
     name: str
 
 
-def _load(dialect: Dialect, path: Path, options: TensorRTOptions) -> _Loaded:
+def _load(dialect: Dialect, path: Path, options: TensorRTOptions, weights: bytes | None) -> _Loaded:
+    """`weights` is the graph that a stripped engine takes them from."""
     gpu = find_gpu()
     if gpu is None:  # creating a Runtime without a driver can crash the process
         raise UserError(str(path), "runs on an NVIDIA GPU, and this machine has none", "use its ONNX file here")
@@ -55,12 +56,21 @@ def _load(dialect: Dialect, path: Path, options: TensorRTOptions) -> _Loaded:
     engine = runtime.deserialize_cuda_engine(path.read_bytes())
     if engine is None:
         raise CheckFailed(f"{path} cannot be loaded by {name}; build it again on this machine")
+    if weights is not None:
+        _give(trt, engine, path, weights)
     return _Loaded(trt, runtime, engine, name)
+
+
+def _give(trt: Any, engine: Any, path: Path, weights: bytes) -> None:
+    try:
+        give_weights(trt, engine, trt.Logger(trt.Logger.ERROR), weights)
+    except CheckFailed as error:
+        raise CheckFailed(f"{path} does not take the weights of its ONNX file ({error}); build it again here") from error
 
 
 def inspected_plan(dialect: Dialect, path: Path, options: TensorRTOptions) -> Plan:
     """The kernels of an engine. Raises UserError without a GPU that runs it, CheckFailed where it tells nothing of them."""
-    loaded = _load(dialect, path, options)
+    loaded = _load(dialect, path, options, None)
     trt, engine = loaded.trt, loaded.engine
     inspector = engine.create_engine_inspector()
     return read_engine_information(inspector.get_engine_information(trt.LayerInformationFormat.JSON), loaded.name)
@@ -68,16 +78,19 @@ def inspected_plan(dialect: Dialect, path: Path, options: TensorRTOptions) -> Pl
 
 def refitted(dialect: Dialect, path: Path, options: TensorRTOptions, model: bytes) -> bytes:
     """The engine with the weights of `model`. Raises UserError without its GPU, CheckFailed where they do not fit."""
-    loaded = _load(dialect, path, options)
+    loaded = _load(dialect, path, options, None)
     trt = loaded.trt
-    return refit(trt, loaded.engine, trt.Logger(trt.Logger.ERROR), model)
+    give_weights(trt, loaded.engine, trt.Logger(trt.Logger.ERROR), model)
+    return with_weights(trt, loaded.engine)
 
 
 class TensorRTEngine(ClosingEngine):
     """A deserialised plan with its buffers on the device: one input and one output, of fixed shape but for an open batch."""
 
-    def __init__(self, dialect: Dialect, path: Path, spec: ModelSpec, options: TensorRTOptions) -> None:
-        loaded = _load(dialect, path, options)
+    def __init__(
+        self, dialect: Dialect, path: Path, spec: ModelSpec, options: TensorRTOptions, weights: bytes | None = None
+    ) -> None:
+        loaded = _load(dialect, path, options, weights)
         trt, runtime, engine = loaded.trt, loaded.runtime, loaded.engine
         self.spec, self.name = spec, loaded.name
         context = engine.create_execution_context()

@@ -19,7 +19,8 @@ class TensorRTOptions:
     `workspace_mb` limits the scratch memory of kernels, 10⁶ bytes. A version-compatible engine runs on later TensorRTs of its
     major version, a hardware-compatible one on every GPU since Ampere; both are slower for it. `dla_core` puts what can run
     there on a deep learning accelerator, the rest on the GPU. A graph of open batch is built for 1 to `most_images` images.
-    A refittable engine takes new weights (`engines.refit`), and may be slower for it.
+    A refittable engine takes new weights (`engines.refit`), and may be slower for it; a stripped one has none, and takes those
+    of its ONNX file whenever it is opened (`engines.stripped`).
     """
 
     capabilities: tuple[str, ...] = ()
@@ -29,6 +30,7 @@ class TensorRTOptions:
     dla_core: int | None = None
     most_images: int = 1
     refittable: bool = False
+    stripped: bool = False
 
     def flags(self) -> dict[str, Any]:
         """Those that were asked for, as a manifest has them; capabilities are part of its target."""

@@ -21,13 +21,15 @@ from dlv3deploy.core.engine import Engine
 from dlv3deploy.core.errors import CheckFailed, UserError
 from dlv3deploy.core.progress import say, tracked
 from dlv3deploy.core.workspace import ENGINE_SUFFIX
-from dlv3deploy.engines.build import FOR_ONE_IMAGE, EngineRequest, backend_of, build, build_key, prepared
+from dlv3deploy.engines.build import build, build_key
 from dlv3deploy.engines.cache import EngineCache, key_of
 from dlv3deploy.engines.dialect import TENSORRT_RTX
 from dlv3deploy.engines.manifest import Manifest, Timing, Trial
 from dlv3deploy.engines.plans.devices import DEVICES, Device
 from dlv3deploy.engines.plans.roofline import estimate_ms
+from dlv3deploy.engines.prepare import prepared
 from dlv3deploy.engines.release import copied
+from dlv3deploy.engines.request import FOR_ONE_IMAGE, EngineRequest, backend_of
 from dlv3deploy.engines.rewrites.certified import BY_DEFAULT
 from dlv3deploy.engines.rewrites.rewrite import HEAD
 from dlv3deploy.engines.tensorrt_backend import TensorRTBackend

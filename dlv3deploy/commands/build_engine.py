@@ -25,7 +25,10 @@ from dlv3deploy.commands.options import (
 from dlv3deploy.core.workspace import DEFAULT_ROOT, Workspace
 
 FALLING_BACK_TO = ("fp32", "bf16", "fp16", "int8")  # tuning keeps the earlier one unless a later one is faster
-OF_TENSORRT = ("--target", "--workspace-mb", "--version-compatible", "--hardware-compatible", "--refittable", "--dla")
+OF_TENSORRT = (
+    *("--target", "--workspace-mb", "--version-compatible", "--hardware-compatible"),
+    *("--refittable", "--strip-plan", "--dla"),
+)
 
 NOT_OF = {"tensorrt": {"--target"}, "tensorrt-rtx": {"--version-compatible", "--hardware-compatible", "--dla"}}
 
@@ -33,7 +36,7 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
     from dlv3deploy.core.spec import ModelSpec
-    from dlv3deploy.engines.build import EngineRequest, Precision
+    from dlv3deploy.engines.request import EngineRequest, Precision
 
 
 def build_engine(
@@ -82,6 +85,10 @@ def build_engine(
         bool,
         typer.Option("--refittable", help="TensorRT 10 and newer: new weights of the same graph go into the old engine."),
     ] = False,
+    strip_plan: Annotated[
+        bool,
+        typer.Option("--strip-plan", help="TensorRT 10 and newer: no weights in the engine, it takes those of its ONNX file."),
+    ] = False,
     dla: Annotated[
         int | None, typer.Option(help="TensorRT 8 or 10 on a Jetson: the DLA core that takes what can run there.", min=0)
     ] = None,
@@ -119,20 +126,20 @@ def build_engine(
     from dlv3deploy.core.foreign import spec_of
     from dlv3deploy.core.graph import load_onnx, ports
     from dlv3deploy.core.progress import say
-    from dlv3deploy.engines.build import (
+    from dlv3deploy.engines.build import build
+    from dlv3deploy.engines.cache import FOLDER, EngineCache
+    from dlv3deploy.engines.dialect import TENSORRT_RTX
+    from dlv3deploy.engines.onnxruntime_engine import NAME
+    from dlv3deploy.engines.providers import BY_NAME
+    from dlv3deploy.engines.request import (
         BACKENDS,
         EngineRequest,
-        build,
         check,
         default_backend,
         default_precision,
         default_rewrites,
         target_label,
     )
-    from dlv3deploy.engines.cache import FOLDER, EngineCache
-    from dlv3deploy.engines.dialect import TENSORRT_RTX
-    from dlv3deploy.engines.onnxruntime_engine import NAME
-    from dlv3deploy.engines.providers import BY_NAME
     from dlv3deploy.engines.rewrites.certified import named
     from dlv3deploy.engines.tensorrt_options import TensorRTOptions
 
@@ -143,8 +150,9 @@ def build_engine(
             raise UserError(f"{option} without --int8", "INT8 alone is calibrated on images", "add --int8, or leave it out")
     if tune_ and rewrites is not None:
         raise UserError("--rewrites with --tune", "tuning tries them all", "leave one of them out")
-    if tune_ and refittable:
-        raise UserError("--tune with --refittable", "tuning builds every candidate anew", "leave one of them out")
+    for option, value in (("--refittable", refittable), ("--strip-plan", strip_plan)):
+        if tune_ and value:
+            raise UserError(f"--tune with {option}", "tuning builds every candidate anew", "leave one of them out")
     if device is not None and not tune_:
         raise UserError("--device without --tune", "is what tuning estimates engines for", "add --tune, or leave it out")
     if tune_ and to is not None and len(wanted) > 1:
@@ -187,6 +195,7 @@ def build_engine(
         "--version-compatible": version_compatible,
         "--hardware-compatible": hardware_compatible,
         "--refittable": refittable,
+        "--strip-plan": strip_plan,
         "--dla": dla,
         "--provider": provider,
         "--tune": tune_,
@@ -203,7 +212,9 @@ def build_engine(
     if pipeline is not None:
         applied = _with_head(applied, rewrites, pipeline)
     options = TensorRTOptions(
-        tuple(target or ()), workspace_mb, version_compatible, hardware_compatible, dla, refittable=refittable
+        *(tuple(target or ()), workspace_mb, version_compatible, hardware_compatible, dla),
+        refittable=refittable,
+        stripped=strip_plan,
     )
     _require_options_of(chosen, {**given, "--target": target})
     running = parse_choice(provider, "--provider", BY_NAME) if provider else None

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-    from dlv3deploy.engines.build import EngineRequest
     from dlv3deploy.engines.manifest import Manifest
+    from dlv3deploy.engines.request import EngineRequest
 
 PIPELINES = ("triton", "deepstream")
 

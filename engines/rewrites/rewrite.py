@@ -7,12 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dlv3deploy.core.spec import OutputSpec
+from dlv3deploy.engines.rewrites import dead_taps, head, image_pooling, regions, sub_grids
 from dlv3deploy.engines.rewrites.change import Change
-from dlv3deploy.engines.rewrites.dead_taps import drop_dead_taps
-from dlv3deploy.engines.rewrites.head import without_head
-from dlv3deploy.engines.rewrites.image_pooling import fold_image_pooling
-from dlv3deploy.engines.rewrites.regions import split_into_regions
-from dlv3deploy.engines.rewrites.sub_grids import regroup_to_sub_grids
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -20,13 +16,20 @@ if TYPE_CHECKING:
 
 Rewrite = Callable[["ir.Graph"], list[Change]]
 IN_THEIR_ORDER: dict[str, Rewrite] = {
-    "dead-taps": drop_dead_taps,
-    "image-pooling": fold_image_pooling,
-    "regions": split_into_regions,
+    "dead-taps": dead_taps.drop_dead_taps,
+    "image-pooling": image_pooling.fold_image_pooling,
+    "regions": regions.split_into_regions,
 }
 HEAD = "head"  # last, and the one that has the graph return something else
-BY_NAME = {**IN_THEIR_ORDER, "sub-grids": regroup_to_sub_grids}  # which does the work of regions in other words, filled up
+BY_NAME = {**IN_THEIR_ORDER, "sub-grids": sub_grids.regroup_to_sub_grids}  # the work of regions in other words, filled up
 NAMES = (*BY_NAME, HEAD)
+BY_CHANGE = {
+    dead_taps.NAME: "dead-taps",
+    image_pooling.NAME: "image-pooling",
+    regions.NAME: "regions",
+    sub_grids.NAME: "sub-grids",
+    head.NAME: HEAD,
+}
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,7 @@ class Rewritten:
 def apply(model: ModelProto, names: Sequence[str], output: OutputSpec) -> Rewritten:
     """The rewrites of these names on a graph, as `rewritten` takes it, that returns `output`."""
     changed, changes = rewritten(model, [BY_NAME[name] for name in names if name != HEAD])
-    if HEAD in names and (found := without_head(changed, output)) is not None:
+    if HEAD in names and (found := head.without_head(changed, output)) is not None:
         changed, output, change = found
         changes = [*changes, change]
     return Rewritten(changed, output, changes)

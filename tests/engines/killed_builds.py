@@ -25,9 +25,10 @@ from tiny_models import HEIGHT, WIDTH, tiny_spec, write_tiny
 
 from dlv3deploy.core.errors import Dlv3Error
 from dlv3deploy.engines import timing
-from dlv3deploy.engines.build import EngineRequest, build
+from dlv3deploy.engines.build import build
 from dlv3deploy.engines.cache import EngineCache
 from dlv3deploy.engines.manifest import Manifest
+from dlv3deploy.engines.request import EngineRequest
 
 IMAGE = np.random.default_rng(0).standard_normal((1, 3, HEIGHT, WIDTH)).astype(np.float32)
 

@@ -14,12 +14,12 @@ from tiny_models import tiny_spec, write_tiny
 from dlv3deploy.core.engine import Engine
 from dlv3deploy.core.errors import UserError
 from dlv3deploy.core.spec import Architecture, InputSpec, OutputSpec
-from dlv3deploy.engines import build as building
 from dlv3deploy.engines import tensorrt_backend, tensorrt_engine
-from dlv3deploy.engines.build import EngineRequest, build
+from dlv3deploy.engines.build import build
 from dlv3deploy.engines.dialect import TENSORRT_RTX
 from dlv3deploy.engines.gpu import Gpu
 from dlv3deploy.engines.open import checked_manifest, layer_times, open_engine, plan_of
+from dlv3deploy.engines.request import EngineRequest, default_backend
 from dlv3deploy.engines.tensorrt_backend import TensorRTBackend
 
 
@@ -100,4 +100,4 @@ def test_tensorrt_rtx_is_taken_for_gpus_that_it_runs_on_alone(
         with pytest.raises(UserError, match=f"does not run on compute capability {capability}, this Some GPU's"):
             TensorRTBackend(TENSORRT_RTX).open(tmp_path / "model.engine", tiny_spec())
     if not find_spec("tensorrt"):
-        assert building.default_backend() == ("tensorrt-rtx" if runs else "onnxruntime")
+        assert default_backend() == ("tensorrt-rtx" if runs else "onnxruntime")

@@ -15,12 +15,14 @@ from tiny_models import HEIGHT, WIDTH, tiny_deeplab, tiny_spec
 
 from dlv3deploy.core.errors import UserError
 from dlv3deploy.core.graph import fix_input, ports
-from dlv3deploy.engines.build import EngineRequest, build, default_rewrites, prepared, target_label
+from dlv3deploy.engines.build import build
 from dlv3deploy.engines.dialect import TENSORRT_RTX, add_profile
 from dlv3deploy.engines.manifest import Manifest
 from dlv3deploy.engines.onnxruntime_engine import OnnxRuntimeEngine
 from dlv3deploy.engines.open import open_engine
 from dlv3deploy.engines.pipelines.triton import write_triton
+from dlv3deploy.engines.prepare import prepared
+from dlv3deploy.engines.request import EngineRequest, default_rewrites, target_label
 from dlv3deploy.engines.tensorrt_backend import TensorRTBackend
 from dlv3deploy.engines.tensorrt_options import TensorRTOptions
 

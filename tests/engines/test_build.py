@@ -18,10 +18,12 @@ from dlv3deploy.core.errors import CheckFailed, UserError
 from dlv3deploy.core.files import sha256_of
 from dlv3deploy.core.images import list_images
 from dlv3deploy.core.workspace import manifest_path
-from dlv3deploy.engines.build import EngineRequest, build, layer_precision
+from dlv3deploy.engines.build import build
 from dlv3deploy.engines.manifest import Manifest
 from dlv3deploy.engines.open import open_engine
 from dlv3deploy.engines.precision import to_float16
+from dlv3deploy.engines.prepare import layer_precision
+from dlv3deploy.engines.request import EngineRequest
 from dlv3deploy.engines.rewrites import certified
 from dlv3deploy.engines.tensorrt_options import TensorRTOptions
 
@@ -217,7 +219,8 @@ from pathlib import Path
 sys.path[:0] = {path!r}
 from tiny_models import tiny_spec
 from dlv3deploy.core.errors import UserError
-from dlv3deploy.engines.build import EngineRequest, build
+from dlv3deploy.engines.build import build
+from dlv3deploy.engines.request import EngineRequest
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000))
 source = Path({source!r})

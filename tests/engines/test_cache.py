@@ -17,11 +17,12 @@ from dlv3deploy.core.errors import CheckFailed, UserError
 from dlv3deploy.core.files import replacing
 from dlv3deploy.core.workspace import manifest_path
 from dlv3deploy.engines import build as building
-from dlv3deploy.engines.build import EngineRequest, build
+from dlv3deploy.engines.build import build
 from dlv3deploy.engines.cache import EngineCache
 from dlv3deploy.engines.manifest import Manifest
 from dlv3deploy.engines.onnxruntime_engine import OnnxRuntimeBackend
 from dlv3deploy.engines.open import open_engine
+from dlv3deploy.engines.request import EngineRequest
 
 pytest.importorskip("onnxruntime")
 

@@ -20,10 +20,11 @@ from dlv3deploy.core.errors import CheckFailed, StaleArtefact
 from dlv3deploy.core.graph import embed_spec, fix_input, simplified
 from dlv3deploy.core.segmenter import Segmenter
 from dlv3deploy.core.spec import ModelSpec, OutputSpec
-from dlv3deploy.engines.build import EngineRequest, build, default_rewrites
+from dlv3deploy.engines.build import build
 from dlv3deploy.engines.manifest import Manifest
 from dlv3deploy.engines.onnxruntime_engine import OnnxRuntimeEngine
 from dlv3deploy.engines.open import open_engine
+from dlv3deploy.engines.request import EngineRequest, default_rewrites
 from dlv3deploy.engines.rewrites import certified as module
 from dlv3deploy.engines.rewrites.certificate import certify, noise
 from dlv3deploy.engines.rewrites.certified import certified

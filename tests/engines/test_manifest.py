@@ -17,10 +17,11 @@ from dlv3deploy.calibration.calibrate import Request, calibrate
 from dlv3deploy.core.errors import StaleArtefact, UserError
 from dlv3deploy.core.images import list_images
 from dlv3deploy.core.workspace import manifest_path
-from dlv3deploy.engines.build import EngineRequest, build
+from dlv3deploy.engines.build import build
 from dlv3deploy.engines.fresh import check_fresh
 from dlv3deploy.engines.manifest import Builder, Calibration, Manifest, Target
 from dlv3deploy.engines.open import open_engine
+from dlv3deploy.engines.request import EngineRequest
 
 pytest.importorskip("onnxruntime")
 

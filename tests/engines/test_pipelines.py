@@ -18,10 +18,11 @@ from dlv3deploy.core.graph import fix_input, ports
 from dlv3deploy.core.postprocess import mask_from_scores
 from dlv3deploy.core.preprocess import geometry_of
 from dlv3deploy.core.spec import Coordinates, InputSpec, ModelSpec
-from dlv3deploy.engines.build import EngineRequest, build
+from dlv3deploy.engines.build import build
 from dlv3deploy.engines.manifest import Manifest
 from dlv3deploy.engines.pipelines.deepstream import common_std, pixels_to_probabilities, write_deepstream
 from dlv3deploy.engines.pipelines.triton import write_triton
+from dlv3deploy.engines.request import EngineRequest
 from dlv3deploy.engines.tensorrt_options import TensorRTOptions
 
 onnxruntime = pytest.importorskip("onnxruntime")

@@ -12,12 +12,13 @@ from dlv3deploy.core.errors import StaleArtefact, UserError
 from dlv3deploy.core.workspace import manifest_path
 from dlv3deploy.engines import onnxruntime_engine
 from dlv3deploy.engines import providers as choosing
-from dlv3deploy.engines.build import EngineRequest, build
+from dlv3deploy.engines.build import build
 from dlv3deploy.engines.gpu import Gpu
 from dlv3deploy.engines.manifest import Manifest
 from dlv3deploy.engines.onnxruntime_engine import OnnxRuntimeBackend, OnnxRuntimeEngine
 from dlv3deploy.engines.open import open_engine
 from dlv3deploy.engines.providers import CPU, CUDA, TENSORRT, of_flags, providers, with_options
+from dlv3deploy.engines.request import EngineRequest
 
 onnxruntime = pytest.importorskip("onnxruntime")
 

@@ -18,13 +18,14 @@ from dlv3deploy.core.errors import CheckFailed, UserError
 from dlv3deploy.core.workspace import manifest_path
 from dlv3deploy.engines import build as building
 from dlv3deploy.engines import dialect, tensorrt_backend
-from dlv3deploy.engines.build import EngineRequest, build
+from dlv3deploy.engines.build import build
 from dlv3deploy.engines.cache import EngineCache
 from dlv3deploy.engines.dialect import TENSORRT, TENSORRT_RTX
 from dlv3deploy.engines.gpu import Gpu
 from dlv3deploy.engines.manifest import Manifest, Timing
 from dlv3deploy.engines.onnxruntime_engine import OnnxRuntimeBackend
 from dlv3deploy.engines.refit import graph_sha256, require_outputs
+from dlv3deploy.engines.request import EngineRequest
 from dlv3deploy.engines.tensorrt_backend import TensorRTBackend
 from dlv3deploy.engines.tensorrt_options import TensorRTOptions
 
@@ -158,7 +159,10 @@ class Stub:
             set_flag=lambda flag: self.asked.append(f"set {flag}"), clear_flag=lambda flag: self.asked.append(f"clear {flag}")
         )
         self.engine = SimpleNamespace(
-            refittable=refittable, create_serialization_config=lambda: config, serialize_with_config=lambda _config: b"plan"
+            refittable=refittable,
+            create_serialization_config=lambda: config,
+            serialize_with_config=lambda _config: b"plan",
+            serialize=lambda: b"plan",
         )
         reader = SimpleNamespace(
             refit_from_bytes=lambda model: (self.asked.append(model.decode()), fits)[1],
@@ -180,7 +184,8 @@ def api(shared: Path, request: pytest.FixtureRequest) -> dict[str, list[str]]:
 @pytest.mark.real_data
 def test_a_refitted_engine_can_be_refitted_again_where_its_version_keeps_that(api: dict[str, list[str]]) -> None:
     stub = Stub(api)
-    assert dialect.refit(stub.module, stub.engine, None, b"model") == b"plan"
+    dialect.give_weights(stub.module, stub.engine, None, b"model")
+    assert dialect.with_weights(stub.module, stub.engine) == b"plan"
     keeps = ["clear EXCLUDE_WEIGHTS", "set INCLUDE_REFIT"] if "INCLUDE_REFIT" in api["SerializationFlag"] else []
     assert stub.asked == ["model", *keeps]
 
@@ -189,10 +194,10 @@ def test_a_refitted_engine_can_be_refitted_again_where_its_version_keeps_that(ap
 def test_what_does_not_fit_is_said_and_nothing_ends_in_a_traceback(api: dict[str, list[str]]) -> None:
     stub = Stub(api, fits=False)
     with pytest.raises(CheckFailed, match=r"stem\.weight is of another shape"):
-        dialect.refit(stub.module, stub.engine, None, b"model")
+        dialect.give_weights(stub.module, stub.engine, None, b"model")
     stub = Stub(api, refittable=False)
     with pytest.raises(CheckFailed, match="it was refitted before"):
-        dialect.refit(stub.module, stub.engine, None, b"model")
+        dialect.give_weights(stub.module, stub.engine, None, b"model")
     stub = Stub(api)
 
     def refuse(*_: object) -> None:
@@ -200,7 +205,7 @@ def test_what_does_not_fit_is_said_and_nothing_ends_in_a_traceback(api: dict[str
 
     stub.module.Refitter = refuse
     with pytest.raises(CheckFailed, match="nullptr"):
-        dialect.refit(stub.module, stub.engine, None, b"model")
+        dialect.give_weights(stub.module, stub.engine, None, b"model")
 
 
 def test_outputs_of_a_refitted_engine_are_held_against_the_graph(tmp_path: Path) -> None:
@@ -221,11 +226,15 @@ def test_int8_does_not_go_with_it(request_: EngineRequest, tmp_path: Path) -> No
 
 
 @pytest.mark.real_data
-def test_tensorrt_8_has_no_refitter_for_onnx(shared: Path) -> None:
+@pytest.mark.parametrize(
+    ("option", "options"),
+    [("--refittable", TensorRTOptions(refittable=True)), ("--strip-plan", TensorRTOptions(stripped=True))],
+)
+def test_tensorrt_8_has_no_refitter_for_onnx(shared: Path, option: str, options: TensorRTOptions) -> None:
     api = json.loads((shared / "tensorrt-api" / "8.6.1.json").read_text())
     module: Any = SimpleNamespace(__version__="8.6.1", **dict.fromkeys(api))
-    with pytest.raises(UserError, match="--refittable: needs TensorRT 10.0 or newer"):
-        dialect.require_options(TENSORRT, module, TensorRTOptions(refittable=True))
+    with pytest.raises(UserError, match=f"{option}: needs TensorRT 10.0 or newer"):
+        dialect.require_options(TENSORRT, module, options)
 
 
 @pytest.mark.gpu

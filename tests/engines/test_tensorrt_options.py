@@ -20,7 +20,7 @@ from dlv3deploy.core.errors import StaleArtefact, UserError
 from dlv3deploy.core.graph import fix_input
 from dlv3deploy.core.workspace import manifest_path
 from dlv3deploy.engines import memory, timing_cache
-from dlv3deploy.engines.build import EngineRequest, build
+from dlv3deploy.engines.build import build
 from dlv3deploy.engines.dialect import (
     TENSORRT,
     TENSORRT_RTX,
@@ -33,6 +33,7 @@ from dlv3deploy.engines.dialect import (
 )
 from dlv3deploy.engines.fresh import check_fresh
 from dlv3deploy.engines.manifest import Builder, Manifest, Target
+from dlv3deploy.engines.request import EngineRequest
 from dlv3deploy.engines.tensorrt_options import TensorRTOptions
 
 pytest.importorskip("onnx")

@@ -14,11 +14,11 @@ from dlv3deploy.core.engine import Batch, Outputs
 from dlv3deploy.core.errors import CheckFailed, UserError
 from dlv3deploy.core.spec import ModelSpec
 from dlv3deploy.engines import tune as tuning
-from dlv3deploy.engines.build import EngineRequest
 from dlv3deploy.engines.cache import EngineCache
 from dlv3deploy.engines.manifest import Manifest
 from dlv3deploy.engines.open import open_engine
 from dlv3deploy.engines.plans.devices import DEVICES
+from dlv3deploy.engines.request import EngineRequest
 from dlv3deploy.engines.tensorrt_options import TensorRTOptions
 from dlv3deploy.engines.tune import Candidate, fastest, race, tune
 
