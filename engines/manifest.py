@@ -14,7 +14,7 @@ from dlv3deploy.core.files import read_json, sha256_of, write_json
 from dlv3deploy.core.spec import ModelSpec
 from dlv3deploy.core.workspace import Workspace, by_building, manifest_path
 
-MANIFEST_FORMAT = 3
+MANIFEST_FORMAT = 4
 PREVIOUS, SEALS = "previous", "seals"
 OWN_ONNX = "model.onnx"  # the workspace's own, which `build-engine` takes without being told
 
@@ -60,10 +60,12 @@ class Timing:
 
 @dataclass(frozen=True)
 class Trial:
-    """A candidate of tuning: its latency in milliseconds, timed or estimated, and whether it became the engine."""
+    """A candidate of tuning: its latency in milliseconds, timed or estimated, and whether it became the engine. `layout` is
+    empty where a compiler chooses it."""
 
     precision: str
     rewrites: tuple[str, ...]
+    layout: str
     p50_ms: float
     p90_ms: float
     is_estimate: bool

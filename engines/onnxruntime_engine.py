@@ -20,7 +20,7 @@ from dlv3deploy.core.workspace import Workspace
 from dlv3deploy.engines.gpu import find_gpu
 from dlv3deploy.engines.manifest import Builder, Target
 from dlv3deploy.engines.onnxruntime_int8 import with_constants_of_its_own, with_unsigned_activations
-from dlv3deploy.engines.providers import CPU, TENSORRT, providers, runtime, with_options
+from dlv3deploy.engines.providers import CPU, PLAIN, TENSORRT, layouts, providers, runtime, with_options
 from dlv3deploy.engines.tensorrt_options import TensorRTOptions
 from dlv3deploy.engines.timing import WARM_UP_RUNS, LayerTime, medians
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import onnxruntime
 
 NAME = "onnxruntime"
+LAYOUT = "layout"  # the flag in a manifest
 KERNEL, EXECUTED = "_kernel_time", "SequentialExecutor::Execute"  # in its profiles: how a node's name ends, and a whole run
 
 
@@ -39,7 +40,13 @@ class OnnxRuntimeEngine(ClosingEngine):
     """
 
     def __init__(
-        self, model: bytes, spec: ModelSpec, where: str, provider: str | None = None, profile: Path | None = None
+        self,
+        model: bytes,
+        spec: ModelSpec,
+        where: str,
+        provider: str | None = None,
+        layout: str | None = None,
+        profile: Path | None = None,
     ) -> None:
         module, wanted = runtime(), providers(provider)
         try:
@@ -48,7 +55,9 @@ class OnnxRuntimeEngine(ClosingEngine):
                 options.enable_profiling, options.profile_file_prefix = True, str(profile / "profile")
             if wanted[0] != CPU and provider is not None:
                 options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")  # no node goes there in silence
-            self.session: Any = module.InferenceSession(model, options, providers=with_options(wanted, model))
+            if wanted[0] == CPU and layout == PLAIN:
+                options.graph_optimization_level = module.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+            self.session: Any = module.InferenceSession(model, options, providers=with_options(wanted, model, layout))
         except Exception as error:  # ONNX Runtime's own exceptions share no public base
             raise UserError(
                 where, f"cannot be loaded by ONNX Runtime ({_reason(error)})", "export or build it again"
@@ -84,9 +93,11 @@ class OnnxRuntimeEngine(ClosingEngine):
 
 @dataclass(frozen=True)
 class OnnxRuntimeBackend:
-    """Models as ONNX Runtime optimises them for the provider that will run them: the chosen one, or this machine's best."""
+    """Models as ONNX Runtime optimises them for the provider that will run them: the chosen one, or this machine's best; with a
+    layout of `providers.LAYOUTS`, None for ONNX Runtime's own choice."""
 
     provider: str | None = None
+    layout: str | None = None
 
     def require(self, types: Collection[str]) -> None:
         wanted = providers(self.provider)
@@ -116,12 +127,12 @@ class OnnxRuntimeBackend:
             raise UserError(where, f"cannot be optimised by ONNX Runtime ({_reason(error)})", see) from error
 
     def open(self, engine: Path, spec: ModelSpec) -> OnnxRuntimeEngine:
-        return OnnxRuntimeEngine(engine.read_bytes(), spec, str(engine), self.provider)
+        return OnnxRuntimeEngine(engine.read_bytes(), spec, str(engine), self.provider, self.layout)
 
     def layer_times(self, engine: Path, spec: ModelSpec, batch: Batch, runs: int) -> list[LayerTime]:
         """By ONNX Runtime's own profile, which has the nodes as it fused them."""
         model, place = engine.read_bytes(), TemporaryDirectory()
-        with place as folder, OnnxRuntimeEngine(model, spec, str(engine), self.provider, Path(folder)) as opened:
+        with place as folder, OnnxRuntimeEngine(model, spec, str(engine), self.provider, self.layout, Path(folder)) as opened:
             for _ in range(WARM_UP_RUNS + runs):
                 opened.infer(batch)
             events = json.loads(Path(opened.session.end_profiling()).read_text(encoding="utf-8"))
@@ -149,7 +160,9 @@ class OnnxRuntimeBackend:
 
     def builder(self) -> Builder:
         wanted = providers(self.provider)
-        return Builder(NAME, runtime().__version__, {"optimisation": "extended", "providers": wanted})
+        flags = {"optimisation": "extended", "providers": wanted}
+        is_own = self.layout in (None, *layouts(self.provider)[:1])
+        return Builder(NAME, runtime().__version__, flags if is_own else {**flags, LAYOUT: self.layout})
 
     def target(self) -> Target:
         """The kind of processor; extended optimisations use nothing that is particular to one CPU of the kind."""

@@ -15,7 +15,7 @@ from dlv3deploy.engines.dialect import DIALECTS
 from dlv3deploy.engines.fresh import check_fresh
 from dlv3deploy.engines.gpu import find_gpu
 from dlv3deploy.engines.manifest import Manifest, Target
-from dlv3deploy.engines.onnxruntime_engine import NAME, OnnxRuntimeBackend
+from dlv3deploy.engines.onnxruntime_engine import LAYOUT, NAME, OnnxRuntimeBackend
 from dlv3deploy.engines.plans.plan import Plan
 from dlv3deploy.engines.providers import of_flags
 from dlv3deploy.engines.stripped import weights_for
@@ -66,7 +66,7 @@ def _with_weights(path: Path, manifest: Manifest) -> Backend:
 def backend_for(manifest: Manifest) -> Backend:
     name = manifest.builder.name
     if name == NAME:
-        return OnnxRuntimeBackend(of_flags(manifest.builder.flags))
+        return OnnxRuntimeBackend(of_flags(manifest.builder.flags), manifest.builder.flags.get(LAYOUT))
     if name in DIALECTS:
         capabilities = manifest.target.compute_capability if DIALECTS[name].portable else None
         named = tuple(capabilities.split(", ")) if capabilities else ()

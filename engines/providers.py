@@ -12,6 +12,10 @@ from dlv3deploy.engines.precision import types_in
 
 CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
 BY_NAME = {"cpu": CPU, "cuda": CUDA, "tensorrt": TENSORRT}
+# How activations lie in memory: ONNX Runtime's own choice first. On a CPU it packs channels into blocks of vectors where it has
+# kernels for that; on CUDA channels last is what tensor cores read.
+BLOCKED, PLAIN, CHANNELS_LAST = "blocked", "plain", "channels last"
+LAYOUTS = {CPU: (BLOCKED, PLAIN), CUDA: (PLAIN, CHANNELS_LAST)}
 INSTALL = "install dlv3deploy[onnxruntime], or dlv3deploy[onnxruntime-gpu] for CUDA"
 
 
@@ -43,8 +47,15 @@ def providers(chosen: str | None = None) -> list[str]:
     return [wanted, *([CUDA] if wanted == TENSORRT else [])]
 
 
-def with_options(wanted: list[str], model: bytes) -> list[str | tuple[str, dict[str, bool]]]:
-    """Providers as a session takes them: TensorRT's is told which types besides FP32 the model has."""
+def layouts(chosen: str | None) -> tuple[str, ...]:
+    """Those of the provider that `chosen` leads to, its own choice first; none where the provider's compiler decides."""
+    return LAYOUTS.get(providers(chosen)[0], ())
+
+
+def with_options(wanted: list[str], model: bytes, layout: str | None) -> list[str | tuple[str, dict[str, bool]]]:
+    """Providers as a session takes them: CUDA's is told the layout, TensorRT's which types besides FP32 the model has."""
+    if wanted[0] == CUDA and layout == CHANNELS_LAST:
+        return [(CUDA, {"prefer_nhwc": True}), *wanted[1:]]
     if wanted[0] != TENSORRT:
         return list(wanted)
     import onnx

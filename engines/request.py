@@ -29,7 +29,7 @@ BACKENDS = (onnxruntime_engine.NAME, *DIALECTS)
 class EngineRequest:
     """`onnx` is what is compiled (for INT8 the Q/DQ model), `source` the floating-point file that it stems from, `command` what
     makes the engine again, `rewrites` are names of `engines.rewrites`, all of them `asked` for or those that can be proved,
-    `provider` is ONNX Runtime's (`engines.providers`). The engine takes one image, or 1 to `batch` of them."""
+    `provider` and `layout` are ONNX Runtime's (`engines.providers`). The engine takes one image, or 1 to `batch` of them."""
 
     onnx: Path
     source: Path
@@ -38,6 +38,7 @@ class EngineRequest:
     backend: str
     options: TensorRTOptions = field(default_factory=TensorRTOptions)
     provider: str | None = None
+    layout: str | None = None
     calibration: Calibration | None = None
     command: str = ""
     rewrites: tuple[str, ...] = ()
@@ -107,5 +108,5 @@ def backend_of(request: EngineRequest) -> Backend:
     if request.backend == onnxruntime_engine.NAME:
         if request.options != TensorRTOptions():
             raise UserError("options of TensorRT", "do not fit ONNX Runtime", "leave them out, or choose another --backend")
-        return onnxruntime_engine.OnnxRuntimeBackend(request.provider)
+        return onnxruntime_engine.OnnxRuntimeBackend(request.provider, request.layout)
     return tensorrt_backend.TensorRTBackend(DIALECTS[request.backend], replace(request.options, most_images=request.batch))

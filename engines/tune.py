@@ -1,4 +1,4 @@
-"""Tuning: which precision and which exact rewrites are fastest on this machine, by its own clock; elsewhere by compiled plans.
+"""Tuning: which precision, rewrites and layout are fastest on this machine, by its own clock; elsewhere by compiled plans.
 
 Where engines run, all candidates are timed in turns, round after round, so that whatever slows the machine slows them alike. A
 candidate takes the place of the one before it only when it is faster beyond noise: in the median, and in most rounds. Where
@@ -25,9 +25,11 @@ from dlv3deploy.engines.build import build, build_key
 from dlv3deploy.engines.cache import EngineCache, key_of
 from dlv3deploy.engines.dialect import TENSORRT_RTX
 from dlv3deploy.engines.manifest import Manifest, Timing, Trial
+from dlv3deploy.engines.onnxruntime_engine import NAME
 from dlv3deploy.engines.plans.devices import DEVICES, Device
 from dlv3deploy.engines.plans.roofline import estimate_ms
 from dlv3deploy.engines.prepare import prepared
+from dlv3deploy.engines.providers import layouts
 from dlv3deploy.engines.release import copied
 from dlv3deploy.engines.request import FOR_ONE_IMAGE, EngineRequest, backend_of
 from dlv3deploy.engines.rewrites.certified import BY_DEFAULT
@@ -64,7 +66,8 @@ def tune(requests: Mapping[Path, EngineRequest], cache: EngineCache | None, devi
     proved = REWRITES if find_spec("onnxruntime") is not None else ((),)
     fitting = [names for names in proved if first.batch == 1 or not set(names) & set(FOR_ONE_IMAGE)]
     sets = [(*names, *of_the_head) for names in fitting]
-    everything = [replace(request, rewrites=names) for request in requests.values() for names in sets]
+    variants = [(names, layout) for layout in _layouts(first) for names in sets]
+    everything = [replace(r, rewrites=names, layout=layout) for r in requests.values() for names, layout in variants]
     if cache is None:
         with TemporaryDirectory() as folder:
             engine = Path(folder) / f"best{ENGINE_SUFFIX}"
@@ -75,6 +78,11 @@ def tune(requests: Mapping[Path, EngineRequest], cache: EngineCache | None, devi
         if known is not None:
             say(f"these candidates were tuned before, and the best is taken from {cache.folder} (--no-cache tunes again)")
         return _placed(requests, slot, known or _best(everything, slot, cache, device))
+
+
+def _layouts(request: EngineRequest) -> tuple[str | None, ...]:
+    """Those of ONNX Runtime, its own choice first. TensorRT's compilers choose one for every kernel by themselves."""
+    return layouts(request.provider) or (None,) if request.backend == NAME else (None,)
 
 
 def _placed(requests: Mapping[Path, EngineRequest], engine: Path, manifest: Manifest) -> tuple[Path, Manifest]:
@@ -111,7 +119,8 @@ def _raced(requests: Sequence[EngineRequest], folder: Path, engine: Path, cache:
         path = folder / f"{number}{ENGINE_SUFFIX}"
         with _may_fail(request, has_another=bool(built)):
             manifest = build(request, path, cache)
-            if all((manifest.precision, manifest.rewrites) != (m.precision, m.rewrites) for *_, m in built):
+            made = (request.precision, request.layout, manifest.rewrites)
+            if all(made != (r.precision, r.layout, m.rewrites) for r, _, m in built):
                 built.append((request, path, manifest))  # rewrites that change nothing make no candidate
     with ExitStack() as opened:
         engines = [opened.enter_context(backend_of(request).open(path, m.spec)) for request, path, m in built]
@@ -132,7 +141,8 @@ def _may_fail(request: EngineRequest, has_another: bool) -> Iterator[None]:
     except (UserError, CheckFailed) as error:
         if not has_another:
             raise
-        say(f"no candidate: {request.precision.upper()} with {', '.join(request.rewrites) or 'no rewrites'}: {error}")
+        layout = f", {request.layout} layout" if request.layout else ""
+        say(f"no candidate: {request.precision.upper()} with {', '.join(request.rewrites) or 'no rewrites'}{layout}: {error}")
 
 
 def race(engines: Sequence[Engine], images: int = 1) -> list[NDArray[np.float64]]:
@@ -189,6 +199,7 @@ def _trials(candidates: Sequence[Candidate], best: int, is_estimate: bool = Fals
         Trial(
             candidate.request.precision,
             candidate.rewrites,
+            candidate.request.layout or "",
             round(float(np.median(candidate.ms)), 4),
             round(float(np.percentile(candidate.ms, 90)), 4),
             is_estimate,

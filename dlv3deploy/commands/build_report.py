@@ -16,6 +16,7 @@ def report_tuning(manifest: Manifest) -> None:
     first = manifest.tuning[0]
     for trial in manifest.tuning:
         what = f"{trial.precision.upper()}, {', '.join(trial.rewrites) or 'no rewrites'}"
+        what += f", {trial.layout} layout" if trial.layout else ""
         figures = f"{trial.p50_ms:.3f} ms" + (" (estimate)" if trial.is_estimate else f" (90th percentile {trial.p90_ms:.3f})")
         say(f"{'*' if trial.is_kept else ' '} {what}: {figures}, {first.p50_ms / trial.p50_ms:.2f}× as fast as the first")
     if kept is first:

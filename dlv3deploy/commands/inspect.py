@@ -250,6 +250,8 @@ def _manifest(manifest: dict[str, Any]) -> Iterable[tuple[str, str]]:
     yield "from", f"{manifest['onnx']}, sha256 begins with {manifest['onnx_sha256'][:12]}"
     if manifest["rewrites"]:
         yield "rewritten", ", ".join(manifest["rewrites"])
+    if layout := manifest["builder"]["flags"].get("layout"):
+        yield "layout", layout
     if calibration:
         height, width = calibration["resolution"]
         yield "calibrated", f"{calibration['method']}, {calibration['images']} images at {height}×{width}"

@@ -33,7 +33,8 @@ def test_candidates_are_told_and_the_engine_is_named_after_its_precision(work: P
     assert engine.name == f"model.{facts['precision']}.cpu.engine"
     assert {trial["precision"] for trial in facts["tuning"]} == {"fp32", "int8"}
     assert sum(trial["is_kept"] for trial in facts["tuning"]) == 1
-    assert "FP32, no rewrites: " in done.stderr and "INT8, image pooling folded: " in done.stderr
+    assert "FP32, no rewrites, blocked layout: " in done.stderr
+    assert "INT8, image pooling folded, plain layout: " in done.stderr
     assert "--tune" in facts["command"] and "--int8 --fp32" in facts["command"]
     shown = dlv3deploy("inspect", engine).stdout
     assert f"the fastest of {len(facts['tuning'])} candidates, timed" in shown

@@ -17,7 +17,7 @@ from dlv3deploy.engines.gpu import Gpu
 from dlv3deploy.engines.manifest import Manifest
 from dlv3deploy.engines.onnxruntime_engine import OnnxRuntimeBackend, OnnxRuntimeEngine
 from dlv3deploy.engines.open import open_engine
-from dlv3deploy.engines.providers import CPU, CUDA, TENSORRT, of_flags, providers, with_options
+from dlv3deploy.engines.providers import CHANNELS_LAST, CPU, CUDA, PLAIN, TENSORRT, of_flags, providers, with_options
 from dlv3deploy.engines.request import EngineRequest
 
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -83,10 +83,11 @@ def test_the_tensorrt_provider_is_told_the_types_of_the_model(tmp_path: Path) ->
     from calibration_graphs import quantized_deeplab
 
     plain = write_tiny(tmp_path / "model.onnx").read_bytes()
-    assert with_options([TENSORRT, CUDA], plain) == [(TENSORRT, {}), CUDA]
-    told = with_options([TENSORRT, CUDA], quantized_deeplab().SerializeToString())
+    assert with_options([TENSORRT, CUDA], plain, None) == [(TENSORRT, {}), CUDA]
+    told = with_options([TENSORRT, CUDA], quantized_deeplab().SerializeToString(), None)
     assert told == [(TENSORRT, {"trt_int8_enable": True}), CUDA]
-    assert with_options([CUDA, CPU], plain) == [CUDA, CPU]
+    assert with_options([CUDA, CPU], plain, PLAIN) == [CUDA, CPU]
+    assert with_options([CUDA, CPU], plain, CHANNELS_LAST) == [(CUDA, {"prefer_nhwc": True}), CPU]
 
 
 @pytest.mark.usefixtures("gpu")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from dlv3deploy.engines.request import EngineRequest
 from dlv3deploy.engines.tensorrt_options import TensorRTOptions
 from dlv3deploy.engines.tune import Candidate, fastest, race, tune
 
-pytest.importorskip("onnxruntime")
+onnxruntime = pytest.importorskip("onnxruntime")
 
 
 @pytest.fixture
@@ -91,11 +92,11 @@ def test_every_candidate_is_in_the_manifest_and_the_kept_one_is_the_engine(
     )
     place, manifest = tune({tmp_path / "model.engine": request_}, EngineCache(tmp_path / "cache"), None)
     assert place == tmp_path / "model.engine"
-    assert [trial.rewrites for trial in manifest.tuning] == [(), ("image pooling folded",)]  # the others change nothing here
-    assert [(trial.p50_ms, trial.is_kept, trial.is_estimate) for trial in manifest.tuning] == [
-        (5.0, False, False),
-        (4.0, True, False),
-    ]
+    graphs = [(), ("image pooling folded",)]  # the other rewrites change nothing here
+    tried = [(layout, names) for layout in ("blocked", "plain") for names in graphs]
+    assert [(trial.layout, trial.rewrites) for trial in manifest.tuning] == tried
+    figures = [(trial.p50_ms, trial.is_kept, trial.is_estimate) for trial in manifest.tuning]
+    assert figures == [(5.0, False, False), (4.0, True, False), (5.0, False, False), (5.0, False, False)]
     assert manifest.rewrites == ("image pooling folded",)
     assert manifest.timing is not None and manifest.timing.p50_ms == 4.0
     assert Manifest.read(place) == manifest
@@ -107,7 +108,29 @@ def test_the_plain_graph_stays_when_nothing_is_faster(
 ) -> None:
     monkeypatch.setattr(tuning, "race", lambda engines, _images: [np.full(8, 5.0)] * len(engines))
     _, manifest = tune({tmp_path / "model.engine": request_}, None, None)
-    assert manifest.rewrites == () and [trial.is_kept for trial in manifest.tuning] == [True, False]
+    assert manifest.rewrites == () and [trial.is_kept for trial in manifest.tuning] == [True, False, False, False]
+    assert "layout" not in manifest.builder.flags
+
+
+def test_a_layout_that_is_faster_is_what_the_engine_is_opened_with(
+    request_: EngineRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The race is decided: the plain layout wins."""
+    monkeypatch.setattr(
+        tuning, "race", lambda engines, _images: [np.full(8, 5.0 - (index == 2)) for index in range(len(engines))]
+    )
+    place, manifest = tune({tmp_path / "model.engine": request_}, EngineCache(tmp_path / "cache"), None)
+    assert manifest.builder.flags["layout"] == "plain" and manifest.rewrites == ()
+    levels = []
+    session = onnxruntime.InferenceSession
+
+    def noted(model: bytes, options: Any, **others: Any) -> Any:
+        levels.append(options.graph_optimization_level)
+        return session(model, options, **others)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", noted)
+    open_engine(place).close()
+    assert levels == [onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED]
 
 
 def test_equal_tuning_is_taken_from_the_cache(
@@ -123,7 +146,7 @@ def test_equal_tuning_is_taken_from_the_cache(
     cache = EngineCache(tmp_path / "cache")
     _, first = tune({tmp_path / "model.engine": request_}, cache, None)
     place, second = tune({tmp_path / "again.engine": replace(request_, command="another")}, cache, None)
-    assert races == [2] and second.tuning == first.tuning and second.command == "another"
+    assert races == [4] and second.tuning == first.tuning and second.command == "another"
     assert "these candidates were tuned before" in capsys.readouterr().err
     open_engine(place).close()
 
@@ -140,8 +163,8 @@ def test_a_candidate_that_cannot_be_built_is_none_and_the_first_must_be(
 
     monkeypatch.setattr(tuning, "build", build)
     _, manifest = tune({tmp_path / "model.engine": request_}, None, None)
-    assert len(manifest.tuning) == 1
-    assert "no candidate: FP32 with dead-taps, image-pooling: weight x exceeds 65504" in capsys.readouterr().err
+    assert [trial.layout for trial in manifest.tuning] == ["blocked", "plain"]
+    assert "no candidate: FP32 with dead-taps, image-pooling, blocked layout: weight x exceeds 65504" in capsys.readouterr().err
     request_.source.write_bytes(b"no model")
     with pytest.raises(UserError):
         tune({tmp_path / "model.engine": request_}, None, None)
@@ -167,7 +190,7 @@ def test_where_engines_cannot_run_plans_are_ranked(request_: EngineRequest, tmp_
     place, manifest = tune(requests, None, None)
     assert place == tmp_path / "fp16.engine" and manifest.precision == "fp16" and manifest.timing is None
     assert {trial.precision for trial in manifest.tuning} == {"fp32", "fp16"}
-    assert all(trial.is_estimate for trial in manifest.tuning)
+    assert all(trial.is_estimate and not trial.layout for trial in manifest.tuning)
     kept = next(trial for trial in manifest.tuning if trial.is_kept)
     assert kept.p50_ms == min(trial.p50_ms for trial in manifest.tuning)
     assert not (tmp_path / "fp32.engine").exists()
