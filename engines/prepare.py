@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from dlv3deploy.core.errors import UserError
 from dlv3deploy.core.graph import fix_input, load_onnx, ports, simplified
 from dlv3deploy.engines.dialect import DIALECTS
+from dlv3deploy.engines.open_batch import with_open_batch
 from dlv3deploy.engines.precision import NARROWED, is_quantized, kept_in_half
 from dlv3deploy.engines.request import EngineRequest
 from dlv3deploy.engines.rewrites.certificate import require_several_images
@@ -55,8 +56,11 @@ def _of_the_size(request: EngineRequest) -> ModelProto:
     """The request's graph, for images of the spec's size, one or an open batch of them."""
     model = load_onnx(request.onnx)
     _require_precision(model, request)
-    if request.batch > 1 and ports(model, str(request.onnx))[0].shape[0] is not None:
+    takes_one = request.precision != "int8" and ports(model, str(request.onnx))[0].shape[0] is not None
+    if request.batch > 1 and takes_one:
         raise UserError(f"--batch {request.batch}", f"{request.onnx} takes one image", "export it with --dynamic-batch")
+    if request.batch > 1 and request.precision == "int8":
+        model = with_open_batch(model)
     return fix_input(model, _shape(request))
 
 

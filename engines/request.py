@@ -95,8 +95,6 @@ def check(request: EngineRequest) -> None:
     if request.precision == "int8" and request.options.stripped:
         rule = "a stripped engine takes the weights of the floating-point file"
         raise UserError("--int8 with --strip-plan", rule, "leave one of them out")
-    if request.precision == "int8" and request.batch > 1:
-        raise UserError("--int8 with --batch", "INT8 files are calibrated and written for one image", "leave one of them out")
     if request.batch > 1 and (fixed := [name for name in request.rewrites if name in FOR_ONE_IMAGE]):
         raise UserError(f"--batch with --rewrites {','.join(fixed)}", "needs a fixed batch", "leave one of them out")
     if request.precision == "fp32" and request.options.dla_core is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,18 +12,22 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from tiny_models import HEIGHT, WIDTH, tiny_deeplab, tiny_spec
+from calibration_graphs import quantized_deeplab
+from tiny_models import HEIGHT, WIDTH, tiny_deeplab, tiny_spec, with_logits
 
 from dlv3deploy.core.errors import UserError
 from dlv3deploy.core.graph import fix_input, ports
+from dlv3deploy.core.spec import OutputSpec
 from dlv3deploy.engines.build import build
 from dlv3deploy.engines.dialect import TENSORRT_RTX, add_profile
 from dlv3deploy.engines.manifest import Manifest
 from dlv3deploy.engines.onnxruntime_engine import OnnxRuntimeEngine
 from dlv3deploy.engines.open import open_engine
+from dlv3deploy.engines.open_batch import with_open_batch
 from dlv3deploy.engines.pipelines.triton import write_triton
 from dlv3deploy.engines.prepare import prepared
 from dlv3deploy.engines.request import EngineRequest, default_rewrites, target_label
+from dlv3deploy.engines.rewrites.certificate import require_several_images
 from dlv3deploy.engines.tensorrt_backend import TensorRTBackend
 from dlv3deploy.engines.tensorrt_options import TensorRTOptions
 
@@ -71,16 +76,45 @@ def test_a_file_that_says_it_takes_several_and_does_not_is_refused(source: Path,
         build(request(source, rewrites=()), tmp_path / "model.engine")
 
 
-@pytest.mark.parametrize(
-    ("options", "says"),
-    [
-        ({"precision": "int8"}, "--int8 with --batch: INT8 files are calibrated and written for one image"),
-        ({"rewrites": ("regions",)}, "--batch with --rewrites regions: needs a fixed batch"),
-    ],
-)
-def test_what_needs_one_image_is_refused(source: Path, tmp_path: Path, options: dict[str, Any], says: str) -> None:
-    with pytest.raises(UserError, match=says):
-        build(request(source, **options), tmp_path / "model.engine")
+def test_a_rewrite_that_needs_one_image_is_refused(source: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--batch with --rewrites regions: needs a fixed batch"):
+        build(request(source, rewrites=("regions",)), tmp_path / "model.engine")
+
+
+def test_int8_files_which_are_for_one_image_make_engines_for_several(source: Path, tmp_path: Path) -> None:
+    quantised = tmp_path / "model.int8.onnx"
+    quantised.write_bytes(quantized_deeplab().SerializeToString())
+    engine, single = tmp_path / "model.engine", tmp_path / "single.engine"
+    int8 = request(source, onnx=quantised, precision="int8")
+    manifest = build(int8, engine)
+    assert manifest.layer_precision == build(replace(int8, batch=1), single).layer_precision
+    images = np.random.default_rng(0).standard_normal((MOST, 3, HEIGHT, WIDTH)).astype(np.float32)
+    with open_engine(engine) as opened, open_engine(single) as one:
+        together, alone = opened.infer(images), np.concatenate([one.infer(image[None]) for image in images])
+    assert np.mean(together.argmax(1) == alone.argmax(1)) > 0.99  # a sum in another order may round to the next step
+
+
+@pytest.mark.parametrize("opened", [True, False])
+def test_sizes_in_a_graph_for_one_image_are_opened(opened: bool) -> None:
+    """A Resize of its sizes, and a Reshape there and back."""
+    model = with_logits(tiny_deeplab())
+    for name, shape in (("flat", [1, -1]), ("back", list(ports(model, "it")[1].shape))):
+        model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(shape), f"{name}.shape"))
+        model.graph.node.append(
+            onnx.helper.make_node("Reshape", [model.graph.node[-1].output[0], f"{name}.shape"], [name], name)
+        )
+    model.graph.output[0].name = "back"
+    several = fix_input(with_open_batch(model) if opened else model, ("n", 3, HEIGHT, WIDTH))
+    with nullcontext() if opened else pytest.raises(UserError, match="takes one image alone"):
+        require_several_images(several, "it")
+    if opened:
+        noise = np.random.default_rng(0).standard_normal((1, 3, HEIGHT, WIDTH)).astype(np.float32)
+        spec = replace(tiny_spec(), output=OutputSpec("logits"))
+        with (
+            OnnxRuntimeEngine(model.SerializeToString(), spec, "it") as plain,
+            OnnxRuntimeEngine(several.SerializeToString(), spec, "it") as open_,
+        ):
+            np.testing.assert_allclose(plain.infer(noise), open_.infer(noise), atol=1e-5)
 
 
 def test_latency_is_that_of_the_whole_batch(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
