@@ -53,7 +53,7 @@ def run(
     ] = None,
     serve: Annotated[
         str | None,
-        typer.Option(help="Serve a live page at this PORT of this machine, or HOST:PORT, for a machine without a screen."),
+        typer.Option(help="Serve a live page of all sources at this PORT of this machine, or HOST:PORT."),
     ] = None,
     size: Annotated[str | None, typer.Option(help=f"Input {SIZE} for a model of dynamic size.")] = None,
     scales: ScalesOption = None,
@@ -86,7 +86,7 @@ def run(
     from dlv3deploy.core.progress import say
     from dlv3deploy.core.segmenter import Segmenter
     from dlv3deploy.core.steadiness import Steadiness
-    from dlv3deploy.video import Meter, Overlay, Stream, ThinnedSource, open_source, parse_source, run_streams
+    from dlv3deploy.video import Meter, Overlay, ThinnedSource, open_source, parse_source, run_streams
 
     if not camera and not source:
         raise UserError("no source", "a run has one or more", "give --camera 0 or --source FILE")
@@ -104,10 +104,11 @@ def run(
         if every > 1:
             sources = [ThinnedSource(each, every) for each in sources]
         known, overlay = engine.spec.classes, Overlay(engine.spec.classes, opacity)
-        streams = open_streams(sources, texts, known)
+        titles = [address.text for address in addresses]
+        streams = open_streams(sources, texts, known, titles)
         if serve is not None:
-            about = {"model": str(chosen), "engine": engine.name, "views": str(strategy), "source": addresses[0].text}
-            streams = [Stream(sources[0], with_page(streams[0].sink, serve, known, overlay, about))]
+            about = {"model": str(chosen), "engine": engine.name, "views": str(strategy), "source": ", ".join(titles)}
+            streams = with_page(streams, serve, known, overlay, about, titles)
         if "opacity" in given_options(context) and not serve and not any(stream.sink.wants_overlay for stream in streams):
             for stream in streams:
                 stream.sink.close()

@@ -11,7 +11,7 @@ from dlv3deploy.core.workspace import Workspace
 
 if TYPE_CHECKING:
     from dlv3deploy.core.classes import Classes
-    from dlv3deploy.video import Overlay, Sink, Source, SourceAddress, Stream
+    from dlv3deploy.video import Overlay, Source, SourceAddress, Stream
 
 NUMBER = "{stream}"
 
@@ -23,48 +23,50 @@ def sink_texts(given: Sequence[str], addresses: Sequence[SourceAddress], place: 
     """
     if len(addresses) == 1:
         return [[text.replace(NUMBER, "0") for text in given] or ([] if serve else [_default_sink(addresses[0], place)])]
-    if serve:
-        raise UserError(f"--serve with {len(addresses)} sources", "a page shows one", "serve one source, or write files")
     for text in given:
-        if text == "window":
-            rule = "a window shows one"
-            raise UserError(f"--sink window with {len(addresses)} sources", rule, f"write files: --sink out-{NUMBER}.mp4")
-        if text != "none" and NUMBER not in text:
+        if text not in ("none", "window") and NUMBER not in text:
             rule = f"is one name for {len(addresses)} sources"
             raise UserError(f"--sink {text}", rule, f"put their number into it: --sink out-{NUMBER}.mp4")
-    if not given and any(address.is_live for address in addresses):
-        rule = "live ones have no file by default, and a window shows one"
-        raise UserError(f"{len(addresses)} sources without --sink", rule, f"write files: --sink out-{NUMBER}.mp4, or none")
     texts = [[text.replace(NUMBER, str(n)) for text in given] for n in range(len(addresses))]
+    if serve:
+        return texts
     defaults = [[_default_sink(address, place)] for address in addresses]
-    if not given and len({text for (text,) in defaults}) < len(defaults):
+    files = [text for (text,) in defaults if text != "window"]
+    if not given and len(set(files)) < len(files):
         raise UserError("sources of one name", "would be labelled in one file", f"name the files: --sink out-{NUMBER}.mp4")
     return texts if given else defaults
 
 
-def open_streams(sources: Sequence[Source], texts: Sequence[Sequence[str]], classes: Classes) -> list[Stream]:
-    """Each source with its sinks; when one cannot be opened, the others are closed."""
+def open_streams(
+    sources: Sequence[Source], texts: Sequence[Sequence[str]], classes: Classes, titles: Sequence[str]
+) -> list[Stream]:
+    """Each source with its sinks, windows of several with titles; when one cannot be opened, the others are closed."""
     from dlv3deploy.video import Stream, open_sinks
 
     read = [path for source in sources for path in source.paths]
+    named = [(f"{number}: {title}",) if len(titles) > 1 else () for number, title in enumerate(titles)]
     with ExitStack() as opened:
         streams = [
-            Stream(source, opened.enter_context(open_sinks(each, classes, source, read)))
-            for source, each in zip(sources, texts, strict=True)
+            Stream(source, opened.enter_context(open_sinks(each, classes, source, read, *title)))
+            for source, each, title in zip(sources, texts, named, strict=True)
         ]
         opened.pop_all()
     return streams
 
 
-def with_page(sink: Sink, serve: str, classes: Classes, overlay: Overlay, about: Mapping[str, str]) -> Sink:
-    """`sink` and a live page; when that cannot be served, `sink` is closed."""
-    from dlv3deploy.video import LivePage, Tee, parse_page_address
+def with_page(
+    streams: Sequence[Stream], serve: str, classes: Classes, overlay: Overlay, about: Mapping[str, str], titles: Sequence[str]
+) -> list[Stream]:
+    """The streams with a live page that shows them; when that cannot be served, their sinks are closed."""
+    from dlv3deploy.video import LivePage, Stream, Tee, parse_page_address
 
     try:
-        return Tee([sink, LivePage(parse_page_address(serve), classes, overlay, about)])
+        page = LivePage(parse_page_address(serve), classes, overlay, about, titles)
     except BaseException:
-        sink.close()
+        for stream in streams:
+            stream.sink.close()
         raise
+    return [Stream(stream.source, Tee([stream.sink, sink])) for stream, sink in zip(streams, page.sinks, strict=True)]
 
 
 def _default_sink(address: SourceAddress, place: Workspace) -> str:

@@ -16,7 +16,7 @@ from dlv3deploy.video.json_lines import SUFFIXES, JsonLines
 from dlv3deploy.video.picture_file import PictureFile
 from dlv3deploy.video.recording import LiveRecording, VideoRecording
 from dlv3deploy.video.sink import NullSink, Sink, Tee
-from dlv3deploy.video.window import SlideShow, Window
+from dlv3deploy.video.window import TITLE, SlideShow, Window
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg")
 WORKS = (
@@ -26,18 +26,18 @@ WORKS = (
 )
 
 
-def open_sink(text: str, classes: Classes, source: Source, read: Sequence[Path] = ()) -> Sink:
+def open_sink(text: str, classes: Classes, source: Source, read: Sequence[Path] = (), title: str = TITLE) -> Sink:
     """The sink that `text` names, for the frames of `source`: its rate, and whether it is live, decide how a video plays.
 
     Raises UserError when `text` names no sink, when what it names cannot be written, and when it would replace what
-    `source` reads, or others do: `read`.
+    `source` reads, or others do: `read`. `title` is a window's.
     """
     taken = {path.resolve() for path in (*source.paths, *read)}
     text = text.strip()
     if text == "none":
         return NullSink()
     if text == "window":
-        return SlideShow() if not source.live and source.fps is None else Window()
+        return (SlideShow if not source.live and source.fps is None else Window)(title)
     if text.lower().startswith(("gst:", "rtsp://")):
         shown, pipeline = pipeline_of(text)
         if taken & {path.resolve() for path in files_in(pipeline)}:
@@ -64,10 +64,10 @@ def open_sink(text: str, classes: Classes, source: Source, read: Sequence[Path] 
     raise UserError(text, f"{path.suffix} is no suffix of a sink", WORKS)
 
 
-def open_sinks(texts: Sequence[str], classes: Classes, source: Source, read: Sequence[Path] = ()) -> Sink:
+def open_sinks(texts: Sequence[str], classes: Classes, source: Source, read: Sequence[Path] = (), title: str = TITLE) -> Sink:
     """One sink for all that `texts` name; without any, nothing is kept. When one cannot be opened, the others are closed."""
     with ExitStack() as opened:
-        sinks = [opened.enter_context(open_sink(text, classes, source, read)) for text in texts]
+        sinks = [opened.enter_context(open_sink(text, classes, source, read, title)) for text in texts]
         opened.pop_all()
     return sinks[0] if len(sinks) == 1 else Tee(sinks)
 

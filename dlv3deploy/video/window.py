@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from contextlib import suppress
 
 from dlv3deploy.core.errors import UserError
 from dlv3deploy.video.quiet import silence_opencv
 from dlv3deploy.video.sink import Segmented, Sink
 
-TITLE = "dlv3deploy: q or Esc ends"
+TITLE, ENDS = "dlv3deploy", "q or Esc ends"
 END_KEYS = {ord("q"), ord("Q"), 27}
 LONGEST_SIDE_AT_FIRST = 1280
 PROBE_LIMIT_S = 20.0
@@ -18,7 +19,7 @@ REMEDY = "write a file instead: --sink FILE.mp4"
 
 
 class Window(Sink):
-    """Shows each result at once; q, Esc or closing the window sets `stopped`.
+    """Shows each result at once; q, Esc or closing the window sets `stopped`. Windows of one process differ in `title`.
 
     Raises UserError without a screen and with an OpenCV that was built without windows.
     """
@@ -26,7 +27,8 @@ class Window(Sink):
     wants_overlay = True
     wants_calling_thread = True  # window systems serve one thread, on some of them only the main one
 
-    def __init__(self) -> None:
+    def __init__(self, title: str = TITLE) -> None:
+        self._title = f"{title}: {ENDS}"
         check_screen()
         silence_opencv()
         os.environ.setdefault("QT_LOGGING_RULES", "default.warning=false")  # Qt misses fonts that are not used here
@@ -38,11 +40,11 @@ class Window(Sink):
         picture = result.shown()
         if not self._open:
             self._open = True
-            cv2.namedWindow(TITLE, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL)
+            cv2.namedWindow(self._title, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL)
             height, width = picture.shape[:2]
             shrink = min(1.0, LONGEST_SIDE_AT_FIRST / max(height, width))
-            cv2.resizeWindow(TITLE, round(width * shrink), round(height * shrink))
-        cv2.imshow(TITLE, picture)
+            cv2.resizeWindow(self._title, round(width * shrink), round(height * shrink))
+        cv2.imshow(self._title, picture)
         self._wait()
 
     def _wait(self) -> None:
@@ -54,7 +56,7 @@ class Window(Sink):
 
         key = cv2.waitKey(wait_ms)
         key = key & 0xFF if key >= 0 else -1
-        self.stopped = key in END_KEYS or cv2.getWindowProperty(TITLE, cv2.WND_PROP_VISIBLE) < 1
+        self.stopped = key in END_KEYS or cv2.getWindowProperty(self._title, cv2.WND_PROP_VISIBLE) < 1
         return key
 
     def close(self) -> None:
@@ -62,7 +64,8 @@ class Window(Sink):
             import cv2
 
             self._open = False
-            cv2.destroyAllWindows()
+            with suppress(cv2.error):  # its user has closed it
+                cv2.destroyWindow(self._title)
 
 
 class SlideShow(Window):

@@ -87,20 +87,26 @@ def test_several_sources_have_defaults_of_their_own(work: Path, picture: Path, t
     ("arguments", "said"),
     [
         (("--sink", "out.mp4"), "is one name for 2 sources; put their number into it: --sink out-{stream}.mp4"),
-        (("--sink", "window"), "a window shows one"),
-        (("--serve", "0"), "a page shows one"),
         ((), "would be labelled in one file"),
         (("--steady", "0.5", "--sink", "none"), "looks back in one of them"),
     ],
 )
-def test_what_shows_one_source_is_refused_for_several(work: Path, picture: Path, arguments: tuple[str, ...], said: str) -> None:
+def test_what_is_of_one_source_is_refused_for_several(work: Path, picture: Path, arguments: tuple[str, ...], said: str) -> None:
     done = run(work, picture, "--source", str(picture), *arguments)
     assert done.exit_code == 1 and said in done.stderr, done.stderr
 
 
-def test_live_sources_need_a_sink_when_there_are_several(work: Path, picture: Path) -> None:
-    done = run(work, picture, "--source", "test://1?live=yes")
-    assert done.exit_code == 1 and "write files: --sink out-{stream}.mp4, or none" in done.stderr
+def test_live_ones_among_several_have_windows_by_default(work: Path, picture: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    done = run(work, picture, "--source", "test://1?live=yes", "--source", "test://1?live=yes")
+    assert done.exit_code == 1 and "--sink window: this session has no screen" in done.stderr
+
+
+def test_a_page_shows_several(work: Path, picture: Path) -> None:
+    done = run(work, picture, "--source", "test://1?seconds=0.3&size=48x64", "--serve", "0")
+    assert done.exit_code == 0 and len(re.findall("live page: http://127", done.stderr)) == 1
+    assert not list(work.glob("*.labelled.*")), "a page takes the place of the files that a run writes by default"
 
 
 def test_what_one_source_reads_is_no_sink_of_another(work: Path, picture: Path, tmp_path: Path) -> None:

@@ -20,9 +20,10 @@ import pytest
 from video_stand_ins import CLASSES, HANG_LIMIT_S, ScriptedSource, brightness_segmenter, grey_frame, result_of
 
 from dlv3deploy.core.errors import UserError
-from dlv3deploy.video import LivePage, Overlay, run_pipeline
-from dlv3deploy.video import live_page as live_page_module
-from dlv3deploy.video.live_page import MOST_CLIENTS, MOST_CONNECTIONS, PageAddress, parse_page_address
+from dlv3deploy.video import LivePage, Overlay, live_server, newest_result, run_pipeline
+from dlv3deploy.video.live_page import PageAddress, parse_page_address
+from dlv3deploy.video.live_server import MOST_CLIENTS, MOST_CONNECTIONS
+from dlv3deploy.video.newest_result import THUMBNAIL
 from dlv3deploy.video.sink import FrameWork, Segmented
 
 LOOPBACK = PageAddress("127.0.0.1", 0)
@@ -84,11 +85,11 @@ def test_facts_and_classes_are_sent_as_they_are(page: LivePage) -> None:
 
 
 def test_the_picture_moves_and_is_the_frame_with_its_classes_over_it(page: LivePage) -> None:
-    page.write(worked_on(0, 0))
+    page.sinks[0].write(worked_on(0, 0))
     with asked(page, "/picture") as response:
         for value in (0, 100, 200):
             if value:
-                page.write(worked_on(value, value))
+                page.sinks[0].write(worked_on(value, value))
             picture = next_picture(response)
             expected = Overlay(CLASSES)(grey_frame(value), np.zeros((48, 64), np.uint8))
             assert picture.shape == (48, 64, 3)
@@ -96,7 +97,7 @@ def test_the_picture_moves_and_is_the_frame_with_its_classes_over_it(page: LiveP
 
 
 def test_large_pictures_are_sent_smaller(page: LivePage) -> None:
-    page.write(
+    page.sinks[0].write(
         replace(worked_on(0), frame=result_of(0, grey_frame(50, 1440, 2560)).frame, mask=np.zeros((1440, 2560), np.uint8))
     )
     with asked(page, "/picture") as response:
@@ -106,8 +107,8 @@ def test_large_pictures_are_sent_smaller(page: LivePage) -> None:
 def test_the_figures_are_those_of_the_frame(page: LivePage) -> None:
     mask = np.zeros((48, 64), np.uint8)
     mask[:12] = 2
-    page.write(worked_on(6))
-    page.write(replace(worked_on(7), mask=mask))
+    page.sinks[0].write(worked_on(6))
+    page.sinks[0].write(replace(worked_on(7), mask=mask))
     with asked(page, "/figures") as response:
         kind, figures = next_event(response)
         page.close()
@@ -127,8 +128,8 @@ def test_nothing_is_drawn_for_nobody(page: LivePage) -> None:
             raise AssertionError("was drawn")
 
     with LivePage(LOOPBACK, CLASSES, Refuses(CLASSES), {}) as unwatched:
-        unwatched.write(worked_on(0))
-    assert not page.wants_overlay
+        unwatched.sinks[0].write(worked_on(0))
+    assert not page.sinks[0].wants_overlay
 
 
 def test_who_does_not_read_holds_up_nobody(page: LivePage) -> None:
@@ -137,7 +138,7 @@ def test_who_does_not_read_holds_up_nobody(page: LivePage) -> None:
     stuck.sendall(b"GET /picture HTTP/1.1\r\nHost: localhost\r\n\r\n")
     with asked(page, "/picture") as response:
         for index in range(60):  # 60 such pictures are far more than a socket buffers
-            page.write(replace(worked_on(index), frame=result_of(index, noise).frame, mask=noise[:, :, 0] % 3))
+            page.sinks[0].write(replace(worked_on(index), frame=result_of(index, noise).frame, mask=noise[:, :, 0] % 3))
             assert next_picture(response).shape == noise.shape
     page.close()
     stuck.close()
@@ -181,8 +182,8 @@ def test_clients_that_have_gone_are_noticed_though_no_frame_comes(
     path: str, page: LivePage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Twice as many, one after the other, as may look on at once."""
-    monkeypatch.setattr(live_page_module, "WAKE_EVERY_S", 0.02)
-    page.write(worked_on(0))
+    monkeypatch.setattr(newest_result, "WAKE_EVERY_S", 0.02)
+    page.sinks[0].write(worked_on(0))
     deadline_s, served = time.monotonic() + HANG_LIMIT_S, 0
     while served < 2 * MOST_CLIENTS:
         with asked(page, path) as response:
@@ -191,7 +192,7 @@ def test_clients_that_have_gone_are_noticed_though_no_frame_comes(
 
 
 def test_connections_are_limited_whoever_makes_them(page: LivePage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(live_page_module._Handler, "timeout", 2 * HANG_LIMIT_S)  # none let in is given up meanwhile
+    monkeypatch.setattr(live_server.Handler, "timeout", 2 * HANG_LIMIT_S)  # none let in is given up meanwhile
     with ExitStack() as connections:
         address = ("127.0.0.1", page.port)
         idle = [connections.enter_context(socket.create_connection(address)) for _ in range(3 * MOST_CONNECTIONS)]
@@ -221,14 +222,48 @@ def test_an_address_that_others_reach_asks_for_its_token(capsys: pytest.CaptureF
     with LivePage(PageAddress("0.0.0.0", 0), CLASSES, Overlay(CLASSES), {}) as page:
         (token,) = re.findall(r"\?token=([\w-]{20,})", capsys.readouterr().err)
         assert f"token={token}" in page.url
-        for path in ("/", "/about", "/picture", "/figures", "/nowhere"):
-            for query in ("", "?token=", "?token=wrong", f"?token={token[:-1]}"):
+        for path in ("/", "/about", "/picture", "/figures", "/thumbnail", "/nowhere"):
+            for query in ("", "?token=", "?token=wrong", "?stream=0", f"?token={token[:-1]}"):
                 with asked(page, path + query) as response:
                     assert response.status == 403
         with asked(page, f"/about?token={token}", "jetson.local") as response:
             assert response.status == 200
         with asked(page, f"/nowhere?token={token}") as response:
             assert response.status == 404
+
+
+def test_each_of_several_streams_has_its_picture_its_figures_and_its_end() -> None:
+    with LivePage(LOOPBACK, CLASSES, Overlay(CLASSES), {}, ["front", "back"]) as page:
+        front, back = page.sinks
+        with asked(page, "/thumbnail?stream=1") as response:
+            assert response.status == 200 and response.read() == b""  # no frame yet
+        front.write(worked_on(4, 0))
+        back.write(
+            replace(worked_on(7), frame=result_of(7, grey_frame(220, 300, 800)).frame, mask=np.zeros((300, 800), np.uint8))
+        )
+        with asked(page, "/about") as response:
+            assert json.loads(response.read())["streams"] == ["front", "back"]
+        for stream, frame, size in ((0, 4, "64×48"), (1, 7, "800×300")):
+            with asked(page, f"/figures?stream={stream}") as response:
+                _, figures = next_event(response)
+            assert (figures["frame"], figures["size"]) == (frame, size)
+            with asked(page, f"/picture?stream={stream}") as response:
+                width, height = size.split("×")
+                assert next_picture(response).shape == (int(height), int(width), 3)
+        with asked(page, "/thumbnail?stream=1") as response:
+            small = cv2.imdecode(np.frombuffer(response.read(), np.uint8), cv2.IMREAD_COLOR)
+        assert small.shape == (90, THUMBNAIL, 3)
+        for path in ("/figures?stream=2", "/thumbnail?stream=-1", "/picture?stream=one", "/thumbnail?stream=01"):
+            with asked(page, path) as response:
+                assert response.status == 404
+        front.close()
+        with asked(page, "/figures?stream=0") as response:
+            assert [next_event(response)[0] for _ in range(2)] == ["message", "ended"]
+        with asked(page, "/figures?stream=1") as response:
+            assert next_event(response)[1]["frame"] == 7
+        back.close()
+        with pytest.raises(OSError), asked(page, "/about"):
+            pass
 
 
 def test_a_port_that_is_taken_is_an_error(page: LivePage) -> None:
@@ -260,7 +295,7 @@ def test_what_is_no_address_is_told_what_works(text: str) -> None:
 
 def test_a_run_feeds_it(page: LivePage) -> None:
     with asked(page, "/figures") as response:
-        run_pipeline(ScriptedSource(frames=5, live=False), brightness_segmenter(), page, Overlay(CLASSES))
+        run_pipeline(ScriptedSource(frames=5, live=False), brightness_segmenter(), page.sinks[0], Overlay(CLASSES))
         events = []
         while (event := next_event(response))[0] != "ended":
             events.append(event[1])

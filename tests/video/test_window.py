@@ -20,17 +20,20 @@ class Screen:
         self.keys: deque[int] = deque()
         self.shown = 0
         self.visible = True
+        self.titles: list[str] = []
+        self.closed: list[str] = []
 
     def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("dlv3deploy.video.window.check_screen", lambda: None)
         monkeypatch.setattr(cv2, "namedWindow", lambda *_: None)
         monkeypatch.setattr(cv2, "resizeWindow", lambda *_: None)
-        monkeypatch.setattr(cv2, "destroyAllWindows", lambda: None)
+        monkeypatch.setattr(cv2, "destroyWindow", self.closed.append)
         monkeypatch.setattr(cv2, "getWindowProperty", lambda *_: 1.0 if self.visible else 0.0)
         monkeypatch.setattr(cv2, "imshow", self._show)
         monkeypatch.setattr(cv2, "waitKey", lambda _: self.keys.popleft() if self.keys else -1)
 
-    def _show(self, *_: object) -> None:
+    def _show(self, title: str, _picture: object) -> None:
+        self.titles.append(title)
         self.shown += 1
 
 
@@ -72,6 +75,16 @@ def test_closing_the_window_asks_for_the_end(screen: Screen) -> None:
         screen.visible = False
         window.write(result_of(0))
         assert window.stopped
+
+
+def test_windows_of_several_streams_are_told_apart(screen: Screen) -> None:
+    first, second = (open_sink("window", CLASSES, ScriptedSource(frames=0), title=title) for title in ("0: front", "1: back"))
+    for window in (first, second):
+        window.write(result_of(0))
+    assert screen.titles == ["0: front: q or Esc ends", "1: back: q or Esc ends"]
+    first.close()
+    assert screen.closed == ["0: front: q or Esc ends"]
+    second.close()
 
 
 def test_other_keys_do_nothing(screen: Screen) -> None:
