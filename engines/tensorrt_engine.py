@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from dlv3deploy.core.images import Frame, Mask
 from dlv3deploy.core.preprocess import Geometry
 from dlv3deploy.core.progress import say
 from dlv3deploy.core.spec import InputSpec, ModelSpec
-from dlv3deploy.engines.cuda.device import open_device
+from dlv3deploy.engines.cuda.device import Device, open_device
 from dlv3deploy.engines.cuda.frames import FramesOnDevice, Port
 from dlv3deploy.engines.dialect import OPEN, Dialect, give_weights, load_dialect, runs_on, with_weights
 from dlv3deploy.engines.gpu import find_gpu
@@ -84,102 +85,137 @@ def refitted(dialect: Dialect, path: Path, options: TensorRTOptions, model: byte
     return with_weights(trt, loaded.engine)
 
 
+class _Lane:
+    """An execution context with buffers and a stream of its own; what is queued in several lanes overlaps on the device."""
+
+    def __init__(self, loaded: _Loaded, device: Device, names: tuple[str, str], spec: ModelSpec) -> None:
+        self._loaded, self._names = loaded, names
+        self.context = loaded.engine.create_execution_context()
+        if self.context is None:
+            raise CheckFailed(f"{loaded.name} has no memory for another execution context")
+        given, made = names
+        self.is_open = OPEN in tuple(loaded.engine.get_tensor_shape(given))
+        if self.is_open:
+            _smallest, _best, largest = loaded.engine.get_tensor_profile_shape(given, 0)
+            self.context.set_input_shape(given, largest)
+        with ExitStack() as opened:
+            self.stream = device.stream()
+            opened.callback(self.stream.close)
+            self.given = self._port(device, given)
+            opened.callback(self.given.exchange.close)
+            self.made = self._port(device, made)
+            opened.callback(self.made.exchange.close)
+            self.frames = self._frames_on_device(device, spec)
+            opened.pop_all()
+
+    def _port(self, device: Device, name: str) -> Port:
+        """Memory for as many images as the engine takes, which it reads from or writes to from now on."""
+        kind = np.dtype(self._loaded.trt.nptype(self._loaded.engine.get_tensor_dtype(name)))
+        port = Port(device.exchange(tuple(self.context.get_tensor_shape(name)), kind))
+        self.context.set_tensor_address(name, port.exchange.address)
+        return port
+
+    def _frames_on_device(self, device: Device, spec: ModelSpec) -> FramesOnDevice | None:
+        """None for outputs that are no scores, and where kernels cannot be compiled, which is said."""
+        ports, name = (self.given, self.made), self._loaded.name
+        if spec.output.kind == "mask" or any(port.exchange.values.dtype not in FLOATS for port in ports):
+            return None
+        if (found := self.made.shape[1]) != (count := len(spec.classes)):
+            raise CheckFailed(f"{name} returned scores of {found} classes, the model has {count}")
+        try:
+            return FramesOnDevice(device, self.stream, ports, spec.output, name, self.execute, fixed=not self.is_open)
+        except (UserError, CheckFailed) as error:
+            say(f"frames are prepared and masks made on the processor, not by {name}: {error}")
+            return None
+
+    def resize(self, images: int) -> None:
+        """For a batch of this many. Raises ValueError where it is too large."""
+        if images > (most := self.given.shape[0]):
+            raise ValueError(f"{self._loaded.name} takes {most} images at most, was given {images}")
+        if self.is_open:
+            self.context.set_input_shape(self._names[0], (images, *self.given.shape[1:]))
+
+    def execute(self) -> None:
+        if not self.context.execute_async_v3(self.stream.handle):
+            self.stream.synchronize()  # what was queued before reads memory that the next batch is written to
+            raise CheckFailed(f"{self._loaded.name} failed to run; its log says why")
+
+    def close(self) -> None:
+        if self.frames is not None:
+            self.frames.close()
+        for port in (self.given, self.made):
+            port.exchange.close()
+        self.stream.close()
+
+
 class TensorRTEngine(ClosingEngine):
     """A deserialised plan with its buffers on the device: one input and one output, of fixed shape but for an open batch."""
 
     def __init__(
         self, dialect: Dialect, path: Path, spec: ModelSpec, options: TensorRTOptions, weights: bytes | None = None
     ) -> None:
-        loaded = _load(dialect, path, options, weights)
-        trt, runtime, engine = loaded.trt, loaded.runtime, loaded.engine
-        self.spec, self.name = spec, loaded.name
-        context = engine.create_execution_context()
+        self._loaded = _load(dialect, path, options, weights)
+        trt, engine = self._loaded.trt, self._loaded.engine
+        self.spec, self.name = spec, self._loaded.name
         names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
         is_input = [engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT for name in names]
-        self._input, self._output = names[is_input.index(True)], names[is_input.index(False)]
-        shape = tuple(engine.get_tensor_shape(self._input))
-        batch, channels, height, width = shape
+        self._names = names[is_input.index(True)], names[is_input.index(False)]
+        batch, channels, height, width = tuple(engine.get_tensor_shape(self._names[0]))
         self.input_shape = (None if batch == OPEN else batch, channels, height, width)
-        if OPEN in shape:
-            _smallest, _best, shape = engine.get_tensor_profile_shape(self._input, 0)
-            context.set_input_shape(self._input, shape)
-        self._most: int = shape[0]
-        self._trt, self._runtime, self._engine, self._context = trt, runtime, engine, context
         self._device = open_device()
-        self._stream = self._device.stream()
-        self._ports = {name: self._port(name) for name in (self._input, self._output)}
-        self._frames = self._frames_on_device()
+        self._lanes = [self._lane()]
+        self._turn = 0
 
-    def _port(self, name: str) -> Port:
-        """Memory for as many images as the engine takes, which it reads from or writes to from now on."""
-        shape, kind = (
-            tuple(self._context.get_tensor_shape(name)),
-            np.dtype(self._trt.nptype(self._engine.get_tensor_dtype(name))),
-        )
-        port = Port(self._device.exchange(shape, kind))
-        self._context.set_tensor_address(name, port.exchange.address)
-        return port
-
-    def _frames_on_device(self) -> FramesOnDevice | None:
-        """None for outputs that are no scores, and where kernels cannot be compiled, which is said."""
-        ports = self._ports[self._input], self._ports[self._output]
-        if self.spec.output.kind == "mask" or any(port.exchange.values.dtype not in FLOATS for port in ports):
-            return None
-        if (found := ports[1].shape[1]) != (count := len(self.spec.classes)):
-            raise CheckFailed(f"{self.name} returned scores of {found} classes, the model has {count}")
-        try:
-            return FramesOnDevice(self._device, self._stream, *ports, self.spec.output, self.name)
-        except (UserError, CheckFailed) as error:
-            say(f"frames are prepared and masks made on the processor, not by {self.name}: {error}")
-            return None
+    def _lane(self) -> _Lane:
+        return _Lane(self._loaded, self._device, self._names, self.spec)
 
     @property
     def most_images(self) -> int | None:
-        return self._most
+        return self._lanes[0].given.shape[0]
 
     @property
     def takes_frames(self) -> bool:
-        return self._frames is not None
+        return self._lanes[0].frames is not None
 
     def infer(self, batch: Batch) -> Outputs:
         check_batch(self, batch)
-        self._resize(len(batch))
-        taken, made = self._ports[self._input], self._ports[self._output]
-        np.copyto(taken.exchange.values[: len(batch)], batch, casting="same_kind")
-        taken.exchange.send(self._stream)
-        self._execute()
-        made.exchange.fetch(self._stream)
-        self._stream.synchronize()
-        values = made.exchange.values[: len(batch)]
+        lane = self._lanes[0]
+        lane.resize(len(batch))
+        lane.stream.synchronize()
+        np.copyto(lane.given.exchange.values[: len(batch)], batch, casting="same_kind")
+        lane.given.exchange.send(lane.stream)
+        lane.execute()
+        lane.made.exchange.fetch(lane.stream)
+        lane.stream.synchronize()
+        values = lane.made.exchange.values[: len(batch)]
         return values.astype(np.float32) if values.dtype.kind == "f" else np.array(values)
 
-    def infer_frames(self, frames: Sequence[Frame], given: InputSpec) -> None:
-        assert self._frames is not None  # `takes_frames` says so
-        self._resize(len(frames))
-        for index, frame in enumerate(frames):
-            self._frames.put(index, frame, given)
-        self._execute()
-        self._stream.synchronize()
+    def overlap(self, batches: int) -> int:
+        """Lanes are opened as far as memory goes; one where shapes are open, for which TensorRT 8 has one context a profile."""
+        while len(self._lanes) < batches and not self._lanes[0].is_open:
+            try:
+                self._lanes.append(self._lane())
+            except CheckFailed as error:
+                say(f"frames are worked on one after the other: {error}")
+                break
+        return len(self._lanes)
+
+    def queue_frames(self, frames: Sequence[Frame], given: InputSpec) -> int:
+        self._turn = (self._turn + 1) % len(self._lanes)
+        lane = self._lanes[self._turn]
+        lane.resize(len(frames))
+        _frames_of(lane).put(frames, given)
+        return self._turn
+
+    def wait(self, lane: int) -> None:
+        self._lanes[lane].stream.synchronize()
 
     def mask(self, answer: OnDevice, geometry: Geometry) -> Mask:
-        assert self._frames is not None  # which that answer comes from
-        return self._frames.take(answer.index, geometry)
-
-    def _resize(self, images: int) -> None:
-        """For a batch of this many. Raises ValueError where it is too large."""
-        if images > self._most:
-            raise ValueError(f"{self.name} takes {self._most} images at most, was given {images}")
-        if self.input_shape[0] is None:
-            self._context.set_input_shape(self._input, (images, *self._ports[self._input].shape[1:]))
-
-    def _execute(self) -> None:
-        if not self._context.execute_async_v3(self._stream.handle):
-            self._stream.synchronize()  # what was queued before reads memory that the next batch is written to
-            raise CheckFailed(f"{self.name} failed to run; its log says why")
+        return _frames_of(self._lanes[answer.lane]).take(answer.index, geometry)
 
     def layer_times(self, batch: Batch, runs_wanted: int) -> list[LayerTime]:
         """What each layer takes by TensorRT's own profiler, which waits for every one and so slows the whole."""
-        trt, runs = self._trt, list[list[tuple[str, str, float]]]()
+        trt, runs = self._loaded.trt, list[list[tuple[str, str, float]]]()
 
         class Profiler(trt.IProfiler):  # type: ignore[misc, name-defined]  # the module is chosen at run time
             def __init__(self) -> None:
@@ -189,15 +225,17 @@ class TensorRTEngine(ClosingEngine):
                 runs[-1].append((layer_name, "", ms))
 
         profiler = Profiler()  # which the context does not keep alive
-        self._context.profiler = profiler
+        self._lanes[0].context.profiler = profiler
         for _ in range(WARM_UP_RUNS + runs_wanted):
             runs.append([])
             self.infer(batch)
         return medians(runs[WARM_UP_RUNS:])
 
     def close(self) -> None:
-        if self._frames is not None:
-            self._frames.close()
-        for port in self._ports.values():
-            port.exchange.close()
-        self._stream.close()
+        for lane in self._lanes:
+            lane.close()
+
+
+def _frames_of(lane: _Lane) -> FramesOnDevice:
+    assert lane.frames is not None  # `takes_frames` says so
+    return lane.frames

@@ -92,32 +92,47 @@ class Segmenter:
 
     def infer(self, view: View) -> Answer:
         if self._on_device is not None:
-            return self._inferred_on_device(self._on_device, [view])[0]
+            return self.infer_together([view])[0]
         outputs = self.engine.infer(view.batch)
         if self.steady is not None:
             outputs = self.steady(_checked_scores(outputs, len(self.engine.spec.classes), self.engine.name), view.batch)[None]
         return Answer(outputs, view.geometry, view.picture)
 
-    def infer_together(self, views: Sequence[View]) -> list[Answer]:
-        """What the engine says of each view, in as few inferences as its batch allows.
+    def overlap(self, batches: int) -> int:
+        """Have the device work on so many batches at once, where that is possible; returns how many may be begun."""
+        return 1 if self._on_device is None else self._on_device.overlap(batches)
 
-        Answers that stay on the device are to be finished before the next call, and are no more than the batch allows.
+    def begin(self, views: Sequence[View]) -> list[Answer]:
+        """As `infer_together`, without waiting for a device: `finish` does, or `wait`.
+
+        Answers that stay on a device are to be finished before `overlap` further calls, and are no more than the batch allows.
         """
+        if self._on_device is None:
+            return self.infer_together(views)
+        lane = self._on_device.queue_frames([view.batch for view in views], self.input)
+        return [Answer(OnDevice(index, lane), view.geometry, view.picture) for index, view in enumerate(views)]
+
+    def wait(self, answers: Sequence[Answer]) -> None:
+        """Return when the engine has run for all of them."""
+        for lane in {answer.outputs.lane for answer in answers if isinstance(answer.outputs, OnDevice)}:
+            assert self._on_device is not None  # whose answers they are
+            self._on_device.wait(lane)
+
+    def infer_together(self, views: Sequence[View]) -> list[Answer]:
+        """What the engine says of each view, in as few inferences as its batch allows; answers that stay on a device as `begin`
+        has them."""
         most = self.engine.most_images
         if self._on_device is not None:
-            return self._inferred_on_device(self._on_device, views)
+            self.wait(answers := self.begin(views))
+            return answers
         if most == 1 or len(views) == 1 or self.steady is not None or self.strategy != PLAIN:  # scales differ in size
             return [self.infer(view) for view in views]
-        count, answers = most or max(1, len(views)), list[Answer]()
+        count, found = most or max(1, len(views)), list[Answer]()
         for start in range(0, len(views), count):
             together = views[start : start + count]
             outputs = self.engine.infer(np.concatenate([view.batch for view in together]))
-            answers += [Answer(outputs[i : i + 1], view.geometry, view.picture) for i, view in enumerate(together)]
-        return answers
-
-    def _inferred_on_device(self, engine: FrameEngine, views: Sequence[View]) -> list[Answer]:
-        engine.infer_frames([view.batch for view in views], self.input)
-        return [Answer(OnDevice(index), view.geometry, view.picture) for index, view in enumerate(views)]
+            found += [Answer(outputs[i : i + 1], view.geometry, view.picture) for i, view in enumerate(together)]
+        return found
 
     def finish(self, answers: Sequence[Answer], size: tuple[int, int] | None = None) -> Mask:
         """The mask of one frame from the answers to all its views, at the frame's size or another one.

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -64,6 +65,21 @@ class _Stream:
     def handle(self) -> int:
         return int(self._stream)
 
+    def capture(self, work: Callable[[], None]) -> _Graph:
+        _, runtime = _cuda()
+        _checked(runtime.cudaStreamBeginCapture(self._stream, runtime.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal))
+        try:
+            work()
+        except BaseException:
+            with suppress(CheckFailed):  # of a capture that its work has broken
+                _checked(runtime.cudaGraphDestroy(_checked(runtime.cudaStreamEndCapture(self._stream))))
+            raise
+        graph = _checked(runtime.cudaStreamEndCapture(self._stream))
+        try:
+            return _Graph(_checked(runtime.cudaGraphInstantiate(graph, 0)))
+        finally:
+            _checked(runtime.cudaGraphDestroy(graph))
+
     def synchronize(self) -> None:
         _checked(_cuda()[1].cudaStreamSynchronize(self._stream))
 
@@ -71,6 +87,19 @@ class _Stream:
         if self._stream is not None:
             _checked(_cuda()[1].cudaStreamDestroy(self._stream))
             self._stream = None
+
+
+class _Graph:
+    def __init__(self, graph: Any) -> None:
+        self._graph = graph
+
+    def launch(self, stream: Stream) -> None:
+        _checked(_cuda()[1].cudaGraphLaunch(self._graph, stream.handle))
+
+    def close(self) -> None:
+        if self._graph is not None:
+            _checked(_cuda()[1].cudaGraphExecDestroy(self._graph))
+            self._graph = None
 
 
 class _Memory:

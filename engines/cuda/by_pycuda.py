@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -77,6 +77,9 @@ class _Stream:
     @property
     def handle(self) -> int:
         return int(self.queue.handle)
+
+    def capture(self, work: Callable[[], None]) -> None:
+        """PyCUDA has no graphs."""
 
     def synchronize(self) -> None:
         with self._device.current():

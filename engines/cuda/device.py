@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from typing import Any, Protocol
 
@@ -17,11 +17,23 @@ Size = tuple[int, int, int]
 Argument = np.int32 | np.float32 | np.float64 | np.uint64  # addresses are np.uint64
 
 
+class Graph(Protocol):
+    """Work that was captured: the same copies and kernels at the same addresses, queued by one call."""
+
+    def launch(self, stream: Stream) -> None: ...
+
+    def close(self) -> None: ...
+
+
 class Stream(Protocol):
-    """A queue of work on the device, done in its order."""
+    """A queue of work on the device, done in its order. Streams overlap."""
 
     @property
     def handle(self) -> int: ...
+
+    def capture(self, work: Callable[[], None]) -> Graph | None:
+        """What `work` queues here, without doing it; None where the package has no graphs. Raises CheckFailed where some of it
+        cannot be captured."""
 
     def synchronize(self) -> None:
         """Wait for everything that is queued."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +17,7 @@ from dlv3deploy.core.images import Frame, Mask
 from dlv3deploy.core.preprocess import Geometry, geometry_of, mean_colour
 from dlv3deploy.core.spec import InputSpec, OutputSpec
 from dlv3deploy.engines.cuda.device import Argument, Device, Exchange, Kernel, Size, Stream, address_of
+from dlv3deploy.engines.cuda.repeated import Repeated
 from dlv3deploy.engines.cuda.source import FRAMES, MASKS
 
 # As the enumerations in the sources have them.
@@ -47,21 +48,61 @@ class Port:
 
 
 class FramesOnDevice:
-    """Both ways of one engine: `put` frames into its input, run it, `take` their masks."""
+    """Both ways of one execution context on a stream of its own: frames in, the network, masks out.
 
-    def __init__(self, device: Device, stream: Stream, given: Port, scores: Port, output: OutputSpec, name: str) -> None:
-        self._stream, self._frames = stream, FramePreparation(device, given)
+    `execute` queues the network on the stream, from `given` to `scores`; where their shapes are `fixed`, all that is queued for
+    frames of known sizes is repeated as a graph. Nothing waits for the device but `take` and `put`, the latter for the batch
+    before.
+    """
+
+    def __init__(
+        self,
+        device: Device,
+        stream: Stream,
+        ports: tuple[Port, Port],
+        output: OutputSpec,
+        name: str,
+        execute: Callable[[], None],
+        *,
+        fixed: bool,
+    ) -> None:
+        given, scores = ports
+        self._stream, self._execute, self._fixed = stream, execute, fixed
+        self._repeated = Repeated(stream, name)
+        self._frames = FramePreparation(device, given)
         self._masks = MaskMaker(device, scores, output, name)
 
-    def put(self, index: int, frame: Frame, given: InputSpec) -> None:
-        """Queue image `index` of the batch: an H×W×3 BGR frame, which is copied before this returns."""
-        self._frames.put(index, frame, given, self._stream)
+    def put(self, frames: Sequence[Frame], given: InputSpec) -> None:
+        """Queue a batch of H×W×3 BGR frames, which are copied before this returns, and the network behind it."""
+        self._stream.synchronize()  # the batch before has been read
+        if any(self._frames.gives_up(index, frame) for index, frame in enumerate(frames)):
+            self._repeated.forget()
+        for index, frame in enumerate(frames):
+            self._frames.load(index, frame)
+
+        def work() -> None:
+            for index in range(len(frames)):
+                self._frames.queue(index, given, self._stream)
+            self._execute()
+
+        if self._fixed:
+            self._repeated.queue((given, tuple(frame.shape for frame in frames)), work)
+        else:
+            work()
 
     def take(self, index: int, geometry: Geometry) -> Mask:
         """As `MaskMaker.take` does."""
-        return self._masks.take(index, geometry, self._stream)
+        if self._masks.gives_up(geometry):
+            self._repeated.forget()
+        self._masks.ready(geometry, self._stream)
+        self._repeated.queue((index, geometry), lambda: self._masks.queue(index, geometry, self._stream))
+        return self._masks.collect(geometry, self._stream)
+
+    def wait(self) -> None:
+        self._stream.synchronize()
 
     def close(self) -> None:
+        self._repeated.forget()
         self._frames.close()
         self._masks.close()
 
@@ -75,14 +116,30 @@ class FramePreparation:
         self._frames: dict[int, Exchange] = {}  # by place in the batch
 
     def put(self, index: int, frame: NDArray[np.uint8], given: InputSpec, stream: Stream, pixels: str = "bgr") -> Geometry:
-        """Queue image `index` of the batch.
+        """`load` and `queue`."""
+        self.load(index, frame)
+        return self.queue(index, given, stream, pixels)
+
+    def gives_up(self, index: int, frame: NDArray[np.uint8]) -> bool:
+        """Whether `load` is to give back memory that was used before."""
+        return index in self._frames and self._frames[index].values.shape != frame.shape
+
+    def load(self, index: int, frame: NDArray[np.uint8]) -> None:
+        """Copy image `index` of the batch to where `queue` sends it from.
 
         `frame` is H×W×3 of "bgr" or "rgb", H×W×2 of "yuyv", or H·3/2×W of "nv12", uint8; W, and the H of NV12, are even there.
-        Returns where its pixels lie in the input. The frame is copied before this returns.
         """
-        height, width = frame.shape[0] * 2 // 3 if pixels == "nv12" else frame.shape[0], frame.shape[1]
-        exchange = self._exchange(index, frame.shape)
-        np.copyto(exchange.values, frame)
+        if self.gives_up(index, frame):
+            self._frames.pop(index).close()  # before another is asked for, which may fail
+        if index not in self._frames:
+            self._frames[index] = self._device.exchange(frame.shape, np.dtype(np.uint8), is_read_once=True)
+        np.copyto(self._frames[index].values, frame)
+
+    def queue(self, index: int, given: InputSpec, stream: Stream, pixels: str = "bgr") -> Geometry:
+        """Queue what makes the network's input of image `index`. Returns where its pixels lie in the input."""
+        exchange = self._frames[index]
+        shape = exchange.values.shape
+        height, width = shape[0] * 2 // 3 if pixels == "nv12" else shape[0], shape[1]
         exchange.send(stream)
         geometry = geometry_of(height, width, given)
         rows, columns = geometry.input
@@ -91,7 +148,7 @@ class FramePreparation:
         scales = [np.float32(1 / deviation) for deviation in given.std]
         shifts = [np.float32(mean * scale) for mean, scale in zip(given.mean, scales, strict=True)]
         arguments: list[Argument] = [
-            *(address_of(exchange), *_integers(PIXELS[pixels], height, width, math.prod(frame.shape[1:]))),
+            *(address_of(exchange), *_integers(PIXELS[pixels], height, width, math.prod(shape[1:]))),
             *(self._into.part(index), *_integers(self._into.numbers, rows, columns)),
             *_integers(*map(round, geometry.offset), *inner),
             *(np.float64(1 / (size / of_frame)) for size, of_frame in zip(inner, geometry.frame, strict=True)),
@@ -99,14 +156,6 @@ class FramePreparation:
         ]
         self._kernel(_blocks(rows, columns), THREADS, arguments, stream)
         return geometry
-
-    def _exchange(self, index: int, shape: tuple[int, ...]) -> Exchange:
-        known = self._frames.get(index)
-        if known is None or known.values.shape != shape:
-            if known is not None:
-                self._frames.pop(index).close()  # before another is asked for, which may fail
-            known = self._frames[index] = self._device.exchange(shape, np.dtype(np.uint8), is_read_once=True)
-        return known
 
     def close(self) -> None:
         for exchange in self._frames.values():
@@ -130,11 +179,28 @@ class MaskMaker:
 
         Raises CheckFailed when scores are not finite.
         """
-        place = self._place(geometry, stream)
+        self.ready(geometry, stream)
+        self.queue(index, geometry, stream)
+        return self.collect(geometry, stream)
+
+    def gives_up(self, geometry: Geometry) -> bool:
+        """Whether `ready` is to give back memory that was used before."""
+        return geometry not in self._places and len(self._places) == MOST_GEOMETRIES
+
+    def ready(self, geometry: Geometry, stream: Stream) -> None:
+        """Make room for masks of this geometry, and nothing of one before broken."""
+        if self.gives_up(geometry):
+            self._places.pop(next(iter(self._places))).close()
+        if geometry not in self._places:
+            self._places[geometry] = _Place.of(self._device, geometry, self._scores.shape[2:], self._output, stream)
+        self._broken.values[0] = 0
+
+    def queue(self, index: int, geometry: Geometry, stream: Stream) -> None:
+        """Queue what makes the mask of image `index`."""
+        place = self._places[geometry]
         height, width = self._scores.shape[2:]
         scores = [self._scores.part(index), *_integers(self._scores.numbers, self._scores.shape[1], height, width)]
         ranks = [address_of(memory) for memory in (self._leading, self._lead, self._largest)]
-        self._broken.values[0] = 0
         self._broken.send(stream)
         self._kernels["rank"](_blocks(height, width), THREADS, [*scores, *ranks, address_of(self._broken)], stream)
         into = [address_of(place.mask), *_integers(*geometry.frame)]
@@ -142,17 +208,13 @@ class MaskMaker:
         self._kernels["label"](_blocks(*geometry.frame), THREADS, arguments, stream)
         place.mask.fetch(stream)
         self._broken.fetch(stream)
+
+    def collect(self, geometry: Geometry, stream: Stream) -> Mask:
+        """The mask that was queued last; raises as `take` does."""
         stream.synchronize()
         if self._broken.values[0]:
             raise CheckFailed(f"{self._name} returned scores that are not finite; the weights or the precision are broken")
-        return np.array(place.mask.values)
-
-    def _place(self, geometry: Geometry, stream: Stream) -> _Place:
-        if geometry not in self._places:
-            if len(self._places) == MOST_GEOMETRIES:
-                self._places.pop(next(iter(self._places))).close()
-            self._places[geometry] = _Place.of(self._device, geometry, self._scores.shape[2:], self._output, stream)
-        return self._places[geometry]
+        return np.array(self._places[geometry].mask.values)
 
     def close(self) -> None:
         for place in self._places.values():

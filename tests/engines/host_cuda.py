@@ -11,14 +11,15 @@ import hashlib
 import math
 import re
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dlv3deploy.core.errors import CheckFailed
 from dlv3deploy.engines.cuda.device import Argument, Size
 from dlv3deploy.engines.cuda.source import Source
 
@@ -71,12 +72,52 @@ class HostMemory:
 
 
 class HostStream:
-    handle = 0
+    """Nothing is done before `synchronize`, so that whoever reads too early, or writes over what is still to be read, shows."""
+
+    by_handle: ClassVar[dict[int, HostStream]] = {}
 
     def __init__(self) -> None:
-        self.is_open = True
+        self.is_open, self.handle = True, len(self.by_handle) + 1
+        self.by_handle[self.handle] = self
+        self._queued: list[Callable[[], None]] = []
+        self._captured: list[Callable[[], None]] | None = None
+        self.captures = True  # False: a library of the network's cannot be captured
 
-    def synchronize(self) -> None: ...
+    def queue(self, work: Callable[[], None]) -> None:
+        assert self.is_open
+        (self._queued if self._captured is None else self._captured).append(work)
+
+    def capture(self, work: Callable[[], None]) -> HostGraph:
+        if not self.captures:
+            raise CheckFailed("CUDA call failed: cudaErrorStreamCaptureUnsupported")
+        self._captured = []
+        try:
+            work()
+            return HostGraph(self._captured)
+        finally:
+            self._captured = None
+
+    def synchronize(self) -> None:
+        assert self._captured is None, "a capture cannot be waited for"
+        queued, self._queued = self._queued, []
+        for work in queued:
+            work()
+
+    def close(self) -> None:
+        self.is_open = False
+
+
+class HostGraph:
+    launched = 0
+
+    def __init__(self, works: list[Callable[[], None]]) -> None:
+        self.works, self.is_open = works, True
+
+    def launch(self, stream: HostStream) -> None:
+        assert self.is_open
+        HostGraph.launched += 1
+        for work in self.works:
+            stream.queue(work)
 
     def close(self) -> None:
         self.is_open = False
@@ -91,10 +132,17 @@ class HostExchange(HostMemory):
         self.values: NDArray[Any] = own if is_mapped else np.zeros(shape, dtype)
 
     def send(self, stream: HostStream) -> None:
-        np.copyto(self.bytes.view(self.values.dtype).reshape(self.values.shape), self.values)
+        stream.queue(lambda: self._copy(self._own(), self.values))
 
     def fetch(self, stream: HostStream) -> None:
-        np.copyto(self.values, self.bytes.view(self.values.dtype).reshape(self.values.shape))
+        stream.queue(lambda: self._copy(self.values, self._own()))
+
+    def _own(self) -> NDArray[Any]:
+        return self.bytes.view(self.values.dtype).reshape(self.values.shape)
+
+    def _copy(self, into: NDArray[Any], values: NDArray[Any]) -> None:
+        assert self.is_open, "memory was given back that is still in use"
+        np.copyto(into, values)
 
 
 class HostDevice:
@@ -121,5 +169,9 @@ class HostDevice:
 
 
 def _run(function: Any, blocks: Size, threads: Size, arguments: Sequence[Argument], stream: HostStream) -> None:
+    stream.queue(partial(_run_now, function, blocks, threads, arguments))
+
+
+def _run_now(function: Any, blocks: Size, threads: Size, arguments: Sequence[Argument]) -> None:
     sizes = [(ctypes.c_int * 3)(*size) for size in (blocks, threads)]
     function(*sizes, *(C_TYPES[type(argument)](argument.item()) for argument in arguments))

@@ -20,6 +20,13 @@ without_gpu = pytest.mark.skipif(find_gpu() is not None, reason="this machine ha
 FLOAT = np.dtype(np.float32)
 
 
+def bare_stream() -> Any:
+    """A stream that nothing was asked for: CUDA's own, which is 0."""
+    stream = object.__new__(by_cuda_python._Stream)
+    stream._stream = 0
+    return stream
+
+
 @without_gpu
 @pytest.mark.parametrize(
     "call",
@@ -29,14 +36,71 @@ FLOAT = np.dtype(np.float32)
         lambda: by_cuda_python._Memory(64),
         lambda: by_cuda_python._Copied((4, 4), FLOAT),
         lambda: by_cuda_python._Mapped((4, 4), FLOAT),
+        lambda: bare_stream().capture(lambda: None),
+        lambda: by_cuda_python._Graph(0).launch(bare_stream()),
         lambda: by_cuda_python._Kernel(None)((1, 1, 1), (1, 1, 1), [np.int32(1)], None),  # type: ignore[arg-type]  # not reached
     ],
-    ids=["device", "stream", "memory", "copied", "mapped", "kernel"],
+    ids=["device", "stream", "memory", "copied", "mapped", "capture", "graph", "kernel"],
 )
 def test_calls_of_cuda_python_fail_by_cudas_own_name(call: Callable[[], Any]) -> None:
     pytest.importorskip("cuda.bindings")
     with pytest.raises(CheckFailed, match="CUDA call failed: cudaError"):
         call()
+
+
+class Capturing:
+    """CUDA's runtime as far as capturing goes, which needs a device; names and results are those of cuda-python 13."""
+
+    class cudaStreamCaptureMode:
+        cudaStreamCaptureModeThreadLocal = "of this thread"
+
+    def __init__(self, refused: int = 0) -> None:
+        self.calls: list[tuple[Any, ...]] = []
+        self.refused = refused
+
+    def __getattr__(self, name: str) -> Callable[..., tuple[Any, ...]]:
+        results = {"cudaStreamEndCapture": ["graph"], "cudaGraphInstantiate": ["executable"]}
+
+        def call(*arguments: Any) -> tuple[Any, ...]:
+            self.calls.append((name, *arguments))
+            is_refused = self.refused and name == "cudaGraphInstantiate"
+            return (Code("cudaErrorMemoryAllocation", 2) if is_refused else 0, *results.get(name, []))
+
+        return call
+
+
+class Code(int):
+    name: str
+
+    def __new__(cls, name: str, value: int) -> Code:
+        made = super().__new__(cls, value)
+        made.name = name
+        return made
+
+
+@pytest.mark.parametrize("how", ["captured", "work fails", "no memory"])
+def test_every_capture_is_ended_and_nothing_of_it_stays(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    runtime = Capturing(refused=how == "no memory")
+    monkeypatch.setattr(by_cuda_python, "_cuda", lambda: (None, runtime))
+
+    def work() -> None:
+        runtime.calls.append(("work",))
+        if how == "work fails":
+            raise KeyboardInterrupt
+
+    captured = [("cudaStreamBeginCapture", 0, "of this thread"), ("work",), ("cudaStreamEndCapture", 0)]
+    made, gone = [("cudaGraphInstantiate", "graph", 0)], [("cudaGraphDestroy", "graph")]
+    if how == "captured":
+        graph = bare_stream().capture(work)
+        assert runtime.calls == [*captured, *made, *gone]
+        graph.launch(bare_stream())
+        graph.close()
+        graph.close()
+        assert runtime.calls[5:] == [("cudaGraphLaunch", "executable", 0), ("cudaGraphExecDestroy", "executable")]
+    else:
+        with pytest.raises(KeyboardInterrupt if how == "work fails" else CheckFailed):
+            bare_stream().capture(work)
+        assert runtime.calls == [*captured, *(made if how == "no memory" else []), *gone]
 
 
 def test_cuda_python_takes_the_arguments_that_it_is_given() -> None:

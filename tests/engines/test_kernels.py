@@ -83,6 +83,28 @@ def noise(*shape: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
 
 
+def test_a_captured_frame_is_prepared_again_whatever_is_in_it(rig: Rig) -> None:
+    given, pixels = InputSpec(24, 40), [noise(31, 57, 3, seed=seed) for seed in range(3)]
+    made = rig.device.exchange((1, 3, 24, 40), np.dtype(np.float32))
+    preparation = FramePreparation(rig.device, Port(made))
+
+    def work() -> None:
+        preparation.queue(0, given, rig.stream)
+        made.fetch(rig.stream)
+
+    preparation.load(0, pixels[0])
+    graph = rig.stream.capture(work)
+    if graph is None:
+        pytest.skip("PyCUDA has no graphs")
+    for frame in pixels:
+        preparation.load(0, frame)
+        graph.launch(rig.stream)
+        rig.stream.synchronize()
+        np.testing.assert_array_equal(made.values, preprocess(frame, given)[0])
+    for each in (graph, preparation, made):
+        each.close()
+
+
 @settings(deadline=None, max_examples=150)
 @given(
     frame=st.tuples(SIDES, SIDES),
@@ -234,7 +256,9 @@ def conversions(tmp_path_factory: pytest.TempPathFactory) -> Any:
 def converted(conversions: Any, kernel: str, values: np.ndarray, dtype: Any) -> np.ndarray:
     found = np.empty(values.size, dtype)
     arguments = [np.uint64(array.ctypes.data) for array in (values, found)]
-    conversions[kernel]((values.size, 1, 1), (1, 1, 1), arguments, HostStream())
+    stream = HostStream()
+    conversions[kernel]((values.size, 1, 1), (1, 1, 1), arguments, stream)
+    stream.synchronize()
     return found
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conformance import EngineConformance
-from host_cuda import HostDevice
+from host_cuda import HostDevice, HostGraph, HostStream
 from tiny_models import HEIGHT, WIDTH, tiny_spec, write_tiny
 
 from dlv3deploy.core.classes import Classes
@@ -54,8 +54,6 @@ class PlayedEngine:
         self.session = onnxruntime.InferenceSession(str(model), providers=["CPUExecutionProvider"])
         self.names = [self.session.get_inputs()[0].name, self.session.get_outputs()[0].name]
         self.most, self.kind, self.spoil = most, kind, spoil
-        self.addresses: dict[str, int] = {}
-        self.images = 1
 
     def get_tensor_name(self, index: int) -> str:
         return self.names[index]
@@ -73,39 +71,43 @@ class PlayedEngine:
         return PlayedContext(self)
 
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
-        return (-1 if self.most > 1 else 1, *self.shape(name)[1:])
+        return (-1 if self.most > 1 else 1, *self.of_one(name))
 
-    def shape(self, name: str) -> tuple[int, ...]:
-        own = (3, HEIGHT, WIDTH) if name == self.names[0] else (len(tiny_spec().classes), HEIGHT // 4, WIDTH // 4)
-        return (self.images, *own)
+    def of_one(self, name: str) -> tuple[int, ...]:
+        return (3, HEIGHT, WIDTH) if name == self.names[0] else (len(tiny_spec().classes), HEIGHT // 4, WIDTH // 4)
 
 
 class PlayedContext:
     def __init__(self, engine: PlayedEngine) -> None:
         self.engine = engine
+        self.addresses: dict[str, int] = {}
+        self.images = 1
 
     def set_input_shape(self, _name: str, shape: tuple[int, ...]) -> None:
         assert 1 <= shape[0] <= self.engine.most
-        self.engine.images = shape[0]
+        self.images = shape[0]
 
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
-        return self.engine.shape(name)
+        return (self.images, *self.engine.of_one(name))
 
     def set_tensor_address(self, name: str, address: int) -> None:
-        self.engine.addresses[name] = address
+        self.addresses[name] = address
 
-    def execute_async_v3(self, _stream: int) -> bool:
+    def execute_async_v3(self, stream: int) -> bool:
+        HostStream.by_handle[stream].queue(self._execute)
+        return True
+
+    def _execute(self) -> None:
         given, made = (self._at(name) for name in self.engine.names)
         scores = [self.engine.session.run(None, {self.engine.names[0]: image[None].astype(np.float32)})[0] for image in given]
         made[:] = np.concatenate(scores).astype(self.engine.kind)
         if self.engine.spoil:
             made[-1, 0, 0, 0] = np.nan
-        return True
 
     def _at(self, name: str) -> np.ndarray:
-        shape, kind = self.engine.shape(name), np.dtype(self.engine.kind)
+        shape, kind = self.get_tensor_shape(name), np.dtype(self.engine.kind)
         size = int(np.prod(shape)) * kind.itemsize
-        return np.frombuffer((ctypes.c_uint8 * size).from_address(self.engine.addresses[name]), kind).reshape(shape)
+        return np.frombuffer((ctypes.c_uint8 * size).from_address(self.addresses[name]), kind).reshape(shape)
 
 
 @pytest.fixture(scope="module")
@@ -231,4 +233,130 @@ def test_numbers_that_the_kernels_do_not_read_go_the_processor_s_way(opened: Ope
 
 def test_more_images_than_it_takes_are_a_programming_error(opened: Open) -> None:
     with opened(most=2) as engine, pytest.raises(ValueError, match="takes 2 images at most, was given 5"):
-        engine.infer_frames(frames(), Segmenter(engine).input)
+        engine.queue_frames(frames(), Segmenter(engine).input)
+
+
+def test_what_comes_again_is_one_graph_and_gives_the_same_masks(opened: Open, tmp_path: Path, device: HostDevice) -> None:
+    with opened() as engine:
+        segmenter, (frame, *_), (wanted, *_) = Segmenter(engine), frames(), plain_masks(tmp_path)
+        launched = []
+        for turn in range(5):
+            before = HostGraph.launched
+            shown = np.ascontiguousarray(np.roll(frame, turn, axis=1))
+            masks = segmenter(shown), segmenter(frame)
+            np.testing.assert_array_equal(masks[1], wanted)
+            launched.append(HostGraph.launched - before)
+        assert launched == [2, 4, 4, 4, 4]  # the network and the mask of each frame, but for the first time
+    assert not any(made.is_open for made in device.made)
+
+
+def test_frames_of_many_sizes_come_out_right_whatever_is_known_of_them(opened: Open, tmp_path: Path) -> None:
+    """Memory of a size is given back for another one's, and graphs that use it with it."""
+    with opened() as engine:
+        segmenter, pairs = Segmenter(engine), list(zip(frames(), plain_masks(tmp_path), strict=True))
+        random = np.random.default_rng(0)
+        for index in random.integers(0, len(pairs), 60):
+            frame, wanted = pairs[index]
+            np.testing.assert_array_equal(segmenter(frame), wanted)
+            if random.random() < 0.3:
+                side = int(random.integers(20, 60))
+                segmenter(np.zeros((side, side, 3), np.uint8))
+
+
+def test_what_cannot_be_captured_is_run_kernel_by_kernel_and_said_once(
+    opened: Open, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_stream: HostStream, _work: Any) -> Any:
+        raise CheckFailed("CUDA call failed: cudaErrorStreamCaptureUnsupported")
+
+    monkeypatch.setattr(HostStream, "capture", refuse)
+    with opened() as engine:
+        segmenter, wanted = Segmenter(engine), plain_masks(tmp_path)[0]
+        for _ in range(4):
+            np.testing.assert_array_equal(segmenter(frames()[0]), wanted)
+    assert (
+        capsys.readouterr().err.count("is run without a CUDA graph, kernel by kernel: CUDA call failed: cudaErrorStream") == 1
+    )
+
+
+def test_pycuda_has_no_graphs_and_needs_none(opened: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(HostStream, "capture", lambda _stream, _work: None)
+    with opened() as engine:
+        for _ in range(4):
+            np.testing.assert_array_equal(Segmenter(engine)(frames()[0]), plain_masks(tmp_path)[0])
+
+
+def test_an_open_batch_is_never_a_graph_of_the_network(opened: Open) -> None:
+    """A graph is of the shapes that an execution context had, and those change here."""
+    with opened(most=4) as engine:
+        before = HostGraph.launched
+        for count in (1, 3, 1, 3):
+            engine.wait(engine.queue_frames([frames()[0]] * count, Segmenter(engine).input))
+        assert HostGraph.launched == before and engine.overlap(2) == 1
+
+
+def test_batches_overlap_in_lanes_of_their_own(opened: Open, tmp_path: Path, device: HostDevice) -> None:
+    """The second is queued before anything of the first was done, and neither touches the other."""
+    with opened() as engine:
+        segmenter, wanted = Segmenter(engine), plain_masks(tmp_path)
+        assert segmenter.overlap(2) == 2 == segmenter.overlap(2)
+        begun: list[tuple[int, Any]] = []
+        for turn in range(3):
+            for index, frame in enumerate(frames()):
+                begun.append((index, segmenter.begin(list(segmenter.views(frame)))))
+                if len(begun) == 2:
+                    first, answers = begun.pop(0)
+                    np.testing.assert_array_equal(segmenter.finish(answers), wanted[first], err_msg=f"{turn}, {first}")
+    assert not any(made.is_open for made in device.made)
+
+
+def test_without_memory_for_a_second_lane_there_is_one(
+    opened: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with opened() as engine:
+        monkeypatch.setattr(PlayedEngine, "create_execution_context", lambda _self: None)
+        segmenter = Segmenter(engine)
+        assert segmenter.overlap(2) == 1
+        assert "frames are worked on one after the other: TensorRT 0" in capsys.readouterr().err
+        np.testing.assert_array_equal(segmenter(frames()[0]), plain_masks(tmp_path)[0])
+
+
+def test_a_run_of_a_video_begins_a_frame_before_the_one_before_is_read(opened: Open, tmp_path: Path) -> None:
+    from video_stand_ins import ScriptedSource
+
+    from dlv3deploy.core.segmenter import Answer
+    from dlv3deploy.video import Overlay, Segmented, Sink, run_pipeline
+
+    class Kept(Sink):
+        def __init__(self) -> None:
+            self.results: list[Segmented] = []
+
+        def write(self, result: Segmented) -> None:
+            self.results.append(result)
+
+        def close(self) -> None: ...
+
+    with opened() as engine:
+        order: list[str] = []
+
+        class Noted(Segmenter):
+            def begin(self, views: Any) -> list[Answer]:
+                order.append("begin")
+                return super().begin(views)
+
+            def finish(self, answers: Any, size: Any = None) -> Any:
+                order.append("finish")
+                return super().finish(answers, size)
+
+        def ran(source: ScriptedSource, most: int | None = None) -> str:
+            order.clear()
+            sink = Kept()
+            facts = run_pipeline(source, Noted(engine), sink, Overlay(tiny_spec().classes), max_frames=most)
+            assert facts.frames == order.count("finish") == len(sink.results)
+            for result in sink.results:
+                np.testing.assert_array_equal(result.mask, Segmenter(engine)(result.frame.pixels))
+            return " ".join(order)
+
+        assert ran(ScriptedSource(frames=4, live=False)) == "begin begin finish begin finish begin finish finish"
+        assert ran(ScriptedSource(frames=4, live=False), most=2) == "begin begin finish finish"
+        assert "begin begin" not in ran(ScriptedSource(frames=40, every_s=0.01), most=5)  # whose frames would grow old
