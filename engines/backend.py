@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from dlv3deploy.core.engine import Batch, Engine
 from dlv3deploy.core.spec import ModelSpec
 from dlv3deploy.engines.manifest import Builder, Target
 from dlv3deploy.engines.tensorrt_options import TensorRTOptions
 from dlv3deploy.engines.timing import LayerTime
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
 
 
 class Backend(Protocol):
@@ -31,8 +34,8 @@ class Backend(Protocol):
     def layer_precision(self, engine: Path, typed: Mapping[str, str]) -> Mapping[str, str]:
         """For every convolution the type that the compiled engine runs it in; `typed` where that cannot be read."""
 
-    def fitted(self, model: Path) -> TensorRTOptions:
-        """The options that an engine of this ONNX file gets here, where this machine has a say in them."""
+    def fitted(self, graph: Callable[[], ModelProto]) -> TensorRTOptions:
+        """The options that an engine of this graph, of fixed size, gets here, where this machine has a say in them."""
 
     def runs_here(self) -> bool:
         """Whether this machine can run what it builds."""

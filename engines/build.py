@@ -19,11 +19,12 @@ from dlv3deploy.engines import tensorrt_backend
 from dlv3deploy.engines.backend import Backend
 from dlv3deploy.engines.cache import EngineCache, key_of
 from dlv3deploy.engines.manifest import Gate, Manifest, Timing, relative_source
-from dlv3deploy.engines.prepare import layer_precision, made_again, prepared
+from dlv3deploy.engines.prepare import layer_precision, made_again, of_the_size, prepared
 from dlv3deploy.engines.refit import graph_sha256, require_outputs, sha256_with_weights, takes_weights
 from dlv3deploy.engines.release import copied, release
 from dlv3deploy.engines.request import EngineRequest, backend_of, check, default_precision
-from dlv3deploy.engines.timing import measure_latency
+from dlv3deploy.engines.rewrites.rewrite import Rewritten
+from dlv3deploy.engines.timing import latencies_in_turns, measure_latency
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -36,33 +37,46 @@ def build(request: EngineRequest, engine: Path, cache: EngineCache | None = None
     that `cache` has from an equal build is taken from there. Raises UserError when the backend is missing, refuses the model,
     or cannot serve the precision.
     """
-    request, backend, sha256 = _settled(request)
-    work = _Build(request, backend, sha256, cache, None if cache is None else engine)
+    check(request)
+    sha256 = _files_of(request)
+    key = key_of(_facts(request, sha256))
+    work = _Build(_settled(request), sha256, cache, None if cache is None else engine)
     if cache is None:
         return release(engine, lambda fresh: work.made(fresh, engine))
-    with cache.slot(key_of(_facts(request, backend, sha256))) as slot:
+    with cache.slot(key) as slot:
         known = cache.found(slot)
         if known is None:
             known = release(slot, lambda fresh: work.made(fresh, slot))
         else:
             say(f"an equal engine was built before and is taken from {cache.folder} (--no-cache builds it again)")
-        return copied(slot, replace(known, calibration=request.calibration, command=request.command), engine)
+        return copied(slot, as_asked(known, request), engine)
+
+
+def as_asked(known: Manifest, request: EngineRequest) -> Manifest:
+    """The manifest of an equal engine, which may have been built of another copy of the same files, for this request."""
+    source = str(request.source.resolve())
+    return replace(known, onnx=source, calibration=request.calibration, command=request.command)
 
 
 def build_key(request: EngineRequest) -> str:
     """What an engine of this request is called in a cache. Raises as `build` does before it builds."""
-    return key_of(_facts(*_settled(request)))
-
-
-def _settled(request: EngineRequest) -> tuple[EngineRequest, Backend, dict[Path, str]]:
-    """The request with what this machine decides, its backend, and the sha256 of the files that it is made from."""
     check(request)
-    request = replace(request, options=backend_of(request).fitted(request.onnx))
-    return request, backend_of(request), {path: sha256_of(path) for path in {request.onnx, request.source}}
+    return key_of(_facts(request, _files_of(request)))
 
 
-def _facts(request: EngineRequest, backend: Backend, sha256: Mapping[Path, str]) -> dict[str, Any]:
+def _settled(request: EngineRequest) -> EngineRequest:
+    """The request with what this machine decides; not part of its key, for memory that is free now is another an hour later."""
+    return replace(request, options=backend_of(request).fitted(lambda: of_the_size(request)))
+
+
+def _files_of(request: EngineRequest) -> dict[Path, str]:
+    """The sha256 of each file that it is made from."""
+    return {path: sha256_of(path) for path in {request.onnx, request.source}}
+
+
+def _facts(request: EngineRequest, sha256: Mapping[Path, str]) -> dict[str, Any]:
     """Everything that decides what a build makes and how its latency comes out, as JSON."""
+    backend = backend_of(request)
     return {
         "onnx": sha256[request.onnx],
         "source": sha256[request.source],
@@ -91,7 +105,6 @@ class _Build:
     """A settled request; `earlier` is where an engine may lie that takes new weights, None where everything is to be built."""
 
     request: EngineRequest
-    backend: Backend
     sha256: Mapping[Path, str]
     cache: EngineCache | None
     earlier: Path | None
@@ -101,23 +114,22 @@ class _Build:
 
         Raises CheckFailed when a file that it is made from is no longer the one whose `sha256` was taken.
         """
-        request, backend = self.request, self.backend
+        request, backend = self.request, backend_of(self.request)
         spec = replace(request.spec, input=replace(request.spec.input, dynamic_size=False, dynamic_batch=request.batch > 1))
-        done = prepared(request)
+        done, graph = prepared(request), ""
         model, spec = done.model, replace(spec, output=done.output)
-        for path, then in self.sha256.items():
-            if sha256_of(path) != then:
-                raise CheckFailed(f"{path} was changed while an engine was being built from it; build it again")
-        graph = ""
         if request.options.refittable:
             graph = graph_sha256(model)
         elif isinstance(backend, tensorrt_backend.TensorRTBackend) and request.options.stripped:
             model = made_again(request, done.names)
             graph, backend = sha256_with_weights(model), replace(backend, weights=model.SerializeToString())
-        if not (request.options.refittable and self._refitted(model, graph, spec, fresh)):
+        self._require_files_as_they_were()
+        if not (request.options.refittable and self._refitted(done, graph, spec, fresh)):
             backend.build(model.SerializeToString(), fresh, str(request.onnx))
-        timing = _timed(backend, fresh, spec, request.batch) if backend.runs_here() else None
-        gate = _gate(request, model, backend, spec, self.cache) if request.precision == "int8" else None
+        gate = _gate(request, fresh, model, backend, spec, self.cache) if request.precision == "int8" else None
+        timing = gate.int8_timing if gate is not None else None
+        if timing is None and backend.runs_here():
+            timing = _timed(backend, fresh, spec, request.batch)
         return Manifest(
             spec=spec,
             precision=request.precision,
@@ -135,16 +147,24 @@ class _Build:
             command=request.command,
         )
 
-    def _refitted(self, model: ModelProto, graph: str, spec: ModelSpec, fresh: Path) -> bool:
+    def _require_files_as_they_were(self) -> None:
+        for path, then in self.sha256.items():
+            if sha256_of(path) != then:
+                raise CheckFailed(f"{path} was changed while an engine was being built from it; build it again")
+
+    def _refitted(self, done: Rewritten, graph: str, spec: ModelSpec, fresh: Path) -> bool:
         """Whether `fresh` is now the earlier engine with this model's weights; why not is said where it could have been."""
-        backend, earlier, precision = self.backend, self.earlier, self.request.precision
+        single = done.model
+        if self.request.precision == "bf16":  # which ONNX Runtime, that it is compared with, has no convolutions for
+            single = made_again(replace(self.request, precision="fp32"), done.names)
+        backend, earlier, precision = backend_of(self.request), self.earlier, self.request.precision
         if earlier is None or not isinstance(backend, tensorrt_backend.TensorRTBackend) or not backend.runs_here():
             return False
         if not takes_weights(earlier, graph, spec, precision, backend.builder(), backend.target()):
             return False
         try:
-            backend.refit(earlier, model.SerializeToString(), fresh)
-            require_outputs(backend, fresh, spec, model)
+            backend.refit(earlier, done.model.SerializeToString(), fresh)
+            require_outputs(backend, fresh, spec, single)
         except Dlv3Error as error:
             say(f"{earlier} does not take new weights ({error}), and is built anew")
             return False
@@ -158,17 +178,19 @@ def _timed(backend: Backend, engine: Path, spec: ModelSpec, images: int) -> Timi
 
 
 def _gate(
-    request: EngineRequest, model: ModelProto, backend: Backend, spec: ModelSpec, cache: EngineCache | None
+    request: EngineRequest, engine: Path, model: ModelProto, backend: Backend, spec: ModelSpec, cache: EngineCache | None
 ) -> Gate | None:
-    """The floating-point model that an INT8 request stems from, on the same backend: timed now, or its plan beside the INT8
-    one's where TensorRT-RTX compiles both and runs neither."""
+    """The floating-point model that an INT8 request stems from, on the same backend: both timed in turns, or its plan beside
+    the INT8 one's where TensorRT-RTX compiles both and runs neither."""
     precision = default_precision(request.backend)
     plain = replace(request, onnx=request.source, precision=precision, calibration=None, command="")
     if backend.runs_here():
         with TemporaryDirectory() as folder:
-            engine = Path(folder) / f"float{ENGINE_SUFFIX}"
-            build(plain, engine, cache)
-            return Gate(precision, _timed(backend, engine, spec, request.batch))
+            floating = Path(folder) / f"float{ENGINE_SUFFIX}"
+            float_spec = build(plain, floating, cache).spec
+            with backend.open(engine, spec) as int8, backend_of(plain).open(floating, float_spec) as other:
+                int8_timing, timing = latencies_in_turns([int8, other], request.batch)
+            return Gate(precision, timing, int8_timing)
     if not isinstance(backend, tensorrt_backend.TensorRTBackend) or not backend.dialect.portable:
         return None
     moved, int8_moved = (

@@ -153,9 +153,9 @@ def _taken(lock: FileLock) -> bool:
 
 
 def _whole(engine: Path) -> Manifest | None:
-    """The manifest of an engine that it fits, or None."""
+    """The manifest of an engine that it fits and that is as it was written, or None."""
     try:
         manifest = Manifest.read(engine)
-        return manifest if manifest.engine_sha256 == sha256_of(engine) else None
+        return manifest if manifest.engine_sha256 == sha256_of(engine) and not manifest.broken_seals() else None
     except (UserError, CheckFailed, OSError):
         return None

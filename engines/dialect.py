@@ -28,6 +28,7 @@ class Dialect:
 
 
 LAST_WITH_DLA = (10, 7)
+FIRST_WITH_INT64 = (10,)  # which older ones narrow to 32 bits
 OPEN = -1  # a dimension that a network leaves open
 TENSORRT = Dialect(
     "tensorrt", "tensorrt", "on a Jetson use JetPack's own TensorRT, elsewhere install dlv3deploy[tensorrt]", (8, 6), False

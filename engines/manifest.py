@@ -74,13 +74,14 @@ class Trial:
 
 @dataclass(frozen=True)
 class Gate:
-    """What an INT8 engine is held against: the same network in `precision`, timed in the same run.
+    """What an INT8 engine is held against: the same network in `precision`, both timed in turns.
 
     Where engines cannot run, the bytes that both plans move, `moved` in floating point and `int8_moved`.
     """
 
     precision: str
     timing: Timing | None = None
+    int8_timing: Timing | None = None
     moved: int | None = None
     int8_moved: int | None = None
 
@@ -187,9 +188,9 @@ def _require_texts(data: Mapping[str, Any], *names: str, may_be_none: bool = Fal
 
 
 def _gate(data: dict[str, Any]) -> Gate:
-    timing, moved = data.pop("timing"), {name: data.pop(name) for name in ("moved", "int8_moved")}
-    counted = {name: None if value is None else int(value) for name, value in moved.items()}
-    return Gate(str(data.pop("precision")), _timing(timing) if timing else None, **counted, **data)
+    moved, int8_moved = (None if (value := data.pop(name)) is None else int(value) for name in ("moved", "int8_moved"))
+    timing, int8_timing = (_timing(value) if (value := data.pop(name)) else None for name in ("timing", "int8_timing"))
+    return Gate(str(data.pop("precision")), timing, int8_timing, moved, int8_moved, **data)
 
 
 def _timing(data: dict[str, Any]) -> Timing:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -26,6 +26,7 @@ from dlv3deploy.engines.timing import WARM_UP_RUNS, LayerTime, medians
 
 if TYPE_CHECKING:
     import onnxruntime
+    from onnx import ModelProto
 
 NAME = "onnxruntime"
 LAYOUT = "layout"  # the flag in a manifest
@@ -53,7 +54,7 @@ class OnnxRuntimeEngine(ClosingEngine):
             options = _options(module)
             if profile is not None:
                 options.enable_profiling, options.profile_file_prefix = True, str(profile / "profile")
-            if wanted[0] != CPU and provider is not None:
+            if wanted[0] != CPU and provider is not None and not _computes_sizes(model):  # which is always done on the CPU
                 options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")  # no node goes there in silence
             if wanted[0] == CPU and layout == PLAIN:
                 options.graph_optimization_level = module.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
@@ -144,15 +145,19 @@ class OnnxRuntimeBackend:
         """Read from the optimised graph: where ONNX Runtime does not fuse a Q/DQ convolution, it runs in float."""
         import onnx
 
+        provider = providers(self.provider)[0]
+        if provider == TENSORRT:  # whose engine is the graph itself, which it runs as it is typed
+            return typed
+        has_halves = provider != CPU and "fp16" in typed.values()  # a CPU casts them to single precision
         found = {}
         for node in onnx.load(str(engine)).graph.node:
             if node.op_type == "QLinearConv":
                 found[node.name or node.output[0]] = "int8"
             elif node.op_type.endswith("Conv"):
-                found[node.name or node.output[0]] = "fp16" if "fp16" in typed.values() else "fp32"
+                found[node.name or node.output[0]] = "fp16" if has_halves else "fp32"
         return found
 
-    def fitted(self, model: Path) -> TensorRTOptions:  # noqa: ARG002 (see Backend)
+    def fitted(self, graph: Callable[[], ModelProto]) -> TensorRTOptions:  # noqa: ARG002 (see Backend)
         return TensorRTOptions()
 
     def runs_here(self) -> bool:
@@ -169,6 +174,12 @@ class OnnxRuntimeBackend:
         if providers(self.provider)[0] != CPU and (gpu := find_gpu()):
             return Target(gpu.name, gpu.compute_capability, gpu.driver)
         return Target(f"cpu ({platform.machine()})")
+
+
+def _computes_sizes(model: bytes) -> bool:
+    import onnx
+
+    return any(node.op_type == "Shape" for node in onnx.load_from_string(model).graph.node)
 
 
 def _fusable(model: bytes, wanted: list[str]) -> bytes:

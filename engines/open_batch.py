@@ -27,8 +27,13 @@ def with_open_batch(model: ModelProto) -> ModelProto:
     result.CopyFrom(model)
     graph = result.graph
     constants = {w.name: numpy_helper.to_array(w) for w in graph.initializer}
+    reached = {value.name for value in graph.input} - constants.keys()  # of the image
     nodes, added = list["NodeProto"](), dict[str, NDArray[np.int64]]()
     for node in graph.node:
+        if not reached & set(node.input):
+            nodes.append(node)
+            continue
+        reached |= set(node.output)
         if node.op_type == "Resize" and (sizes := _of_one_image(node, SIZES, constants)) is not None:
             nodes += _sizes_of_its_input(node, sizes, added)
         elif node.op_type == "Reshape" and (shape := _of_one_image(node, SHAPE, constants)) is not None:
@@ -42,7 +47,10 @@ def with_open_batch(model: ModelProto) -> ModelProto:
 
 
 def _of_one_image(node: NodeProto, place: int, constants: dict[str, NDArray[np.int64]]) -> NDArray[np.int64] | None:
-    """The constant sizes in an input of a node, where they begin with the one image."""
+    """The constant sizes in an input of a node, where they begin with the one image; not those of other axes than all, nor of a
+    Reshape in which 0 is none."""
+    if any(attribute.name == "axes" or (attribute.name == "allowzero" and attribute.i) for attribute in node.attribute):
+        return None
     sizes = constants.get(node.input[place]) if len(node.input) > place else None
     return sizes if sizes is not None and sizes.size > 1 and sizes[0] == 1 else None
 

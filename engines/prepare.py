@@ -11,7 +11,7 @@ from dlv3deploy.core.errors import UserError
 from dlv3deploy.core.graph import fix_input, load_onnx, ports, simplified
 from dlv3deploy.engines.dialect import DIALECTS
 from dlv3deploy.engines.open_batch import with_open_batch
-from dlv3deploy.engines.precision import NARROWED, is_quantized, kept_in_half
+from dlv3deploy.engines.precision import NARROWED, is_quantized, kept_in_half, types_in
 from dlv3deploy.engines.request import EngineRequest
 from dlv3deploy.engines.rewrites.certificate import require_several_images
 from dlv3deploy.engines.rewrites.certified import as_far_as_proved, certified
@@ -28,7 +28,7 @@ def prepared(request: EngineRequest) -> Rewritten:
 
     Raises UserError where the graph or the backend does not suit the precision.
     """
-    model = _of_the_size(request)
+    model = of_the_size(request)
     if request.batch > 1 and find_spec("onnxruntime") is not None:
         require_several_images(model, str(request.onnx))
     done = Rewritten(model, request.spec.output, [])
@@ -48,11 +48,11 @@ def made_again(request: EngineRequest, changes: Sequence[str]) -> ModelProto:
     """The graph that `prepared` made of a floating-point request, by what it changed (`Rewritten.names`): proved
     then, and not again."""
     names = [BY_CHANGE[change] for change in changes]
-    model = apply(simplified(_of_the_size(request)), names, request.spec.output).model
+    model = apply(simplified(of_the_size(request)), names, request.spec.output).model
     return _narrowed(request, model) if request.precision in NARROWED else model
 
 
-def _of_the_size(request: EngineRequest) -> ModelProto:
+def of_the_size(request: EngineRequest) -> ModelProto:
     """The request's graph, for images of the spec's size, one or an open batch of them."""
     model = load_onnx(request.onnx)
     _require_precision(model, request)
@@ -73,6 +73,9 @@ def _shape(request: EngineRequest) -> tuple[int | str, int, int, int]:
 
 
 def _require_precision(model: ModelProto, request: EngineRequest) -> None:
+    if request.precision in ("fp32", "bf16") and "fp16" in types_in(model):
+        rule = f"is in half precision, and --{request.precision} is asked for"
+        raise UserError(str(request.onnx), rule, "give the file in single precision, or use --fp16")
     if request.precision != "int8" and is_quantized(model):
         raise UserError(
             str(request.onnx), f"is quantised, and --{request.precision} is asked for", "give the floating-point file"

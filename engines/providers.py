@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
+from dlv3deploy.core.cache_folder import cache_folder
 from dlv3deploy.core.errors import UserError
 from dlv3deploy.engines.gpu import find_gpu
 from dlv3deploy.engines.precision import types_in
@@ -16,6 +17,7 @@ BY_NAME = {"cpu": CPU, "cuda": CUDA, "tensorrt": TENSORRT}
 # kernels for that; on CUDA channels last is what tensor cores read.
 BLOCKED, PLAIN, CHANNELS_LAST = "blocked", "plain", "channels last"
 LAYOUTS = {CPU: (BLOCKED, PLAIN), CUDA: (PLAIN, CHANNELS_LAST)}
+COMPILED = "onnxruntime-tensorrt"  # a folder of the cache
 INSTALL = "install dlv3deploy[onnxruntime], or dlv3deploy[onnxruntime-gpu] for CUDA"
 
 
@@ -52,8 +54,9 @@ def layouts(chosen: str | None) -> tuple[str, ...]:
     return LAYOUTS.get(providers(chosen)[0], ())
 
 
-def with_options(wanted: list[str], model: bytes, layout: str | None) -> list[str | tuple[str, dict[str, bool]]]:
-    """Providers as a session takes them: CUDA's is told the layout, TensorRT's which types besides FP32 the model has."""
+def with_options(wanted: list[str], model: bytes, layout: str | None) -> list[str | tuple[str, dict[str, Any]]]:
+    """Providers as a session takes them: CUDA's is told the layout, TensorRT's which types besides FP32 the model has, and to
+    keep what it compiles, which otherwise takes minutes whenever the engine is opened."""
     if wanted[0] == CUDA and layout == CHANNELS_LAST:
         return [(CUDA, {"prefer_nhwc": True}), *wanted[1:]]
     if wanted[0] != TENSORRT:
@@ -61,7 +64,8 @@ def with_options(wanted: list[str], model: bytes, layout: str | None) -> list[st
     import onnx
 
     types = types_in(onnx.load_from_string(model))
-    return [(TENSORRT, {f"trt_{name}_enable": True for name in sorted(types)}), *wanted[1:]]
+    kept = {"trt_engine_cache_enable": True, "trt_engine_cache_path": str(cache_folder() / COMPILED)}
+    return [(TENSORRT, {**{f"trt_{name}_enable": True for name in sorted(types)}, **kept}), *wanted[1:]]
 
 
 def of_flags(flags: Mapping[str, Any]) -> str | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -56,10 +57,16 @@ def takes_weights(engine: Path, graph: str, spec: ModelSpec, precision: str, bui
     with suppress(UserError):
         if engine.is_file():
             earlier = Manifest.read(engine)
-            wanted = (graph, spec.input, precision, builder, target, sha256_of(engine))
-            found = (earlier.graph_sha256, earlier.spec.input, earlier.precision, earlier.builder, earlier.target)
+            wanted = (graph, spec.input, precision, _unlimited(builder), target, sha256_of(engine))
+            made_by = _unlimited(earlier.builder)
+            found = (earlier.graph_sha256, earlier.spec.input, earlier.precision, made_by, earlier.target)
             return wanted == (*found, earlier.engine_sha256) and not earlier.broken_seals()
     return False
+
+
+def _unlimited(builder: Builder) -> Builder:
+    """Without the memory that kernels might take while they were chosen, which on a Jetson is what was free then."""
+    return replace(builder, flags={name: value for name, value in builder.flags.items() if name != "workspace_mb"})
 
 
 def require_outputs(backend: Backend, engine: Path, spec: ModelSpec, model: ModelProto) -> None:

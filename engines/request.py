@@ -80,7 +80,11 @@ def target_label(backend: str, options: TensorRTOptions, provider: str | None, b
     if backend == onnxruntime_engine.NAME:
         return {CPU: "cpu", CUDA: "cuda", TENSORRT_PROVIDER: "onnxruntime-tensorrt"}[providers(provider)[0]]
     return "-".join(
-        [backend, *map(capability_digits, options.capabilities), *(["dla"] if options.dla_core is not None else [])]
+        [
+            *(backend, *map(capability_digits, options.capabilities)),
+            *(["dla"] if options.dla_core is not None else []),
+            *(["stripped"] if options.stripped else []),
+        ]
     )
 
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dlv3deploy.core.engine import Batch
-from dlv3deploy.core.errors import UserError
-from dlv3deploy.core.graph import fix_input, load_onnx, ports
+from dlv3deploy.core.errors import CheckFailed, UserError
+from dlv3deploy.core.graph import fix_input, ports
+from dlv3deploy.core.progress import say
 from dlv3deploy.core.spec import ModelSpec
 from dlv3deploy.core.workspace import Workspace
 from dlv3deploy.engines.build_progress import build_progress
@@ -31,13 +32,16 @@ from dlv3deploy.engines.dialect import (
 from dlv3deploy.engines.gpu import find_gpu
 from dlv3deploy.engines.manifest import Builder, Target
 from dlv3deploy.engines.memory import available_bytes, workspace_on_shared_memory
-from dlv3deploy.engines.plans.plan import Plan
+from dlv3deploy.engines.plans.plan import Plan, precision_of_nodes
 from dlv3deploy.engines.plans.printed import read_plan
 from dlv3deploy.engines.precision import types_in
 from dlv3deploy.engines.tensorrt_engine import TensorRTEngine, inspected_plan, refitted
 from dlv3deploy.engines.tensorrt_options import TensorRTOptions
 from dlv3deploy.engines.timing import LayerTime
 from dlv3deploy.engines.timing_cache import timing_cache, timing_cache_file
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
 
 MOST_ERRORS = 3
 NO_REASON, NO_LAYER = ("", "false"), "Plugin not found"  # a parser's words
@@ -128,16 +132,16 @@ class TensorRTBackend:
             )
         return memoryview(plan)
 
-    def fitted(self, model: Path) -> TensorRTOptions:
+    def fitted(self, graph: Callable[[], ModelProto]) -> TensorRTOptions:
         """With a workspace limit where the GPU shares the processor's memory and none was asked for."""
         gpu = find_gpu()
         if self.options.workspace_mb is not None or gpu is None or not gpu.shares_memory:
             return self.options
-        graph = load_onnx(model)
-        batch, channels, height, width = ports(graph, str(model))[0].shape
+        model = graph()
+        batch, channels, height, width = ports(model, "the graph")[0].shape
         if batch is None and channels and height and width:
-            graph = fix_input(graph, (self.options.most_images, channels, height, width))
-        return replace(self.options, workspace_mb=workspace_on_shared_memory(graph, available_bytes()))
+            model = fix_input(model, (self.options.most_images, channels, height, width))
+        return replace(self.options, workspace_mb=workspace_on_shared_memory(model, available_bytes()))
 
     def _timing_cache(self, config: Any) -> AbstractContextManager[None]:
         """Kept where kernels are timed: TensorRT-RTX times none when it builds."""
@@ -152,9 +156,16 @@ class TensorRTBackend:
         with self.open(engine, spec) as opened:
             return opened.layer_times(batch, runs)
 
-    def layer_precision(self, engine: Path, typed: Mapping[str, str]) -> Mapping[str, str]:  # noqa: ARG002 (see Backend)
-        """Strongly typed networks run as the graph is typed."""
-        return typed
+    def layer_precision(self, engine: Path, typed: Mapping[str, str]) -> Mapping[str, str]:
+        """Strongly typed networks run as the graph is typed; of others the engine is asked, which needs its GPU."""
+        if is_strongly_typed(load_dialect(self.dialect), self.options) or not self.runs_here():
+            return typed
+        try:
+            found = precision_of_nodes(self.plan_of(engine))
+        except CheckFailed as error:
+            say(f"the types that {engine} computes in are not known, those of its graph are written down: {error}")
+            return typed
+        return {name: found.get(name, precision) for name, precision in typed.items()}
 
     def runs_here(self) -> bool:
         gpu = find_gpu()

@@ -74,7 +74,21 @@ def inspected_plan(dialect: Dialect, path: Path, options: TensorRTOptions) -> Pl
     loaded = _load(dialect, path, options, None)
     trt, engine = loaded.trt, loaded.engine
     inspector = engine.create_engine_inspector()
+    if (context := _of_the_most(trt, engine)) is not None:
+        inspector.execution_context = context
     return read_engine_information(inspector.get_engine_information(trt.LayerInformationFormat.JSON), loaded.name)
+
+
+def _of_the_most(trt: Any, engine: Any) -> Any:
+    """A context for the largest batch, by which an inspector knows sizes that an engine leaves open; None where it has none."""
+    names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
+    for name in names:
+        if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT and OPEN in tuple(engine.get_tensor_shape(name)):
+            context = engine.create_execution_context()
+            _smallest, _best, largest = engine.get_tensor_profile_shape(name, 0)
+            if context is not None and context.set_input_shape(name, largest):
+                return context
+    return None
 
 
 def refitted(dialect: Dialect, path: Path, options: TensorRTOptions, model: bytes) -> bytes:
@@ -97,7 +111,7 @@ class _Lane:
         self.is_open = OPEN in tuple(loaded.engine.get_tensor_shape(given))
         if self.is_open:
             _smallest, _best, largest = loaded.engine.get_tensor_profile_shape(given, 0)
-            self.context.set_input_shape(given, largest)
+            self._take(largest)
         with ExitStack() as opened:
             self.stream = device.stream()
             opened.callback(self.stream.close)
@@ -133,7 +147,11 @@ class _Lane:
         if images > (most := self.given.shape[0]):
             raise ValueError(f"{self._loaded.name} takes {most} images at most, was given {images}")
         if self.is_open:
-            self.context.set_input_shape(self._names[0], (images, *self.given.shape[1:]))
+            self._take((images, *self.given.shape[1:]))
+
+    def _take(self, shape: tuple[int, ...]) -> None:
+        if not self.context.set_input_shape(self._names[0], tuple(shape)):
+            raise CheckFailed(f"{self._loaded.name} does not take an input of {'×'.join(map(str, shape))}")
 
     def execute(self) -> None:
         if not self.context.execute_async_v3(self.stream.handle):

@@ -7,12 +7,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from dlv3deploy.core.engine import Batch, Engine
 from dlv3deploy.engines.manifest import Timing
 
 WARM_UP_RUNS = 3
+WARM_UP_S = 0.3
 MOST_RUNS = 50
 BUDGET_S = 2.0  # stop measuring after this long, with three runs at least
 Call = Callable[[int], Sequence[float]]  # does a thing for the given round; milliseconds of its parts
@@ -33,8 +34,30 @@ def measure_latency(engine: Engine, images: int = 1) -> Timing:
     deadline = time.perf_counter() + BUDGET_S
     while len(times_ms) < 3 or (len(times_ms) < MOST_RUNS and time.perf_counter() < deadline):
         times_ms.append(milliseconds(lambda: engine.infer(batch)))
-    p50, p90 = np.percentile(times_ms, [50, 90])
-    return Timing(round(float(p50), 3), round(float(p90), 3), len(times_ms))
+    return timing_of(times_ms)
+
+
+def latencies_in_turns(engines: Sequence[Engine], images: int) -> list[Timing]:
+    """As `measure_latency`, of each engine, round after round."""
+    limits = Limits(WARM_UP_S, len(engines) * BUDGET_S, WARM_UP_RUNS, MOST_RUNS)
+    return [timing_of(ms) for ms in infer_in_turns(engines, images, limits)]
+
+
+def infer_in_turns(engines: Sequence[Engine], images: int, limits: Limits) -> list[NDArray[np.float64]]:
+    """Milliseconds of one inference of each engine on so many images of noise, every round."""
+    batch = noise_for(engines[0], images)
+
+    def call(engine: Engine) -> Call:
+        return lambda _round: [milliseconds(lambda: engine.infer(batch))]
+
+    return [times[:, 0] for times in in_turns([call(engine) for engine in engines], limits)]
+
+
+def timing_of(ms: ArrayLike) -> Timing:
+    """Median and 90th percentile."""
+    times = np.asarray(ms, np.float64)
+    p50, p90 = np.percentile(times, [50, 90])
+    return Timing(round(float(p50), 3), round(float(p90), 3), times.size)
 
 
 def milliseconds(work: Callable[[], object]) -> float:

@@ -21,10 +21,10 @@ from dlv3deploy.core.engine import Engine
 from dlv3deploy.core.errors import CheckFailed, UserError
 from dlv3deploy.core.progress import say, tracked
 from dlv3deploy.core.workspace import ENGINE_SUFFIX
-from dlv3deploy.engines.build import build, build_key
+from dlv3deploy.engines.build import as_asked, build, build_key
 from dlv3deploy.engines.cache import EngineCache, key_of
-from dlv3deploy.engines.dialect import TENSORRT_RTX
-from dlv3deploy.engines.manifest import Manifest, Timing, Trial
+from dlv3deploy.engines.dialect import TENSORRT_RTX, nearest_capability
+from dlv3deploy.engines.manifest import Manifest, Trial
 from dlv3deploy.engines.onnxruntime_engine import NAME
 from dlv3deploy.engines.plans.devices import DEVICES, Device
 from dlv3deploy.engines.plans.roofline import estimate_ms
@@ -36,7 +36,7 @@ from dlv3deploy.engines.rewrites.certified import BY_DEFAULT
 from dlv3deploy.engines.rewrites.rewrite import HEAD
 from dlv3deploy.engines.tensorrt_backend import TensorRTBackend
 from dlv3deploy.engines.tensorrt_options import capability_digits
-from dlv3deploy.engines.timing import Call, Limits, in_turns, milliseconds, noise_for
+from dlv3deploy.engines.timing import Limits, infer_in_turns, timing_of
 
 REWRITES = ((), BY_DEFAULT, (*BY_DEFAULT, "regions"), (*BY_DEFAULT, "sub-grids"))
 WARM_UP_S, ROUNDS_S, FEWEST_ROUNDS, MOST_ROUNDS = 1.0, 8.0, 8, 200
@@ -88,8 +88,7 @@ def _layouts(request: EngineRequest) -> tuple[str | None, ...]:
 def _placed(requests: Mapping[Path, EngineRequest], engine: Path, manifest: Manifest) -> tuple[Path, Manifest]:
     """A copy of the best engine where its precision belongs."""
     place, request = next((place, request) for place, request in requests.items() if request.precision == manifest.precision)
-    made = copied(engine, replace(manifest, calibration=request.calibration, command=request.command), place)
-    return place, made
+    return place, copied(engine, as_asked(manifest, request), place)
 
 
 def _best(requests: Sequence[EngineRequest], engine: Path, cache: EngineCache | None, device: Device | None) -> Manifest:
@@ -122,14 +121,18 @@ def _raced(requests: Sequence[EngineRequest], folder: Path, engine: Path, cache:
             made = (request.precision, request.layout, manifest.rewrites)
             if all(made != (r.precision, r.layout, m.rewrites) for r, _, m in built):
                 built.append((request, path, manifest))  # rewrites that change nothing make no candidate
+    running = list[tuple[EngineRequest, Path, Manifest]]()
     with ExitStack() as opened:
-        engines = [opened.enter_context(backend_of(request).open(path, m.spec)) for request, path, m in built]
+        engines = list[Engine]()
+        for request, path, manifest in built:
+            with _may_fail(request, has_another=bool(engines)):  # all are open at once, which memory may not allow
+                engines.append(opened.enter_context(backend_of(request).open(path, manifest.spec)))
+                running.append((request, path, manifest))
         times = race(engines, requests[0].batch)
-    candidates = [Candidate(request, m.rewrites, ms) for (request, _, m), ms in zip(built, times, strict=True)]
+    candidates = [Candidate(request, m.rewrites, ms) for (request, _, m), ms in zip(running, times, strict=True)]
     best = fastest(candidates)
-    _, path, manifest = built[best]
-    ms = candidates[best].ms
-    timing = Timing(round(float(np.median(ms)), 3), round(float(np.percentile(ms, 90)), 3), len(ms))
+    _, path, manifest = running[best]
+    timing = timing_of(candidates[best].ms)
     return copied(path, replace(manifest, timing=timing, tuning=_trials(candidates, best)), engine)
 
 
@@ -147,13 +150,7 @@ def _may_fail(request: EngineRequest, has_another: bool) -> Iterator[None]:
 
 def race(engines: Sequence[Engine], images: int = 1) -> list[NDArray[np.float64]]:
     """Milliseconds of one inference of each engine on so many images, engines in turns."""
-    batch = noise_for(engines[0], images)
-
-    def call(engine: Engine) -> Call:
-        return lambda _round: [milliseconds(lambda: engine.infer(batch))]
-
-    limits = Limits(WARM_UP_S, ROUNDS_S, FEWEST_ROUNDS, MOST_ROUNDS)
-    return [times[:, 0] for times in in_turns([call(engine) for engine in engines], limits)]
+    return infer_in_turns(engines, images, Limits(WARM_UP_S, ROUNDS_S, FEWEST_ROUNDS, MOST_ROUNDS))
 
 
 def tuning_device(request: EngineRequest, device: Device | None) -> Device | None:
@@ -182,15 +179,18 @@ def _device_of(request: EngineRequest) -> Device:
 def _estimated(requests: Sequence[EngineRequest], device: Device) -> list[Candidate]:
     found: list[Candidate] = []
     seen: set[tuple[str, tuple[str, ...]]] = set()
+    capability = nearest_capability(TENSORRT_RTX, device.capability)
+    options = replace(requests[0].options, capabilities=requests[0].options.capabilities or (capability,))
     for request in tracked(requests, "compiling"):
         with _may_fail(request, has_another=bool(found)):
             done = prepared(request)
             if (key := (request.precision, done.names)) in seen:
                 continue
             seen.add(key)
-            plan = TensorRTBackend(TENSORRT_RTX, request.options).plan(done.model.SerializeToString(), str(request.onnx))
+            plan = TensorRTBackend(TENSORRT_RTX, options).plan(done.model.SerializeToString(), str(request.onnx))
             found.append(Candidate(request, done.names, np.asarray([estimate_ms(plan, device)])))
-    say(f"estimated for {device.title} by its published peaks: nothing was timed")
+    compiled = capability_digits(options.capabilities[0])
+    say(f"estimated for {device.title} from plans for sm_{compiled}, by its published peaks: nothing was timed")
     return found
 
 

@@ -94,7 +94,7 @@ def build_engine(
     ] = None,
     tune_: Annotated[
         bool,
-        typer.Option("--tune", help="Build all sets of exact rewrites in the precisions that are given, and keep the fastest."),
+        typer.Option("--tune", help="Build sets of exact rewrites in the precisions that are given, and keep the fastest."),
     ] = False,
     device: Annotated[
         str | None, typer.Option(help="--tune where engines cannot run: the GPU to estimate them for, such as orin-nano.")

@@ -26,16 +26,19 @@ def report_tuning(manifest: Manifest) -> None:
 def report_speed(manifest: Manifest) -> None:
     """Latency where the engine runs here, and a warning when INT8 is no faster than floating point in the same place."""
     from dlv3deploy.core.progress import say
+    from dlv3deploy.engines.gpu import find_gpu
 
     gate, timing = manifest.gate, manifest.timing
     if timing is not None:
         say(f"latency {timing.p50_ms:.1f} ms (median of {timing.runs})")
     else:
-        say("not timed: it needs a GPU, and this machine has none")
-    if gate is not None and gate.timing is not None and timing is not None:
-        ratio = gate.timing.p50_ms / timing.p50_ms
+        gpu, builder = find_gpu(), manifest.builder.name
+        why = f"{builder} does not run on this {gpu.name}" if gpu else "it needs a GPU, and this machine has none"
+        say(f"not timed: {why}")
+    if gate is not None and gate.timing is not None and gate.int8_timing is not None:
+        ratio = gate.timing.p50_ms / gate.int8_timing.p50_ms
         verdict = f"{ratio:.2f}× as fast as" if ratio > 1 else f"SLOWER ({ratio:.2f}×) than"
-        say(f"INT8 is {verdict} floating point here ({gate.precision.upper()} {gate.timing.p50_ms:.1f} ms, same run)")
+        say(f"INT8 is {verdict} floating point here ({gate.precision.upper()} {gate.timing.p50_ms:.1f} ms, in turns)")
     if gate is not None and gate.moved is not None and gate.int8_moved is not None and gate.int8_moved >= gate.moved:
         floats = gate.precision.upper()
         say(

@@ -28,10 +28,22 @@ def check_pipeline(pipeline: str, folder: Path, name: str, requests: Sequence[En
             f"--export-to {folder}", f"{place} holds files, and none is a {marker}", "name a folder that is empty or new"
         )
     for request in requests:
+        if pipeline == "triton" and request.options.stripped:
+            rule = "Triton opens a plan as it is, and this one has no weights"
+            raise UserError("--strip-plan with --export triton", rule, "leave one of them out")
         if pipeline == "triton" and request.backend not in PLATFORMS:
             known = " or ".join(PLATFORMS)
             raise UserError("--export triton", f"Triton runs no engines of {request.backend}", f"use --backend {known}")
         if pipeline == "deepstream":
+            idle = {
+                "--refittable": request.options.refittable,
+                "--strip-plan": request.options.stripped,
+                "--version-compatible": request.options.version_compatible,
+                "--hardware-compatible": request.options.hardware_compatible,
+            }
+            for option in (name for name, is_asked in idle.items() if is_asked):
+                rule = "nvinfer builds its own engine, which knows nothing of it"
+                raise UserError(f"{option} with --export deepstream", rule, "leave one of them out")
             if request.batch > 1:
                 rule = "nvinfer builds its own engine of the folder's graph, which is for one image"
                 raise UserError("--batch with --export deepstream", rule, "leave --batch out")

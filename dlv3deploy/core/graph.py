@@ -77,11 +77,13 @@ def graph_sha256(model: ModelProto) -> str:
 
 @dataclass(frozen=True)
 class Port:
-    """An input or output of a graph; a None in `shape` is a dimension that may change."""
+    """An input or output of a graph; a None in `shape` is a dimension that may change. `element` is ONNX's name of its type,
+    such as FLOAT16."""
 
     name: str
     shape: Shape
     is_integer: bool
+    element: str = "FLOAT"
 
 
 def ports(model: ModelProto, where: str) -> tuple[Port, Port]:
@@ -108,7 +110,7 @@ def _port(value: ValueInfoProto) -> Port:
     kind = value.type.tensor_type
     shape = tuple(d.dim_value if d.HasField("dim_value") and d.dim_value > 0 else None for d in kind.shape.dim)
     floats = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
-    return Port(value.name, shape, kind.elem_type not in floats)
+    return Port(value.name, shape, kind.elem_type not in floats, TensorProto.DataType.Name(kind.elem_type))
 
 
 def _text(port: Port) -> str:

@@ -15,10 +15,20 @@ from dlv3deploy.core.errors import UserError
 from dlv3deploy.core.files import replacing, write_text
 from dlv3deploy.core.graph import Port
 from dlv3deploy.core.spec import ModelSpec
+from dlv3deploy.engines.dialect import FIRST_WITH_INT64, version_of
+from dlv3deploy.engines.dialect import TENSORRT as TENSORRT_DIALECT
 from dlv3deploy.engines.manifest import Manifest
 from dlv3deploy.engines.providers import TENSORRT
 
 PLATFORMS = {"tensorrt": ("tensorrt_plan", "model.plan"), "onnxruntime": ("onnxruntime_onnx", "model.onnx")}
+TYPES = {
+    "FLOAT": "TYPE_FP32",
+    "FLOAT16": "TYPE_FP16",
+    "BFLOAT16": "TYPE_BF16",
+    "UINT8": "TYPE_UINT8",
+    "INT8": "TYPE_INT8",
+    "INT32": "TYPE_INT32",
+}
 LABELS = "labels.txt"
 ACCELERATED = ('optimization { execution_accelerators { gpu_execution_accelerator [ { name: "tensorrt" } ] } }',)
 
@@ -45,14 +55,15 @@ def write_triton(folder: Path, name: str, engine: Path, manifest: Manifest, port
 def _config(name: str, platform: str, manifest: Manifest, ports: tuple[Port, Port], batch: int) -> str:
     given, result = ports if batch == 1 else (replace(port, shape=port.shape[1:]) for port in ports)
     kind = "KIND_CPU" if manifest.target.device.startswith("cpu") else "KIND_GPU"
-    output = "TYPE_INT64" if result.is_integer else "TYPE_FP32"
+    has_int64 = manifest.builder.name != TENSORRT_DIALECT.name or version_of(manifest.builder.version) >= FIRST_WITH_INT64
+    types = {**TYPES, "INT64": "TYPE_INT64" if has_int64 else "TYPE_INT32"}
     lines = [
         f"name: {_text(name)}",
         f"platform: {_text(platform)}",
         f"max_batch_size: {batch if batch > 1 else 0}",
         *(("dynamic_batching { }",) if batch > 1 else ()),
-        *_tensor("input", given, "TYPE_FP32"),
-        *_tensor("output", result, output, f"label_filename: {_text(LABELS)}"),
+        *_tensor("input", given, types[given.element]),
+        *_tensor("output", result, types[result.element], f"label_filename: {_text(LABELS)}"),
         f"instance_group [ {{ kind: {kind} count: 1 {_accelerator(manifest)}}} ]",
         *(ACCELERATED if TENSORRT in manifest.builder.flags.get("providers", ()) else ()),
     ]

@@ -52,8 +52,11 @@ DEVICES = {
 
 def device_named(text: str) -> Device:
     """The device of that name, however it is spaced. Raises UserError listing those that are known."""
-    name = text.lower().replace(" ", "-").replace("_", "-")
     for known, device in DEVICES.items():
-        if name in (known, device.title.lower().replace(" ", "-")):
+        if _letters(text) in (_letters(known), _letters(device.title), _letters(device.title.removeprefix("GeForce"))):
             return device
     raise UserError(f"device {text!r}", "is none whose figures are known", f"use one of {', '.join(DEVICES)}")
+
+
+def _letters(name: str) -> str:
+    return "".join(filter(str.isalnum, name.lower()))

@@ -21,6 +21,8 @@ BITS = {
     "Bool": 8,
 }
 
+PRECISIONS = {"Float": "fp32", "Half": "fp16", "BFloat16": "bf16", "Int8": "int8"}
+
 
 @dataclass(frozen=True)
 class Tensor:
@@ -114,3 +116,12 @@ class Plan:
             "bytes_moved": self.bytes_moved,
             "macs": self.macs,
         }
+
+
+def precision_of_nodes(plan: Plan) -> dict[str, str]:
+    """For each ONNX node that a kernel stands for, the type of what that kernel reads first: fp32, fp16, bf16 or int8."""
+    found = dict[str, str]()
+    for kernel in plan.kernels:
+        if kernel.inputs and (precision := PRECISIONS.get(kernel.inputs[0].type)) is not None:
+            found |= dict.fromkeys(kernel.nodes, precision)
+    return found

@@ -111,6 +111,8 @@ def _parts(concat: ir.Node, wanted: int) -> list[_Part]:
         channels = next((known for known in map(_channels, (value, pooled)) if known is not None), None)
         if value is None or channels is None:
             return []
+        if pooled is not None and None not in (ends := (_channels(value), _channels(pooled))) and ends[0] != ends[1]:
+            pooled, pairs = None, ()  # spread over channels, too
         found.append(_Part(value, range(start, start + channels), pooled, pairs))
         start += channels
     return found if start == wanted else []

@@ -40,7 +40,7 @@ def test_int8_and_the_float_engine_that_it_is_held_against_are_both_kept(work: P
     assert first.exit_code == second.exit_code == 0, first.output + second.output
     assert sorted(str(entry["precision"]) for entry in listed()) == ["fp32", "int8"]
     (said,) = {line for done in (first, second) for line in done.stderr.splitlines() if "floating point here" in line}
-    assert "same run" in said
+    assert "in turns" in said
 
 
 def test_pruning_says_what_went(work: Path) -> None:

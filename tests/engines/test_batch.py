@@ -209,3 +209,22 @@ def test_the_engine_is_named_after_its_batch(source: Path, tmp_path: Path) -> No
     facts = json.loads(succeed("inspect", engine, "--json").stdout)
     assert "--batch 2" in facts["manifest"]["command"] and facts["spec"]["input"]["dynamic_batch"]
     assert "max_batch_size: 2" in (tmp_path / "triton" / "model" / "config.pbtxt").read_text()
+
+
+def test_sizes_that_are_not_of_images_stay() -> None:
+    """Those of a Resize of other axes, of a Reshape in which 0 is none, and of a constant's."""
+    numbers = {"axes": [1, 8], "none": [1, 8, 16, 24], "constant": [1, 8, 1, 1], "bias": [0.0] * 8}
+    weights = [
+        onnx.numpy_helper.from_array(np.array(values, np.float32 if name == "bias" else np.int64), name)
+        for name, values in numbers.items()
+    ]
+    make = onnx.helper.make_node
+    nodes = [
+        make("Resize", ["image", "", "", "axes"], ["resized"], axes=[2, 3]),
+        make("Reshape", ["resized", "none"], ["kept"], allowzero=1),
+        make("Reshape", ["bias", "constant"], ["shaped"]),
+    ]
+    tensors = [onnx.helper.make_tensor_value_info(name, 1, None) for name in ("image", "kept", "shaped")]
+    graph = onnx.helper.make_graph(nodes, "sizes", tensors[:1], tensors[1:], weights)
+    model = onnx.helper.make_model(graph)
+    assert with_open_batch(model) == model

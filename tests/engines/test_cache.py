@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -13,15 +14,17 @@ from typing import Any
 import pytest
 from tiny_models import tiny_spec, write_tiny
 
-from dlv3deploy.core.errors import CheckFailed, UserError
-from dlv3deploy.core.files import replacing
+from dlv3deploy.core.errors import CheckFailed, StaleArtefact, UserError
+from dlv3deploy.core.files import replacing, sha256_of
 from dlv3deploy.core.workspace import manifest_path
 from dlv3deploy.engines import build as building
-from dlv3deploy.engines.build import build
+from dlv3deploy.engines import cache as caching
+from dlv3deploy.engines.build import build, build_key
 from dlv3deploy.engines.cache import EngineCache
 from dlv3deploy.engines.manifest import Manifest
 from dlv3deploy.engines.onnxruntime_engine import OnnxRuntimeBackend
 from dlv3deploy.engines.open import open_engine
+from dlv3deploy.engines.release import copied
 from dlv3deploy.engines.request import EngineRequest
 
 pytest.importorskip("onnxruntime")
@@ -66,6 +69,36 @@ def test_an_equal_build_is_taken_from_the_cache_with_its_latency(
         open_engine(tmp_path / name).close()
 
 
+def test_an_equal_file_elsewhere_has_an_engine_that_names_it(
+    cache: EngineCache, request_: EngineRequest, tmp_path: Path
+) -> None:
+    """Whose file is exported anew, or gone, is nothing to the engine of the other."""
+    other = tmp_path / "b" / "model.onnx"
+    other.parent.mkdir()
+    other.write_bytes(request_.source.read_bytes())
+    build(request_, tmp_path / "model.engine", cache)
+    manifest = build(replace(request_, onnx=other, source=other), other.with_suffix(".engine"), cache)
+    assert manifest.onnx == "model.onnx"
+    request_.source.unlink()
+    open_engine(other.with_suffix(".engine")).close()
+    write_tiny(other, seed=4)
+    with pytest.raises(StaleArtefact, match=r"sha256 of model\.onnx"):
+        open_engine(other.with_suffix(".engine"))
+
+
+def test_a_manifest_that_was_changed_in_the_cache_is_not_handed_on(
+    cache: EngineCache, request_: EngineRequest, builds: list[str], tmp_path: Path
+) -> None:
+    first = build(request_, tmp_path / "model.engine", cache)
+    (kept,) = cache.folder.glob("*.engine.json")
+    text = kept.read_text()
+    kept.write_text(text.replace('"precision": "fp32"', '"precision": "int8"'))
+    assert kept.read_text() != text
+    again = build(request_, tmp_path / "model.engine", cache)
+    assert len(builds) == 2 and again.precision == first.precision
+    assert not Manifest.read(tmp_path / "model.engine").broken_seals()
+
+
 def test_what_is_done_to_a_copy_leaves_the_cache_as_it_is(cache: EngineCache, request_: EngineRequest, tmp_path: Path) -> None:
     build(request_, tmp_path / "model.engine", cache)
     (tmp_path / "model.engine").write_bytes(b"spoilt")
@@ -100,7 +133,7 @@ def test_another_request_is_another_engine(
         (OnnxRuntimeBackend, "target", lambda real: lambda self: replace(real(self), device="cpu (other)")),
         (building, "_version", lambda _: lambda name: f"another {name}"),
         (building.platform, "node", lambda _: lambda: "another machine"),
-        (building, "key_of", lambda real: lambda facts: real({**facts, "code": "ignored"}) + "0"),
+        (caching, "code_sha256", lambda _: lambda: "another version of the code"),
     ],
 )
 def test_another_builder_machine_or_library_is_another_engine(
@@ -236,3 +269,23 @@ def test_pruning_leaves_what_is_being_built(cache: EngineCache, request_: Engine
         leave.set()
     assert (removed, [one.key for one in held]) == ([], [entry.key])
     assert Manifest.read(entry.engine)
+
+
+def test_what_is_free_on_a_jetson_makes_no_other_engine(request_: EngineRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The limit that a build gets by itself is not part of its key."""
+    found = [build_key(request_)]
+    monkeypatch.setattr(OnnxRuntimeBackend, "fitted", lambda _self, _graph: pytest.fail("memory was asked for"))
+    assert found == [build_key(request_)]
+
+
+def test_two_who_release_to_one_place_leave_one_engine_with_its_manifest(request_: EngineRequest, tmp_path: Path) -> None:
+    """Of different keys, so that no lock of the cache keeps them apart."""
+    engine, made = tmp_path / "model.engine", []
+    for index, rewrites in enumerate([(), ("image-pooling",)]):
+        own = tmp_path / f"{index}.engine"
+        made.append((own, build(replace(request_, rewrites=rewrites), own)))
+    for _ in range(30):
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(lambda one: copied(*one, engine), made))
+        assert Manifest.read(engine).engine_sha256 == sha256_of(engine)
+        assert "previous" not in json.loads(manifest_path(engine).read_text())

@@ -79,7 +79,7 @@ def owner_of(holder: ast.expr) -> str | None:
     if isinstance(holder, ast.Attribute):
         if isinstance(holder.value, ast.Name) and holder.value.id in ("trt", "module"):
             return holder.attr
-        return {"_context": "IExecutionContext"}.get(holder.attr)
+        return {"context": "IExecutionContext"}.get(holder.attr)
     return None
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import onnx
 import pytest
-from tiny_models import tiny_spec, write_tiny
+from tiny_models import tiny_deeplab, tiny_spec, with_logits, write_tiny
 
+from dlv3deploy.core.cache_folder import cache_folder
 from dlv3deploy.core.errors import StaleArtefact, UserError
 from dlv3deploy.core.workspace import manifest_path
 from dlv3deploy.engines import onnxruntime_engine
@@ -17,7 +19,9 @@ from dlv3deploy.engines.gpu import Gpu
 from dlv3deploy.engines.manifest import Manifest
 from dlv3deploy.engines.onnxruntime_engine import OnnxRuntimeBackend, OnnxRuntimeEngine
 from dlv3deploy.engines.open import open_engine
-from dlv3deploy.engines.providers import CHANNELS_LAST, CPU, CUDA, PLAIN, TENSORRT, of_flags, providers, with_options
+from dlv3deploy.engines.open_batch import with_open_batch
+from dlv3deploy.engines.prepare import layer_precision
+from dlv3deploy.engines.providers import CHANNELS_LAST, COMPILED, CPU, CUDA, PLAIN, TENSORRT, of_flags, providers, with_options
 from dlv3deploy.engines.request import EngineRequest
 
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -83,9 +87,10 @@ def test_the_tensorrt_provider_is_told_the_types_of_the_model(tmp_path: Path) ->
     from calibration_graphs import quantized_deeplab
 
     plain = write_tiny(tmp_path / "model.onnx").read_bytes()
-    assert with_options([TENSORRT, CUDA], plain, None) == [(TENSORRT, {}), CUDA]
+    kept = {"trt_engine_cache_enable": True, "trt_engine_cache_path": str(cache_folder() / COMPILED)}
+    assert with_options([TENSORRT, CUDA], plain, None) == [(TENSORRT, kept), CUDA]
     told = with_options([TENSORRT, CUDA], quantized_deeplab().SerializeToString(), None)
-    assert told == [(TENSORRT, {"trt_int8_enable": True}), CUDA]
+    assert told == [(TENSORRT, {"trt_int8_enable": True, **kept}), CUDA]
     assert with_options([CUDA, CPU], plain, PLAIN) == [CUDA, CPU]
     assert with_options([CUDA, CPU], plain, CHANNELS_LAST) == [(CUDA, {"prefer_nhwc": True}), CPU]
 
@@ -120,3 +125,35 @@ def test_an_engine_for_cuda_is_stale_where_there_is_none(tmp_path: Path) -> None
     assert Manifest.read(tmp_path / "model.engine").builder.flags["providers"] == [CUDA, CPU]
     with pytest.raises(StaleArtefact, match=r"builder's providers was \['CUDA.*is \['CPU"):
         open_engine(tmp_path / "model.engine")
+
+
+@pytest.mark.usefixtures("gpu")
+def test_the_tensorrt_provider_runs_a_graph_as_it_is_typed(tmp_path: Path) -> None:
+    """Its engine is that graph, in which nothing is fused yet."""
+    from calibration_graphs import quantized_deeplab
+
+    engine = tmp_path / "model.engine"
+    engine.write_bytes(quantized_deeplab().SerializeToString())
+    typed = layer_precision(onnx.load(engine))
+    assert "int8" in typed.values()
+    assert OnnxRuntimeBackend("tensorrt").layer_precision(engine, typed) == typed
+
+
+@pytest.mark.usefixtures("gpu")
+@pytest.mark.parametrize(("computes", "asked"), [(False, True), (True, False)])
+def test_what_computes_sizes_may_do_that_on_the_processor(computes: bool, asked: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ONNX Runtime puts arithmetic of shapes there whatever the provider, and would refuse the graph for it."""
+    model = with_logits(tiny_deeplab())
+    if computes:
+        model = with_open_batch(model)
+    entries: dict[str, str] = {}
+    options = onnxruntime.SessionOptions
+
+    class Noted(options):  # type: ignore[misc, valid-type]  # the module's own
+        def add_session_config_entry(self, name: str, value: str) -> None:
+            entries[name] = value
+
+    monkeypatch.setattr(onnxruntime, "SessionOptions", Noted)
+    with pytest.raises(UserError):  # CUDA cannot start here
+        OnnxRuntimeEngine(model.SerializeToString(), tiny_spec(), "it", "cuda")
+    assert ("session.disable_cpu_ep_fallback" in entries) == asked

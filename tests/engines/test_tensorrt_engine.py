@@ -83,9 +83,10 @@ class PlayedContext:
         self.addresses: dict[str, int] = {}
         self.images = 1
 
-    def set_input_shape(self, _name: str, shape: tuple[int, ...]) -> None:
+    def set_input_shape(self, _name: str, shape: tuple[int, ...]) -> bool:
         assert 1 <= shape[0] <= self.engine.most
         self.images = shape[0]
+        return True
 
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
         return (self.images, *self.engine.of_one(name))

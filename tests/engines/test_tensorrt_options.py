@@ -14,12 +14,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from tiny_models import tiny_deeplab, tiny_spec, write_tiny
+from tiny_models import HEIGHT, WIDTH, tiny_deeplab, tiny_spec, write_tiny
 
 from dlv3deploy.core.errors import StaleArtefact, UserError
-from dlv3deploy.core.graph import fix_input
+from dlv3deploy.core.graph import fix_input, ports
 from dlv3deploy.core.workspace import manifest_path
-from dlv3deploy.engines import memory, timing_cache
+from dlv3deploy.engines import memory, tensorrt_backend, timing_cache
 from dlv3deploy.engines.build import build
 from dlv3deploy.engines.dialect import (
     TENSORRT,
@@ -32,8 +32,11 @@ from dlv3deploy.engines.dialect import (
     version_of,
 )
 from dlv3deploy.engines.fresh import check_fresh
+from dlv3deploy.engines.gpu import Gpu
 from dlv3deploy.engines.manifest import Builder, Manifest, Target
+from dlv3deploy.engines.plans.plan import Kernel, Plan, Tensor
 from dlv3deploy.engines.request import EngineRequest
+from dlv3deploy.engines.tensorrt_backend import TensorRTBackend
 from dlv3deploy.engines.tensorrt_options import TensorRTOptions
 
 pytest.importorskip("onnx")
@@ -334,3 +337,32 @@ except KeyboardInterrupt:
     print("cancelled" if any("cancel" in error.lower() for log in logs for error in log.errors) else "finished", flush=True)
     print("interrupted, engine", "kept" if engine.read_bytes() == b"older" else "lost", flush=True)
 """
+
+
+def test_what_a_weakly_typed_network_runs_in_is_read_from_its_engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """TensorRT 8 may run any layer in another type than its graph's; the engine that says so is played."""
+    tensor = [Tensor("map", (1, 8, 4, 4), kind) for kind in ("Float", "Half")]
+    kernels = tuple(Kernel(name, "CaskConvolution", (one,), (), (), (name,)) for name, one in zip("ab", tensor, strict=True))
+    backend = TensorRTBackend(TENSORRT)
+    monkeypatch.setattr(tensorrt_backend, "load_dialect", lambda _: SimpleNamespace(__version__="8.6.1"))
+    monkeypatch.setattr(TensorRTBackend, "runs_here", lambda _self: True)
+    monkeypatch.setattr(TensorRTBackend, "plan_of", lambda _self, _engine: Plan(kernels))
+    typed = {"a": "fp16", "b": "fp16", "gone": "fp16"}
+    assert backend.layer_precision(tmp_path / "model.engine", typed) == {"a": "fp32", "b": "fp16", "gone": "fp16"}
+    strong = SimpleNamespace(NetworkDefinitionCreationFlag=SimpleNamespace(STRONGLY_TYPED=1))
+    monkeypatch.setattr(tensorrt_backend, "load_dialect", lambda _: strong)
+    assert backend.layer_precision(tmp_path / "model.engine", typed) == typed
+
+
+def test_memory_is_counted_for_every_image_of_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also of a file that leaves its size open: the graph that is counted is the one that is built."""
+    found: list[tuple[int | None, ...]] = []
+    monkeypatch.setattr(tensorrt_backend, "find_gpu", lambda: Gpu("Orin", "8.7", "12.6", shares_memory=True))
+    monkeypatch.setattr(
+        tensorrt_backend,
+        "workspace_on_shared_memory",
+        lambda model, _available: (found.append(ports(model, "it")[0].shape), 256)[1],
+    )
+    opened = fix_input(tiny_deeplab(), ("batch", 3, HEIGHT, WIDTH))
+    options = TensorRTBackend(TENSORRT, TensorRTOptions(most_images=8)).fitted(lambda: opened)
+    assert found == [(8, 3, HEIGHT, WIDTH)] and options.workspace_mb == 256

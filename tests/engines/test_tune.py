@@ -11,15 +11,18 @@ import numpy as np
 import pytest
 from tiny_models import tiny_spec, write_tiny
 
-from dlv3deploy.core.engine import Batch, Outputs
+from dlv3deploy.core.engine import Batch, Engine, Outputs
 from dlv3deploy.core.errors import CheckFailed, UserError
 from dlv3deploy.core.spec import ModelSpec
 from dlv3deploy.engines import tune as tuning
 from dlv3deploy.engines.cache import EngineCache
 from dlv3deploy.engines.manifest import Manifest
+from dlv3deploy.engines.onnxruntime_engine import OnnxRuntimeBackend
 from dlv3deploy.engines.open import open_engine
-from dlv3deploy.engines.plans.devices import DEVICES
+from dlv3deploy.engines.plans.devices import DEVICES, device_named
+from dlv3deploy.engines.plans.plan import Plan
 from dlv3deploy.engines.request import EngineRequest
+from dlv3deploy.engines.tensorrt_backend import TensorRTBackend
 from dlv3deploy.engines.tensorrt_options import TensorRTOptions
 from dlv3deploy.engines.tune import Candidate, fastest, race, tune
 
@@ -179,6 +182,41 @@ def test_a_real_race_ends_with_an_engine_that_runs(request_: EngineRequest, tmp_
     place, manifest = tune({tmp_path / "model.engine": request_}, None, None)
     assert sum(trial.is_kept for trial in manifest.tuning) == 1 and all(trial.p50_ms > 0 for trial in manifest.tuning)
     open_engine(place).close()
+
+
+def test_a_candidate_that_cannot_be_opened_is_none(
+    request_: EngineRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All are open at once, and a GPU's memory may not allow that."""
+    real, opened = OnnxRuntimeBackend.open, list[str]()
+
+    def open_some(self: OnnxRuntimeBackend, engine: Path, spec: ModelSpec) -> Engine:
+        if len(engine.name) == len("0.engine"):  # in the race, not when it was built
+            opened.append(engine.name)
+            if len(opened) == 2:
+                raise CheckFailed("there is no memory for another execution context")
+        return real(self, engine, spec)
+
+    monkeypatch.setattr(OnnxRuntimeBackend, "open", open_some)
+    _, manifest = tune({tmp_path / "model.engine": request_}, EngineCache(tmp_path / "cache"), None)
+    assert len(opened) == 4 and len(manifest.tuning) == 3
+    assert "no memory for another execution context" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("device", "compiled"), [("xavier", "7.5"), ("orin-nano", "8.6"), ("RTX 4090", "8.9")])
+def test_plans_are_compiled_for_what_is_nearest_to_the_device(
+    request_: EngineRequest, tmp_path: Path, device: str, compiled: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("tensorrt_rtx")
+    asked: list[tuple[str, ...]] = []
+
+    def plan(self: TensorRTBackend, _model: bytes, _where: str) -> Plan:
+        asked.append(self.options.capabilities)
+        return Plan(())
+
+    monkeypatch.setattr(TensorRTBackend, "plan", plan)
+    tune({tmp_path / "model.engine": replace(request_, backend="tensorrt-rtx")}, None, device_named(device))
+    assert set(asked) == {(compiled,)}
 
 
 @pytest.mark.slow
