@@ -12,13 +12,14 @@ import numpy as np
 
 from dlv3deploy.core.engine import Batch, ClosingEngine, Outputs, check_batch
 from dlv3deploy.core.errors import CheckFailed, UserError
-from dlv3deploy.core.frame_engine import OnDevice
+from dlv3deploy.core.frame_engine import OnDevice, Paint
 from dlv3deploy.core.images import Frame, Mask
 from dlv3deploy.core.preprocess import Geometry
 from dlv3deploy.core.progress import say
 from dlv3deploy.core.spec import InputSpec, ModelSpec
 from dlv3deploy.engines.cuda.device import Device, open_device
-from dlv3deploy.engines.cuda.frames import FramesOnDevice, Port
+from dlv3deploy.engines.cuda.frames import FramesOnDevice
+from dlv3deploy.engines.cuda.port import Port
 from dlv3deploy.engines.dialect import OPEN, Dialect, give_weights, load_dialect, runs_on, with_weights
 from dlv3deploy.engines.gpu import find_gpu
 from dlv3deploy.engines.plans.inspected import read_engine_information
@@ -229,7 +230,12 @@ class TensorRTEngine(ClosingEngine):
         self._lanes[lane].stream.synchronize()
 
     def mask(self, answer: OnDevice, geometry: Geometry) -> Mask:
-        return _frames_of(self._lanes[answer.lane]).take(answer.index, geometry)
+        return _frames_of(self._lanes[answer.lane]).take(answer.index, geometry)[0]
+
+    def painted(self, answer: OnDevice, geometry: Geometry, paint: Paint) -> tuple[Mask, Frame]:
+        mask, picture = _frames_of(self._lanes[answer.lane]).take(answer.index, geometry, paint)
+        assert picture is not None  # a paint was given
+        return mask, picture
 
     def layer_times(self, batch: Batch, runs_wanted: int) -> list[LayerTime]:
         """What each layer takes by TensorRT's own profiler, which waits for every one and so slows the whole."""

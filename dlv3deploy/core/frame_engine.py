@@ -6,10 +6,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+import numpy as np
+from numpy.typing import NDArray
+
 from dlv3deploy.core.engine import Engine
 from dlv3deploy.core.images import Frame, Mask
 from dlv3deploy.core.preprocess import Geometry
 from dlv3deploy.core.spec import InputSpec
+
+
+@dataclass(frozen=True, eq=False)
+class Paint:
+    """How classes are shown over a frame: for each id its blue, green and red and whether it is drawn (256×4 uint8), blended in
+    with an opacity from 0 to 1."""
+
+    table: NDArray[np.uint8]
+    opacity: float
 
 
 @dataclass(frozen=True)
@@ -42,3 +54,6 @@ class FrameEngine(Engine, Protocol):
 
     def mask(self, answer: OnDevice, geometry: Geometry) -> Mask:
         """H×W uint8, the mask of a frame of this geometry. Raises CheckFailed when scores are not finite."""
+
+    def painted(self, answer: OnDevice, geometry: Geometry, paint: Paint) -> tuple[Mask, Frame]:
+        """The mask, and the frame with its colours over it, H×W×3; raises as `mask` does."""

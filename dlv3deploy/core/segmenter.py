@@ -13,7 +13,7 @@ from dlv3deploy.core.average import ScoredView, mean_mask
 from dlv3deploy.core.bilinear import Scores
 from dlv3deploy.core.engine import Engine, Outputs
 from dlv3deploy.core.errors import CheckFailed, UserError
-from dlv3deploy.core.frame_engine import FrameEngine, OnDevice
+from dlv3deploy.core.frame_engine import FrameEngine, OnDevice, Paint
 from dlv3deploy.core.images import Frame, Mask
 from dlv3deploy.core.postprocess import mask_from_ids, mask_from_scores
 from dlv3deploy.core.preprocess import Geometry, geometry_of, preprocess
@@ -133,6 +133,12 @@ class Segmenter:
             outputs = self.engine.infer(np.concatenate([view.batch for view in together]))
             found += [Answer(outputs[i : i + 1], view.geometry, view.picture) for i, view in enumerate(together)]
         return found
+
+    def finish_painted(self, answers: Sequence[Answer], paint: Paint | None) -> tuple[Mask, Frame | None]:
+        """As `finish`, and the frame under the mask's colours, where a paint is given and a device applies it."""
+        if paint is not None and self._on_device is not None and isinstance(first := answers[0].outputs, OnDevice):
+            return self._on_device.painted(first, answers[0].geometry, paint)
+        return self.finish(answers), None
 
     def finish(self, answers: Sequence[Answer], size: tuple[int, int] | None = None) -> Mask:
         """The mask of one frame from the answers to all its views, at the frame's size or another one.

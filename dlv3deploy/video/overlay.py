@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from dlv3deploy.core.classes import Classes
 from dlv3deploy.core.errors import UserError
+from dlv3deploy.core.frame_engine import Paint
 from dlv3deploy.core.images import Frame, Mask, colours_of
 from dlv3deploy.video.legend import Legend
 
@@ -29,17 +30,25 @@ class Overlay:
         # 1 for the ids that leave the frame as it is, 0 for those that are drawn.
         self._clear: NDArray[np.uint8] = np.logical_not(self._table.any(axis=1)).astype(np.uint8)
         self._legend, self._drawing = Legend(classes), threading.Lock()
+        self.paint = Paint(np.concatenate([self._table, 1 - self._clear[:, None]], axis=1), opacity)
 
-    def __call__(self, frame: Frame, mask: Mask) -> Frame:
+    def __call__(self, frame: Frame, mask: Mask, painted: Frame | None = None) -> Frame:
+        """`painted` is the frame with `paint` over it, where that was made before, and is drawn into."""
         import cv2
 
         if self._opacity == 0:
             return np.array(frame)
-        colours = cv2.applyColorMap(mask, self._table.reshape(256, 1, 3))
-        picture = np.asarray(cv2.addWeighted(frame, 1 - self._opacity, colours, self._opacity, 0), np.uint8)
         pixels = cv2.calcHist([mask], [0], None, [256], [0, 256]).ravel()
-        if pixels[self._clear == 1].any():
-            cv2.copyTo(frame, cv2.LUT(mask, self._clear), picture)
+        picture = self._blended(frame, mask, pixels) if painted is None else painted
         with self._drawing:
             self._legend.draw(picture, pixels / mask.size)
+        return picture
+
+    def _blended(self, frame: Frame, mask: Mask, pixels: NDArray[np.floating]) -> Frame:
+        import cv2
+
+        colours = cv2.applyColorMap(mask, self._table.reshape(256, 1, 3))
+        picture = np.asarray(cv2.addWeighted(frame, 1 - self._opacity, colours, self._opacity, 0), np.uint8)
+        if pixels[self._clear == 1].any():
+            cv2.copyTo(frame, cv2.LUT(mask, self._clear), picture)
         return picture

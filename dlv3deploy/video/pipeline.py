@@ -85,7 +85,8 @@ def run_streams(
         try:
             with last_resort(STUCK_AFTER_S, lambda: _leave(writers)), Feeds([s.source for s in streams]) as feeds:
                 ahead = 0 if any(stream.source.live for stream in streams) else segmenter.overlap(2) - 1
-                work = Work(segmenter, feeds, tallies, on_frame, max_frames, ahead)
+                paints = [overlay.paint if stream.sink.wants_overlay else None for stream in streams]
+                work = Work(segmenter, feeds, tallies, on_frame, max_frames, ahead, paints)
                 pace.wait()  # before a frame is asked for, so that a live one is new
                 while there := feeds.read(within_s):
                     for index, result in work.on(there):

@@ -27,12 +27,16 @@ class FrameWork:
 
 @dataclass(frozen=True)
 class Segmented:
-    """A frame, its mask (H×W class ids, the frame's size) and, when the sink `wants_overlay`, the mask drawn over the frame."""
+    """A frame, its mask (H×W class ids, the frame's size) and, when the sink `wants_overlay`, the mask drawn over the frame.
+
+    `painted` is the frame with the mask's colours alone over it, where a device made that.
+    """
 
     frame: CapturedFrame
     mask: Mask
     picture: Frame | None = None
     work: FrameWork | None = None
+    painted: Frame | None = None
 
     def shown(self) -> Frame:
         """The picture for people; the bare frame when no overlay was made."""

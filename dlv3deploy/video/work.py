@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from dlv3deploy.core.frame_engine import Paint
 from dlv3deploy.core.segmenter import Answer, Segmenter
 from dlv3deploy.core.strategy import PLAIN
 from dlv3deploy.video.facts import STAGES, Tally
@@ -30,7 +31,8 @@ class Begun:
 
 class Work:
     """Segments the frames of a round, `ahead` batches before the one whose results are read, and keeps a tally of how long each
-    step took: what was spent on it, so that the work of a device while another batch is read counts for neither."""
+    step took: what was spent on it, so that the work of a device while another batch is read counts for neither. `paints` are
+    for the streams whose sinks show pictures."""
 
     def __init__(
         self,
@@ -40,11 +42,12 @@ class Work:
         on_frame: OnFrame | None,
         max_frames: int | None,
         ahead: int,
+        paints: Sequence[Paint | None],
     ) -> None:
         self._segmenter, self._feeds, self._tallies, self._on_frame = segmenter, feeds, tallies, on_frame
         most = segmenter.engine.most_images
         self._at_once = 1 if segmenter.strategy != PLAIN else most or len(tallies)
-        self._ahead, self._begun = ahead, deque[Begun]()
+        self._ahead, self._begun, self._paints = ahead, deque[Begun](), paints
         self._round, self._left = 0, [max_frames] * len(tallies)
 
     def on(self, there: Sequence[tuple[int, CapturedFrame]]) -> Iterator[tuple[int, Segmented]]:
@@ -82,12 +85,13 @@ class Work:
         answers, results = iter(begun.answers), []
         for (index, frame), views in zip(begun.part, begun.views, strict=True):
             mark_s = time.monotonic()
-            mask = self._segmenter.finish([next(answers) for _ in range(views)])
+            of_frame, paint = [next(answers) for _ in range(views)], self._paints[index]
+            mask, painted = self._segmenter.finish_painted(of_frame, paint)
             ended_s = time.monotonic()
             seconds = (begun.prepared_s, inferred_s, ended_s - mark_s)
             work = FrameWork(dict(zip(STAGES, seconds, strict=True)), ended_s, self._feeds.dropped(index))
             self._tallies[index].collect(frame, mask, work)
-            results.append((index, Segmented(frame, mask, work=work)))
+            results.append((index, Segmented(frame, mask, work=work, painted=painted)))
             if self._on_frame is not None:
                 frames, dropped = (sum(counts) for counts in zip(*((t.frames, t.dropped) for t in self._tallies), strict=True))
                 self._on_frame(frames, dropped, 1000 * seconds[1])

@@ -60,7 +60,8 @@ class Writer(ABC):
 
     def _deliver(self, result: Segmented) -> None:
         if self._sink.wants_overlay:
-            result = replace(result, picture=self._overlay(result.frame.pixels, result.mask))
+            picture = self._overlay(result.frame.pixels, result.mask, result.painted)
+            result = replace(result, picture=picture, painted=None)
         self._sink.write(result)
 
 

@@ -45,13 +45,15 @@ extern "C" __global__ void rank(
 }
 
 // Pixel (y, x) of the mask reads from rows low and high of its row, and columns low and high of its column, the second one with
-// the weight that is given.
+// the weight that is given. Where there is a `picture` (H×W×3), the mask's colours are blended over the frame there: `paints` has
+// blue, green, red of each class and whether it is drawn at all.
 extern "C" __global__ void label(
     const void* scores, int numbers, int classes, int height, int width,
     const unsigned char* leading, const float* lead, const float* largest,
     const int* row_low, const int* row_high, const float* row_weight,
     const int* column_low, const int* column_high, const float* column_weight,
-    unsigned char* mask, int mask_height, int mask_width)
+    unsigned char* mask, int mask_height, int mask_width,
+    const unsigned char* frame, const unsigned char* paints, float opacity, unsigned char* picture)
 {
     int x = blockIdx.x * blockDim.x + threadIdx.x, y = blockIdx.y * blockDim.y + threadIdx.y;
     if (x >= mask_width || y >= mask_height)
@@ -59,26 +61,33 @@ extern "C" __global__ void label(
     size_t upper = (size_t)row_low[y] * width, lower = (size_t)row_high[y] * width;
     size_t a = upper + column_low[x], b = upper + column_high[x], c = lower + column_low[x], d = lower + column_high[x];
     size_t at = (size_t)y * mask_width + x;
-    int winner = leading[a];
+    int winner = leading[a], is_settled = 0;
     if (winner == leading[b] && winner == leading[c] && winner == leading[d]) {
         float least = fminf(fminf(lead[a], lead[b]), fminf(lead[c], lead[d]));
         float most = fmaxf(fmaxf(largest[a], largest[b]), fmaxf(largest[c], largest[d]));
-        if (least > ROUNDING * most + UNDERFLOW) {
-            mask[at] = (unsigned char)winner;
-            return;
-        }
+        is_settled = least > ROUNDING * most + UNDERFLOW;
     }
-    size_t plane = (size_t)height * width;
-    float down = row_weight[y], across = column_weight[x], up = 1.0f - down, back = 1.0f - across, best = 0.0f;
-    for (int id = 0; id < classes; ++id) {
-        size_t from = id * plane;
-        float above = score_at(scores, numbers, from + a) * back + score_at(scores, numbers, from + b) * across;
-        float below = score_at(scores, numbers, from + c) * back + score_at(scores, numbers, from + d) * across;
-        float value = above * up + below * down;
-        if (id == 0 || value > best) {
-            best = value;
-            winner = id;
+    if (!is_settled) {
+        size_t plane = (size_t)height * width;
+        float down = row_weight[y], across = column_weight[x], up = 1.0f - down, back = 1.0f - across, best = 0.0f;
+        for (int id = 0; id < classes; ++id) {
+            size_t from = id * plane;
+            float above = score_at(scores, numbers, from + a) * back + score_at(scores, numbers, from + b) * across;
+            float below = score_at(scores, numbers, from + c) * back + score_at(scores, numbers, from + d) * across;
+            float value = above * up + below * down;
+            if (id == 0 || value > best) {
+                best = value;
+                winner = id;
+            }
         }
     }
     mask[at] = (unsigned char)winner;
+    if (picture) {
+        const unsigned char* paint = paints + 4 * winner;
+        for (int channel = 0; channel < 3; ++channel) {
+            unsigned char plain = frame[3 * at + channel];
+            picture[3 * at + channel] =
+                paint[3] ? (unsigned char)rintf(plain * (1.0f - opacity) + paint[channel] * opacity) : plain;
+        }
+    }
 }

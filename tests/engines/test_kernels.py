@@ -16,6 +16,7 @@ from host_cuda import HostDevice, HostStream, kernels_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dlv3deploy.core.classes import VOC
 from dlv3deploy.core.errors import CheckFailed, UserError
 from dlv3deploy.core.postprocess import mask_from_scores
 from dlv3deploy.core.preprocess import Geometry, geometry_of, preprocess
@@ -23,9 +24,12 @@ from dlv3deploy.core.spec import InputSpec, OutputSpec
 from dlv3deploy.engines.cuda.by_cuda_python import CudaPythonDevice
 from dlv3deploy.engines.cuda.by_pycuda import PyCudaDevice
 from dlv3deploy.engines.cuda.device import Device, Stream
-from dlv3deploy.engines.cuda.frames import FramePreparation, MaskMaker, Port
+from dlv3deploy.engines.cuda.frame_preparation import FramePreparation
+from dlv3deploy.engines.cuda.mask_maker import MaskMaker, Painting
 from dlv3deploy.engines.cuda.nvrtc import compiled
+from dlv3deploy.engines.cuda.port import Port
 from dlv3deploy.engines.cuda.source import FRAMES, MASKS, Source
+from dlv3deploy.video.overlay import Overlay
 
 cv2 = pytest.importorskip("cv2")
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler for the host's build")
@@ -210,6 +214,30 @@ def test_masks_of_a_smooth_map_are_the_cpus_in_every_pixel(rig: Rig, dtype: Any)
         assert found.shape == place.frame
         assert len(np.unique(found)) > 5
         np.testing.assert_array_equal(found, mask_from_scores(scores, place, output))
+
+
+@pytest.mark.parametrize("opacity", [0.0, 0.3, 0.5, 1.0])
+def test_colours_over_the_frame_are_the_overlays(rig: Rig, opacity: float) -> None:
+    """All classes of VOC, of which the background is black and leaves the frame as it is; a step of 255 apart at most."""
+    classes, output, given = VOC, OutputSpec("scores"), raw_input(64, 128)
+    scores = np.random.default_rng(1).standard_normal((len(classes), 8, 16)).astype(np.float32)
+    scores[0, :3] = 9  # sky that is background
+    frame, place = noise(61, 97, 3), geometry_of(61, 97, given)
+    made = rig.device.exchange((1, *scores.shape), np.dtype(np.float32))
+    shown = rig.device.exchange(frame.shape, np.dtype(np.uint8))
+    for exchange, values in ((made, scores[None]), (shown, frame)):
+        np.copyto(exchange.values, values)
+        exchange.send(rig.stream)
+    overlay, maker = Overlay(classes, opacity), MaskMaker(rig.device, Port(made), output, "the test's engine")
+    maker.ready(place, rig.stream, overlay.paint)
+    maker.queue(0, place, rig.stream, Painting(overlay.paint, shown))
+    mask, picture = maker.collect(place, rig.stream), maker.picture(place)
+    np.testing.assert_array_equal(mask, mask_from_scores(scores, place, output))
+    wanted = overlay._blended(frame, mask, np.bincount(mask.ravel(), minlength=256))
+    assert np.abs(picture.astype(int) - wanted).max() <= 1 and (mask == 0).any() and (mask > 0).any()
+    np.testing.assert_array_equal(picture[mask == 0], frame[mask == 0])
+    for each in (maker, made, shown):
+        each.close()
 
 
 @needs_compiler

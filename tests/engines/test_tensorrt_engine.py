@@ -361,3 +361,50 @@ def test_a_run_of_a_video_begins_a_frame_before_the_one_before_is_read(opened: O
         assert ran(ScriptedSource(frames=4, live=False)) == "begin begin finish begin finish begin finish finish"
         assert ran(ScriptedSource(frames=4, live=False), most=2) == "begin begin finish finish"
         assert "begin begin" not in ran(ScriptedSource(frames=40, every_s=0.01), most=5)  # whose frames would grow old
+
+
+def test_pictures_are_painted_where_the_masks_are_made(opened: Open, tmp_path: Path, device: HostDevice) -> None:
+    from dlv3deploy.video.overlay import Overlay
+
+    with opened() as engine:
+        segmenter = Segmenter(engine)
+        for overlay in (Overlay(tiny_spec().classes, 0.5), Overlay(tiny_spec().classes, 0.8)):
+            for _ in range(2):
+                for frame, wanted in zip(frames(), plain_masks(tmp_path), strict=True):
+                    answers = segmenter.begin(list(segmenter.views(frame)))
+                    mask, painted = segmenter.finish_painted(answers, overlay.paint)
+                    np.testing.assert_array_equal(mask, wanted)
+                    assert painted is not None
+                    given = painted.copy()
+                    drawn, plain = overlay(frame, mask, painted), overlay(frame, mask)
+                    assert np.abs(drawn.astype(int) - plain).max() <= 1 and (given != frame).any()
+        assert segmenter.finish_painted(segmenter.begin(list(segmenter.views(frame))), None)[1] is None
+    assert not any(made.is_open for made in device.made)
+
+
+def test_a_video_of_pictures_shows_what_the_device_painted(opened: Open) -> None:
+    from video_stand_ins import ScriptedSource
+
+    from dlv3deploy.video import Overlay, Segmented, Sink, run_pipeline
+
+    class Shown(Sink):
+        wants_overlay = True
+
+        def __init__(self) -> None:
+            self.pictures: list[tuple[np.ndarray, np.ndarray]] = []
+
+        def write(self, result: Segmented) -> None:
+            self.pictures.append((result.shown(), Overlay(tiny_spec().classes)(result.frame.pixels, result.mask)))
+
+        def close(self) -> None: ...
+
+    class Asked(Overlay):
+        def _blended(self, *_: Any) -> Any:
+            raise AssertionError("the processor blended")
+
+    with opened() as engine:
+        sink = Shown()
+        run_pipeline(ScriptedSource(frames=5, live=False), Segmenter(engine), sink, Asked(tiny_spec().classes))
+    assert len(sink.pictures) == 5
+    for shown, wanted in sink.pictures:
+        assert np.abs(shown.astype(int) - wanted).max() <= 1
