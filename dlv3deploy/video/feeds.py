@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -16,29 +16,38 @@ from dlv3deploy.video.prefetch import Prefetch
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+HasRoom = Callable[[int], bool]
+LOOK_EVERY_S = 1.0  # whether a sink that has no room is stuck
+
 
 class Feeds:
-    """Live sources give their newest frame, others every frame. The sources stay the caller's to close."""
+    """Live sources give their newest frame, others every frame. The sources stay the caller's to close.
 
-    def __init__(self, sources: Sequence[Source]) -> None:
-        self._changed = threading.Condition()
+    Whoever makes room for frames says so by `changed`.
+    """
+
+    def __init__(self, sources: Sequence[Source], changed: threading.Condition | None = None) -> None:
+        self._changed = changed or threading.Condition()
         self._heard_s = [time.monotonic()] * len(sources)
         kinds = [NewestFrame if source.live else Prefetch for source in sources]
         self._feeds: list[Feed] = [kind(source, self._changed) for kind, source in zip(kinds, sources, strict=True)]
         self._left = set(range(len(sources)))
 
-    def read(self, within_s: float) -> list[tuple[int, CapturedFrame]]:
+    def read(self, within_s: float, has_room: HasRoom = lambda _: True) -> list[tuple[int, CapturedFrame]]:
         """The next frame of each source that has one `within_s` seconds after the first of them; empty when all have ended.
 
+        A source without room for what its frame leads to, which is asked with `changed` held, is not read from meanwhile.
         Raises what a source raised, and UserError for one that is stuck.
         """
         found = list[tuple[int, CapturedFrame]]()
         while self._left and not found:
             with self._changed:
-                self._changed.wait_for(lambda: any(f.is_ready for f in self._going()), self._patience_s())
-                self._changed.wait_for(lambda: all(f.is_ready for f in self._going()), within_s)
-                ready = [index for index in self._left if self._feeds[index].is_ready]
+                self._changed.wait_for(lambda: self._due(has_room), min(LOOK_EVERY_S, self._patience_s()))
+                self._changed.wait_for(lambda: len(self._due(has_room)) == sum(map(has_room, self._left)), within_s)
+                ready, held = self._due(has_room), {index for index in self._left if not has_room(index)}
             now_s = time.monotonic()
+            for index in held:
+                self._heard_s[index] = now_s  # it was not listened to
             for index in ready:
                 self._heard_s[index] = now_s
                 if (frame := self._feeds[index].read()) is None:
@@ -57,8 +66,8 @@ class Feeds:
         """Read no more of this source."""
         self._left.discard(index)
 
-    def _going(self) -> list[Feed]:
-        return [self._feeds[index] for index in self._left]
+    def _due(self, has_room: HasRoom) -> list[int]:
+        return [index for index in self._left if self._feeds[index].is_ready and has_room(index)]
 
     def _patience_s(self) -> float:
         now_s = time.monotonic()

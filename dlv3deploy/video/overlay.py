@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,7 +45,7 @@ class Overlay:
             self._legend.draw(picture, pixels / mask.size)
         return picture
 
-    def _blended(self, frame: Frame, mask: Mask, pixels: NDArray[np.floating]) -> Frame:
+    def _blended(self, frame: Frame, mask: Mask, pixels: NDArray[Any]) -> Frame:
         import cv2
 
         colours = cv2.applyColorMap(mask, self._table.reshape(256, 1, 3))

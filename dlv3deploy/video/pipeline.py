@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -68,7 +69,8 @@ def run_streams(
     stream has one frame at most, so that no source holds up another: the round begins with the first frame that is there, waits
     for those of the others until `within_s` later, and infers all in batches as large as the engine takes. Inference happens in
     the calling thread; a device is given the next batch before the one before is read, unless a source is live, whose frame
-    would grow old meanwhile. A sink that is slower than its stream holds up all streams.
+    would grow old meanwhile. A sink that is slower than its stream holds up that stream alone, unless it wants the calling
+    thread, as a window does.
 
     Sources and sinks are closed in every case, with all results so far written; the first error of any thread is then raised,
     UserError for options that do not go together. Ctrl-C and SIGTERM are no error: the facts say `interrupted`. When the work
@@ -80,15 +82,16 @@ def run_streams(
     started_s = time.monotonic()
     with ExitStack() as opened:
         opened.callback(_close, [stream.source for stream in streams])
-        writers = [opened.enter_context(writer_for(stream.sink, overlay)) for stream in streams]
+        changed = threading.Condition()
+        writers = [opened.enter_context(writer_for(stream.sink, overlay, changed)) for stream in streams]
         _check(segmenter, len(streams), max_frames)
         try:
-            with last_resort(STUCK_AFTER_S, lambda: _leave(writers)), Feeds([s.source for s in streams]) as feeds:
+            with last_resort(STUCK_AFTER_S, lambda: _leave(writers)), Feeds([s.source for s in streams], changed) as feeds:
                 ahead = 0 if any(stream.source.live for stream in streams) else segmenter.overlap(2) - 1
                 paints = [overlay.paint if stream.sink.wants_overlay else None for stream in streams]
                 work = Work(segmenter, feeds, tallies, on_frame, max_frames, ahead, paints)
                 pace.wait()  # before a frame is asked for, so that a live one is new
-                while there := feeds.read(within_s):
+                while there := feeds.read(within_s, lambda index: writers[index].has_room):
                     for index, result in work.on(there):
                         writers[index].write(result)
                     if any(stream.sink.stopped for stream in streams):

@@ -30,8 +30,10 @@ class Writer(ABC):
     """Hands results to a sink, and at the end of its `with` block writes what waits and closes the sink, whatever went wrong.
 
     An error met in doing so is raised, unless the block itself ended with one. `interrupted` says that Ctrl-C came meanwhile;
-    `hurried` is set by whoever was interrupted before.
+    `hurried` is set by whoever was interrupted before. `has_room`: `write` would not wait, or would raise.
     """
+
+    has_room = True
 
     def __init__(self, sink: Sink, overlay: Overlay) -> None:
         self.interrupted = self.hurried = False
@@ -76,17 +78,17 @@ class DirectWriter(Writer):
 
 
 class QueuedWriter(Writer):
-    """Writes in a thread of its own, `RESULTS_WAITING` results behind at most; then `write` waits.
+    """Writes in a thread of its own, `RESULTS_WAITING` results behind at most; then `write` waits. `changed` tells of room.
 
     The thread closes the sink as well. A second Ctrl-C while it finishes leaves out what waits, but completes the file; one
     that comes after it was said that closing takes its time leaves that too. A sink that takes no result for `WRITE_LIMIT_S`,
     and of an interrupted run for `HURRIED_LIMIT_S`, is left to itself: UserError.
     """
 
-    def __init__(self, sink: Sink, overlay: Overlay) -> None:
+    def __init__(self, sink: Sink, overlay: Overlay, changed: threading.Condition | None = None) -> None:
         super().__init__(sink, overlay)
         self._results: deque[Segmented] = deque()
-        self._changed = threading.Condition()
+        self._changed = changed or threading.Condition()
         self._error: Exception | None = None
         self._finishing = self._closing = False
         self._took_s = time.monotonic()  # when the sink was last ready for a result
@@ -97,14 +99,26 @@ class QueuedWriter(Writer):
         self._thread.start()
         return self
 
+    @property
+    def has_room(self) -> bool:  # type: ignore[override]  # of the writers this one alone has to look
+        """Asked with `changed` held."""
+        return self._error is not None or len(self._results) < RESULTS_WAITING or self._left_s() <= 0
+
+    def _left_s(self) -> float:
+        """Until a sink that is busy counts as stuck."""
+        return self._took_s + WRITE_LIMIT_S - time.monotonic()
+
     def write(self, result: Segmented) -> None:
         with self._changed:
-            if not self._changed.wait_for(lambda: self._error or len(self._results) < RESULTS_WAITING, WRITE_LIMIT_S):
+            limit_s = max(0.0, self._left_s())
+            if not self._changed.wait_for(lambda: self._error or len(self._results) < RESULTS_WAITING, limit_s):
                 self._finishing = self.hurried = True
                 self._results.clear()
                 raise _stuck(WRITE_LIMIT_S)
             if self._error is not None:
                 raise self._error
+            if not self._results:
+                self._took_s = time.monotonic()
             self._results.append(result)
             self._changed.notify_all()
 
@@ -164,5 +178,5 @@ def _stuck(limit_s: float) -> UserError:
     )
 
 
-def writer_for(sink: Sink, overlay: Overlay) -> Writer:
-    return DirectWriter(sink, overlay) if sink.wants_calling_thread else QueuedWriter(sink, overlay)
+def writer_for(sink: Sink, overlay: Overlay, changed: threading.Condition | None = None) -> Writer:
+    return DirectWriter(sink, overlay) if sink.wants_calling_thread else QueuedWriter(sink, overlay, changed)

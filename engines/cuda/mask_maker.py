@@ -54,7 +54,8 @@ class MaskMaker:
 
     def gives_up(self, geometry: Geometry, paint: Paint | None = None) -> bool:
         """Whether `ready` is to give back memory that was used before."""
-        return self._is_full(geometry) or (None not in (paint, self._painted) and paint is not self._painted[0])
+        has_another = paint is not None and self._painted is not None and paint is not self._painted[0]
+        return self._is_full(geometry) or has_another
 
     def _is_full(self, geometry: Geometry) -> bool:
         return geometry not in self._places and len(self._places) == MOST_GEOMETRIES

@@ -24,6 +24,7 @@ from dlv3deploy.core.segmenter import Segmenter
 from dlv3deploy.core.steadiness import Steadiness
 from dlv3deploy.core.strategy import Strategy
 from dlv3deploy.video import CapturedFrame, Overlay, Stream, run_streams
+from dlv3deploy.video.writer import RESULTS_WAITING
 
 OVERLAY = Overlay(CLASSES)
 
@@ -125,6 +126,51 @@ def test_one_that_sends_nothing_does_not_hold_up_the_others() -> None:
     run.join(HANG_LIMIT_S)
     assert [index for index, _ in results_of(quick_stream)] == list(range(20))
     assert len(results_of(gated_stream)) == 1
+
+
+class Held(ListSink):
+    """Takes a result only when it may."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.may = threading.Event()
+
+    def write(self, result: Any) -> None:
+        assert self.may.wait(HANG_LIMIT_S)
+        super().write(result)
+
+
+def test_a_sink_that_is_slow_holds_up_its_own_stream_alone() -> None:
+    held = Held()
+    count = 5 * RESULTS_WAITING
+
+    class Freeing(ListSink):
+        """Lets the other go on once it has all of its own."""
+
+        def write(self, result: Any) -> None:
+            super().write(result)
+            if len(self.results) == count:
+                held.may.set()
+
+    free = Freeing()
+    streams = [Stream(Shade(10, count), held), Stream(Shade(200, count), free)]
+    facts = run_streams(streams, brightness_segmenter(), OVERLAY)
+    assert [each.frames for each in facts] == [count, count] == [len(held.results), len(free.results)]
+    assert [result.frame.index for result in held.results] == list(range(count))
+
+
+def test_a_live_source_whose_sink_is_slow_gives_its_newest_frame_when_there_is_room() -> None:
+    held = Held()
+    source = GatedSource()
+    run: list[Any] = []
+    thread = threading.Thread(target=lambda: run.extend(run_streams([Stream(source, held)], brightness_segmenter(), OVERLAY)))
+    thread.start()
+    source.let_through(3 * RESULTS_WAITING)
+    held.may.set()
+    source.close()
+    thread.join(HANG_LIMIT_S)
+    assert not thread.is_alive() and run[0].frames + run[0].dropped == 3 * RESULTS_WAITING
+    assert held.results[-1].frame.index == 3 * RESULTS_WAITING - 1
 
 
 def test_each_has_its_limit_and_its_own_figures() -> None:
