@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Everything that needs an NVIDIA GPU, in one go: the tests marked `gpu`, the training throughput, the CamVid table.
+# Everything that needs an NVIDIA GPU, in one go: the tests marked `gpu`, the training throughput, engines' latency, the CamVid table.
 #
-#   benchmarks/gpu_check.sh                                    tests and throughput
+#   benchmarks/gpu_check.sh                                    tests, throughput and latency
 #   benchmarks/gpu_check.sh CAMVID WEIGHTS                     and CamVid: the data set's folder, MobileNetV2's state dict
 #
 #   PYTHON=.venv/bin/python    the interpreter; default: .venv's of this checkout, else python3
@@ -10,6 +10,7 @@
 #   BACKBONES=mobilenet_v2,…   which networks CamVid trains; default: mobilenet_v2,resnet50,resnet101
 #   RESNET50_WEIGHTS=…, RESNET101_WEIGHTS=…  files of their backbones; default: fetched by name
 #   THROUGHPUT_ARGS=…          further options of throughput.py, such as --batch-size 8
+#   LATENCY_ARGS=…             of latency.py, such as --seconds 10
 #   RESULTS=benchmarks/results the folder of what is written
 #
 # Writes RESULTS/gpu-<GPU>-<date>.md, in which every part that failed or was left out is named. Exit codes: 0 all parts passed
@@ -118,6 +119,16 @@ for backbone in resnet50 resnet101; do
     if [ "$code" = 0 ]; then finish "$part" 0 "$scratch/out"; else finish "$part" "$code" "$scratch/err"; fi
     [ -s "$scratch/out" ] && detail "Training throughput, $backbone" "$scratch/out"
 done
+
+part="latency of engines"
+echo "== $part"
+# shellcheck disable=SC2086  # options are words
+run "$PYTHON" benchmarks/latency.py --to "$scratch/latency.md" ${LATENCY_ARGS:-}
+finish "$part" "$?" "$scratch/err"
+if [ -s "$scratch/latency.md" ]; then
+    tail -n +3 "$scratch/latency.md" >"$scratch/latency"
+    detail "Latency of engines" "$scratch/latency"
+fi
 
 if [ -z "$CAMVID" ] || [ -z "$WEIGHTS" ]; then
     row "CamVid" "left out" "needs CAMVID and WEIGHTS, see the top of benchmarks/gpu_check.sh"

@@ -13,7 +13,7 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from datetime import date
 from functools import partial
 from pathlib import Path
@@ -22,6 +22,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+from frames_in_memory import FramesInMemory
 from machine import installed, this_machine
 from markdown import markdown_table, page
 from measured import last_words
@@ -39,7 +40,7 @@ from dlv3deploy.core.progress import say
 from dlv3deploy.core.segmenter import Segmenter
 from dlv3deploy.core.spec import InputSpec, OutputSpec
 from dlv3deploy.engines.timing import Call, Limits, in_turns, milliseconds
-from dlv3deploy.video import CapturedFrame, Overlay, ReplayedSource, RunFacts, Segmented, Sink, Source, run_pipeline
+from dlv3deploy.video import Overlay, ReplayedSource, RunFacts, Segmented, Sink, Source, run_pipeline
 from dlv3deploy.video.sink import NullSink
 from dlv3deploy.video.time_code import age_ms
 
@@ -179,27 +180,6 @@ def _real_scores(known: dict[str, Request]) -> Iterator[tuple[str, Scores]]:
         yield name, np.ascontiguousarray(scores[np.sort(np.argsort(-wins, kind="stable")[:CLASSES])])
 
 
-class _Memory(Source):
-    """Frames from memory, every one of them."""
-
-    live = False
-    fps = None
-
-    def __init__(self, frames: Sequence[Frame], count: int) -> None:
-        self._frames, self.frame_count, self._next = frames, count, 0
-        height, width = frames[0].shape[:2]
-        self.size = height, width
-
-    def read(self) -> CapturedFrame | None:
-        index, self._next = self._next, self._next + 1
-        if index >= self.frame_count:
-            return None
-        return CapturedFrame(self._frames[index % len(self._frames)], index, time.monotonic(), f"{index}")
-
-    def close(self) -> None:
-        self._next = self.frame_count
-
-
 def _every_frame(request: Request) -> str:
     """Runs and bare inferences of as many frames in turns, so that whatever slows the machine slows both."""
     frames = [read_frame(path) for path in list_images(request.images)[:40]]
@@ -213,7 +193,7 @@ def _every_frame(request: Request) -> str:
                 engine.infer(batch)
 
         def run() -> None:
-            runs.append(_run(_Memory(frames, len(frames)), segmenter, NullSink()))
+            runs.append(_run(FramesInMemory(frames, len(frames)), segmenter, NullSink()))
 
         calls: list[Call] = [lambda _: [milliseconds(bare)], lambda _: [milliseconds(run)]]
         alone, whole = (ms[:, 0] / len(frames) for ms in in_turns(calls, Limits(5.0, EVERY_FRAME_S, 8, 100)))

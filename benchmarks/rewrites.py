@@ -21,16 +21,15 @@ from typing import TYPE_CHECKING
 
 from machine import installed, this_machine
 from markdown import markdown_table, page
+from random_networks import calibrated_on_noise, fresh_graph
 
-from dlv3deploy.core.classes import VOC
 from dlv3deploy.core.errors import Dlv3Error, UserError
 from dlv3deploy.core.files import write_text
 from dlv3deploy.core.graph import convolutions, fix_input, load_onnx, simplified
 from dlv3deploy.core.progress import say
-from dlv3deploy.core.spec import Architecture, InputSpec, ModelSpec, OutputSpec
+from dlv3deploy.core.spec import Architecture, OutputSpec
 from dlv3deploy.engines.dialect import TENSORRT_RTX
 from dlv3deploy.engines.precision import to_float16
-from dlv3deploy.engines.rewrites.certificate import noise
 from dlv3deploy.engines.rewrites.certified import BY_DEFAULT, certificate_of
 from dlv3deploy.engines.rewrites.change import Change
 from dlv3deploy.engines.rewrites.rewrite import HEAD, IN_THEIR_ORDER, NAMES, apply
@@ -80,13 +79,13 @@ def cases(shared: Path) -> dict[str, Case]:
         whose = "torchvision's" if size == (520, 520) else "the paper's"
         title = f"ResNet-50, {whose}, rates {', '.join(map(str, rates))}, output stride {stride}, {size[0]}×{size[1]}"
         architecture = Architecture("resnet50", stride, rates, final_convolution=whose == "torchvision's")
-        found[f"resnet50-{stride}-{rates[0]}-{size[0]}x{size[1]}"] = Case(title, partial(_fresh, architecture, size))
+        found[f"resnet50-{stride}-{rates[0]}-{size[0]}x{size[1]}"] = Case(title, partial(fresh_graph, architecture, size))
     for name, title, architecture in (
         ("resnet101", "ResNet-101, rates 6, 12, 18", Architecture("resnet101", final_convolution=False)),
         ("mobilenet_v3", "MobileNetV3-Large, rates 12, 24, 36", Architecture("mobilenet_v3_large", aspp_rates=(12, 24, 36))),
         ("lraspp", "MobileNetV3-Large, LR-ASPP", Architecture("mobilenet_v3_large", head="lraspp")),
     ):
-        found[name] = Case(f"{title}, output stride 16, 513×513", partial(_fresh, architecture, (513, 513)))
+        found[name] = Case(f"{title}, output stride 16, 513×513", partial(fresh_graph, architecture, (513, 513)))
     return found
 
 
@@ -120,7 +119,7 @@ def _rows(case: Case) -> Iterator[tuple[str, ...]]:
     height, width = (d.dim_value for d in plain.graph.input[0].type.tensor_type.shape.dim[2:])
     returned = plain.graph.output[0].type.tensor_type.shape.dim[2:]
     output = OutputSpec("logits" if [d.dim_value for d in returned] == [height, width] else "scores")
-    for precision, graph in (("FP32", plain), ("FP16", plain), ("INT8", _calibrated(plain))):
+    for precision, graph in (("FP32", plain), ("FP16", plain), ("INT8", calibrated_on_noise(plain))):
         seen = list[list[Change]]()
         for name, rewrites in SETS.items():
             done = apply(graph, rewrites, output)
@@ -142,30 +141,6 @@ def _rows(case: Case) -> Iterator[tuple[str, ...]]:
 
 def _file(path: Path, size: Size) -> ModelProto:
     return fix_input(simplified(load_onnx(path)), (1, 3, *size))
-
-
-def _fresh(architecture: Architecture, size: Size) -> ModelProto:
-    """Of random weights."""
-    import torch
-
-    from dlv3deploy.train.export import ExportedModel, to_onnx
-    from dlv3deploy.train.network.deeplabv3 import DeepLabV3
-
-    torch.manual_seed(0)
-    spec = ModelSpec(VOC, InputSpec(*size), OutputSpec("scores"))
-    model = ExportedModel(DeepLabV3(architecture, len(VOC)).eval(), spec.output).eval()
-    return fix_input(simplified(to_onnx(model, spec, 17)), (1, 3, *size))
-
-
-def _calibrated(graph: ModelProto) -> ModelProto:
-    from dlv3deploy.calibration.method import Method
-    from dlv3deploy.calibration.network import Network
-    from dlv3deploy.calibration.quantisation import Calibration
-
-    batch, channels, height, width = (d.dim_value for d in graph.graph.input[0].type.tensor_type.shape.dim)
-    images = list(noise((batch, channels, height, width), 1))
-    network = Network.prepared(graph, height, width)
-    return fix_input(Calibration(network, lambda: images).quantise(Method()).model(), (batch, channels, height, width))
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from typer.main import get_command
 
 from dlv3deploy import __version__
 from dlv3deploy.core.errors import Dlv3Error
+from dlv3deploy.core.interrupts import termination_as_interrupt
 
 COMMANDS = (
     *("train", "import-weights", "export", "calibrate", "build-engine", "run"),
@@ -75,7 +76,8 @@ def _one_line_errors(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def guarded(*arguments: Any, **options: Any) -> None:
         try:
-            command(*arguments, **options)
+            with termination_as_interrupt():
+                command(*arguments, **options)
             sys.stdout.flush()
         except Dlv3Error as error:
             raise _exit(f"error: {error}", error.exit_code) from error
@@ -110,7 +112,8 @@ EXTRAS = {
 }
 
 TOO_LARGE = (
-    "this needs more memory than there is; use a smaller --size, --crop or --batch-size, or spread the batch with --accumulate"
+    "this needs more memory than there is; use a smaller --size or --batch, in training a smaller --crop or --batch-size, or "
+    "--accumulate"
 )
 COMPILERS = ("torch._dynamo.", "torch._inductor.", "triton.")
 

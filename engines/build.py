@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
@@ -48,7 +49,9 @@ def build(request: EngineRequest, engine: Path, cache: EngineCache | None = None
         if known is None:
             known = release(slot, lambda fresh: work.made(fresh, slot))
         else:
-            say(f"an equal engine was built before and is taken from {cache.folder} (--no-cache builds it again)")
+            made = time.strftime("%Y-%m-%d %H:%M", time.localtime(slot.stat().st_mtime))
+            what = f"{request.precision.upper()}, {', '.join(request.rewrites) or 'no rewrites'}"
+            say(f"an equal engine ({what}) was built {made} and is taken from {cache.folder} (--no-cache builds it again)")
         return copied(slot, as_asked(known, request), engine)
 
 
@@ -138,6 +141,7 @@ class _Build:
             onnx_sha256=self.sha256[request.source],
             builder=backend.builder(),
             target=backend.target(),
+            images=request.batch,
             graph_sha256=graph,
             layer_precision=backend.layer_precision(fresh, layer_precision(model)),
             rewrites=done.names,

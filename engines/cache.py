@@ -12,17 +12,18 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
+from dlv3deploy.core.cache_folder import CACHE_VARIABLE
 from dlv3deploy.core.errors import CheckFailed, UserError
-from dlv3deploy.core.files import sha256_of, sweep, write_error
+from dlv3deploy.core.files import sha256_of, sweep
 from dlv3deploy.core.progress import say
 from dlv3deploy.core.workspace import ENGINE_SUFFIX, manifest_path
-from dlv3deploy.engines.manifest import Manifest
+from dlv3deploy.engines.manifest import MANIFEST_FORMAT, Manifest, format_of
 
 KEY_LENGTH = 32  # hexadecimal digits of a sha256
 FOLDER, LOCKS = "engines", "locks"
@@ -54,15 +55,25 @@ class Entry:
     used: float
 
     @property
+    def is_older(self) -> bool:
+        """Whether another version of this package made it, rather than that it is damaged."""
+        return self.manifest is None and format_of(self.engine) not in (None, MANIFEST_FORMAT)
+
+    @property
     def key(self) -> str:
         return self.engine.name.removesuffix(ENGINE_SUFFIX)
 
 
 @dataclass(frozen=True)
 class EngineCache:
-    """A folder of engines that any number of processes may use at once."""
+    """A folder of engines that any number of processes may use at once.
+
+    Of one that is to be built `anew`, nothing is taken but what it was given itself, which takes the place of what was there.
+    """
 
     folder: Path
+    anew: bool = False
+    given: set[Path] = field(default_factory=set, compare=False, repr=False)
 
     @contextmanager
     def slot(self, key: str) -> Iterator[Path]:
@@ -74,7 +85,7 @@ class EngineCache:
                 say("the same engine is being built by another process; waiting for it")
                 lock.acquire()
         except OSError as error:
-            raise write_error(self.folder, error) from error
+            raise UserError(*_unwritable(self.folder, error)) from error
         try:
             for left in (engine, manifest_path(engine)):
                 sweep(left)
@@ -82,8 +93,19 @@ class EngineCache:
         finally:
             lock.release()
 
+    @property
+    def is_writable(self) -> bool:
+        try:
+            (self.folder / LOCKS).mkdir(parents=True, exist_ok=True)
+        except OSError:
+            return False
+        return os.access(self.folder, os.W_OK)
+
     def found(self, engine: Path) -> Manifest | None:
         """The manifest of a slot's engine, when both are whole; its use is noted."""
+        if self.anew and engine not in self.given:
+            self.given.add(engine)  # whoever asks builds it then
+            return None
         manifest = _whole(engine)
         if manifest is not None:
             with suppress(OSError):
@@ -142,6 +164,11 @@ class EngineCache:
     def _lock(self, key: str) -> FileLock:
         (self.folder / LOCKS).mkdir(parents=True, exist_ok=True)
         return FileLock(self.folder / LOCKS / key)
+
+
+def _unwritable(folder: Path, error: OSError) -> tuple[str, str, str]:
+    reason = error.strerror or str(error)
+    return str(folder), f"cannot be written ({reason})", f"name another with {CACHE_VARIABLE}, or add --no-cache"
 
 
 def _taken(lock: FileLock) -> bool:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dlv3deploy.core.errors import CheckFailed, UserError
-from dlv3deploy.engines.tensorrt_options import TensorRTOptions, capability_digits
+from dlv3deploy.engines.tensorrt_options import TensorRTOptions, capability_digits, capability_named
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,7 @@ class Dialect:
 
 
 LAST_WITH_DLA = (10, 7)
+FIRST_WITH_BF16 = (8, 0)  # compute capability
 FIRST_WITH_INT64 = (10,)  # which older ones narrow to 32 bits
 OPEN = -1  # a dimension that a network leaves open
 TENSORRT = Dialect(
@@ -60,6 +61,10 @@ def require_types(module: Any, options: TensorRTOptions, types: Collection[str])
     if "int8" in types and options.dla_core is not None:
         rule = "a DLA takes INT8 from a calibration cache, not from Q/DQ"
         raise UserError("--int8 with --dla", rule, "use --fp16, or trtexec with model.int8.implicit.onnx and its cache")
+    older = [text for text in options.capabilities if version_of(capability_named(text)) < FIRST_WITH_BF16]
+    if "bf16" in types and older:
+        rule = f"compute capability {older[0]} has no BF16, GPUs since Ampere (8.0) do"
+        raise UserError("--bf16", rule, "use --fp16")
     if "bf16" in types and not is_strongly_typed(module, options):
         raise UserError(f"--bf16 with TensorRT {module.__version__}", "needs 10.0 or newer, and no DLA", "use --fp16")
 
@@ -138,7 +143,8 @@ def require_options(dialect: Dialect, module: Any, options: TensorRTOptions) -> 
     asked = {"--version-compatible": options.version_compatible, "--hardware-compatible": options.hardware_compatible}
     for option in (name for name, is_asked in asked.items() if is_asked):
         if dialect.portable:
-            raise UserError(option, f"engines of {dialect.name} run on every GPU that they are built for", "leave it out")
+            rule = f"{dialect.name} has no such engines: they are for its own version, and for every GPU that is named"
+            raise UserError(option, rule, "leave it out")
     if options.dla_core is not None and (dialect.portable or version_of(module.__version__)[:2] > LAST_WITH_DLA):
         rule = f"{dialect.name} {module.__version__} does not build for it, TensorRT 10.7 was the last that did"
         raise UserError("--dla", rule, "use the TensorRT of JetPack 6")
@@ -234,5 +240,14 @@ def compute_capability_of(module: Any, text: str) -> Any:
     known = _capabilities(module)
     if not digits.isdecimal() or int(digits) not in known:
         listed = ", ".join(f"sm_{number}" for number in sorted(known))
-        raise UserError(f"compute capability {text!r}", f"is none that {module.__name__} builds for", f"use one of {listed}")
+        raise UserError(
+            f"compute capability {text!r}",
+            f"is none that {_product(module)} builds for",
+            f"use one of {listed}",
+        )
     return known[int(digits)]
+
+
+def _product(module: Any) -> str:
+    """What users call it: its name without what Python asks of names."""
+    return str(module.__name__).replace("_", "-")

@@ -32,7 +32,27 @@ def check_fresh(engine: Path, manifest: Manifest, builder: Builder, target: Targ
             raise StaleArtefact(str(engine), name, found, now, manifest.rebuild(engine))
 
 
+def first_change(engine: Path, manifest: Manifest) -> str | None:
+    """What makes an engine stale wherever it is: its file, one that it was made from, or its manifest has changed."""
+    for name, found, now in (*_of_its_files(engine, manifest), *_of_seals(manifest)):
+        if found != now:
+            return f"{name} was {found} when it was made and is {now} now"
+    return None
+
+
 def _differences(engine: Path, manifest: Manifest, builder: Builder, target: Target) -> Iterator[Difference]:
+    yield from _of_its_files(engine, manifest)
+    yield "builder", manifest.builder.name, builder.name
+    options = TensorRTOptions.from_flags(manifest.builder.flags, ())
+    if builder.name not in DIALECTS or not takes_engines_of(options, manifest.builder.version, builder.version):
+        yield f"{builder.name} version", manifest.builder.version, builder.version
+    yield from _of_flags(manifest.builder.flags, builder.flags)
+    if not (options.hardware_compatible and version_of(target.compute_capability or "0") >= OLDEST_COMPATIBLE):
+        yield from _of_the_target(manifest.target, target)
+    yield from _of_seals(manifest)
+
+
+def _of_its_files(engine: Path, manifest: Manifest) -> Iterator[Difference]:
     yield "sha256 of the engine file", manifest.engine_sha256[:12], sha256_of(engine)[:12]
     source = engine.parent / manifest.onnx
     if source.is_file():
@@ -42,13 +62,9 @@ def _differences(engine: Path, manifest: Manifest, builder: Builder, target: Tar
         say(f"{engine}: {source} is gone, so whether the engine still fits it is not checked")
     if manifest.calibration is not None:
         yield from _of_calibration(engine, manifest, manifest.calibration)
-    yield "builder", manifest.builder.name, builder.name
-    options = TensorRTOptions.from_flags(manifest.builder.flags, ())
-    if builder.name not in DIALECTS or not takes_engines_of(options, manifest.builder.version, builder.version):
-        yield f"{builder.name} version", manifest.builder.version, builder.version
-    yield from _of_flags(manifest.builder.flags, builder.flags)
-    if not (options.hardware_compatible and version_of(target.compute_capability or "0") >= OLDEST_COMPATIBLE):
-        yield from _of_the_target(manifest.target, target)
+
+
+def _of_seals(manifest: Manifest) -> Iterator[Difference]:
     for name, (then, now) in manifest.broken_seals().items():
         yield f"the manifest's {name}", f"one whose sha256 begins with {then}", f"one whose begins with {now}"
 

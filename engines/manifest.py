@@ -14,7 +14,7 @@ from dlv3deploy.core.files import read_json, sha256_of, write_json
 from dlv3deploy.core.spec import ModelSpec
 from dlv3deploy.core.workspace import Workspace, by_building, manifest_path
 
-MANIFEST_FORMAT = 4
+MANIFEST_FORMAT = 5
 PREVIOUS, SEALS = "previous", "seals"
 OWN_ONNX = "model.onnx"  # the workspace's own, which `build-engine` takes without being told
 
@@ -95,6 +95,7 @@ class Manifest:
     onnx_sha256: str
     builder: Builder
     target: Target
+    images: int = 1  # at most, of one inference; `timing` is of so many
     graph_sha256: str = ""  # of the compiled graph but for its weights where the engine takes new ones (`engines.refit`), and
     # with them where it has none itself (`engines.stripped`)
     layer_precision: Mapping[str, str] = field(default_factory=dict)
@@ -134,8 +135,10 @@ class Manifest:
         try:
             if (previous := data.pop(PREVIOUS, None)) and engine.is_file() and sha256_of(engine) != data["engine_sha256"]:
                 data = previous  # whoever was about to replace the engine did not come to it
-            if data.pop("format") != MANIFEST_FORMAT:
-                raise ValueError("of another format")
+            if (found := data.pop("format")) != MANIFEST_FORMAT:
+                raise ValueError(f"its format is {found}, this version's is {MANIFEST_FORMAT}")
+            if not isinstance(data["images"], int) or data["images"] < 1:
+                raise TypeError(f"images is {data['images']!r}")
             for name in ("precision", "engine_sha256", "onnx", "onnx_sha256", "graph_sha256", "command"):
                 if not isinstance(data[name], str):
                     raise TypeError(f"{name} is {data[name]!r}")
@@ -163,15 +166,28 @@ class Manifest:
                 **data,
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise UserError(str(path), f"is no manifest of this version ({error})", "build the engine again") from error
+            reason = (
+                error if isinstance(error, ValueError) else f"{error} is missing" if isinstance(error, KeyError) else "damaged"
+            )
+            raise UserError(str(path), f"is no manifest of this version ({reason})", "build the engine again") from error
 
     def rebuild(self, engine: Path) -> str:
-        """The command that makes this engine anew."""
-        if self.command:
+        """The command that makes this engine anew; not one that somebody wrote into the manifest."""
+        if self.command and "command" not in self.broken_seals():
             return f"rebuild with: {self.command}"
         source = () if self.onnx == OWN_ONNX else (self.onnx,)
         words = (*source, f"--{self.precision}", "--backend", self.builder.name)
         return f"rebuild with: {Workspace(engine.parent).command('build-engine', *words)}"
+
+
+def format_of(engine: Path) -> int | None:
+    """Of the manifest beside an engine, whichever version wrote it; None where there is none of ours."""
+    try:
+        data = read_json(manifest_path(engine))
+    except (UserError, OSError):
+        return None
+    is_ours = isinstance(data, dict) and {"format", "engine_sha256", "onnx_sha256"} <= data.keys()
+    return data["format"] if is_ours and isinstance(data["format"], int) else None
 
 
 def _seals(content: Mapping[str, Any]) -> dict[str, str]:

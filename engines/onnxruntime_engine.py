@@ -204,6 +204,7 @@ def lacks_vnni() -> bool:
 def _options(module: Any) -> onnxruntime.SessionOptions:
     options = module.SessionOptions()
     options.log_severity_level = 4
+    options.add_session_config_entry("session.force_spinning_stop", "1")  # idle threads would take the time of other engines
     if lacks_vnni():
         options.add_session_config_entry("session.x64quantprecision", "1")  # slower, and exact
     return options

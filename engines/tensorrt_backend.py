@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 MOST_ERRORS = 3
 NO_REASON, NO_LAYER = ("", "false"), "Plugin not found"  # a parser's words
 OF_A_PLAN = "8.9"  # for one compute capability it compiles once
-ANY_GPU = "any GPU that this version supports"
+ANY_GPU, NAMED_GPUS = "any GPU that this version supports", "any GPU of these compute capabilities"
 
 
 @dataclass(frozen=True)
@@ -127,9 +127,10 @@ class TensorRTBackend:
             plan = builder.build_serialized_network(network, config)
         if plan is None:
             reason = "; ".join(log.errors[-3:]) or "no reason given"
-            raise UserError(
-                where, f"cannot be built by {self.dialect.name}: {reason}", "try another precision or --backend onnxruntime"
-            )
+            others = "try another precision or --backend onnxruntime"
+            is_short = self.options.workspace_mb is not None and "memory" in reason.lower()
+            remedy = f"raise --workspace-mb {self.options.workspace_mb}, or leave it out" if is_short else others
+            raise UserError(where, f"cannot be built by {self.dialect.name}: {reason}", remedy)
         return memoryview(plan)
 
     def fitted(self, graph: Callable[[], ModelProto]) -> TensorRTOptions:
@@ -180,7 +181,7 @@ class TensorRTBackend:
         """This GPU; for a portable dialect the capabilities that were named, or any."""
         gpu = find_gpu()
         if self.dialect.portable or gpu is None:
-            return Target(ANY_GPU, ", ".join(self.options.capabilities) or None)
+            return Target(NAMED_GPUS if self.options.capabilities else ANY_GPU, ", ".join(self.options.capabilities) or None)
         return Target(gpu.name, gpu.compute_capability, gpu.driver)
 
 

@@ -6,6 +6,14 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+BEYOND = 200  # digits of a compute capability that is none
+
+
+def capability_named(text: str) -> str:
+    """A compute capability however it is written, "86", "sm_86" or "8.6", as "8.6"; what is none stays as it is."""
+    digits = capability_digits(text)
+    return f"{digits[:-1]}.{digits[-1]}" if digits.isdecimal() and 10 <= int(digits) < BEYOND else text
+
 
 def capability_digits(text: str) -> str:
     """The digits of a compute capability: "86" for "8.6", "86" and "sm_86"."""

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
     from dlv3deploy.core.spec import ModelSpec
+    from dlv3deploy.engines.cache import EngineCache
     from dlv3deploy.engines.request import EngineRequest, Precision
 
 
@@ -121,13 +122,11 @@ def build_engine(
     from dlv3deploy.commands.build_report import report_speed, report_tuning
     from dlv3deploy.commands.export_pipeline import PIPELINES, check_pipeline, export_pipeline
     from dlv3deploy.commands.models import check_export_is_current, sized
-    from dlv3deploy.core.cache_folder import cache_folder
     from dlv3deploy.core.errors import UserError
     from dlv3deploy.core.foreign import spec_of
     from dlv3deploy.core.graph import load_onnx, ports
     from dlv3deploy.core.progress import say
     from dlv3deploy.engines.build import build
-    from dlv3deploy.engines.cache import FOLDER, EngineCache
     from dlv3deploy.engines.dialect import TENSORRT_RTX
     from dlv3deploy.engines.onnxruntime_engine import NAME
     from dlv3deploy.engines.providers import BY_NAME
@@ -141,7 +140,7 @@ def build_engine(
         target_label,
     )
     from dlv3deploy.engines.rewrites.certified import named
-    from dlv3deploy.engines.tensorrt_options import TensorRTOptions
+    from dlv3deploy.engines.tensorrt_options import TensorRTOptions, capability_named
 
     precisions: dict[Precision, bool] = {"int8": int8, "bf16": bf16, "fp16": fp16, "fp32": fp32}
     wanted = [name for name, chosen in precisions.items() if chosen]
@@ -169,6 +168,8 @@ def build_engine(
     if to is not None and to.suffix != ".engine":
         raise UserError(str(to), "is no engine's name", "end it in .engine")
     _require_onnx_name(source, place)
+    if to is not None:
+        _require_ours(to)
     graph = load_onnx(source)
     _require_float(graph, source)
     if model is None:
@@ -207,12 +208,13 @@ def build_engine(
         "--std": std,
         "--output": output,
     }
-    command = _command(place, model, precisions_, given, target or [])
+    targets = tuple(dict.fromkeys(map(capability_named, target or ())))
+    command = _command(place, model, precisions_, given, targets)
     applied = default_rewrites(chosen, spec.output) if rewrites is None else named(rewrites)
     if pipeline is not None:
         applied = _with_head(applied, rewrites, pipeline)
     options = TensorRTOptions(
-        *(tuple(target or ()), workspace_mb, version_compatible, hardware_compatible, dla),
+        *(targets, workspace_mb, version_compatible, hardware_compatible, dla),
         refittable=refittable,
         stripped=strip_plan,
     )
@@ -240,10 +242,10 @@ def build_engine(
             check_pipeline(pipeline, export_to or workspace / pipeline, place.stem_for(source), [request])
         is_int8 = precision == "int8"
         requests[engine] = _calibrated(request, place, engine, images, calibration_images) if is_int8 else request
-    cache = None if no_cache else EngineCache(cache_folder() / FOLDER)
+    cache = _cache(no_cache)
     if tune_:
         engine, manifest = tune(requests, cache, estimated_for)
-        report_tuning(manifest)
+        report_tuning(manifest, estimated_for)
     else:
         ((engine, request),) = requests.items()
         manifest = build(request, engine, cache)
@@ -252,6 +254,15 @@ def build_engine(
     report_speed(manifest)
     if pipeline is not None:
         export_pipeline(pipeline, export_to or workspace / pipeline, place.stem_for(source), requests[engine], engine, manifest)
+
+
+def _cache(anew: bool) -> EngineCache | None:
+    """What keeps engines; None where all is to be built anew and that cannot be kept."""
+    from dlv3deploy.core.cache_folder import cache_folder
+    from dlv3deploy.engines.cache import FOLDER, EngineCache
+
+    cache = EngineCache(cache_folder() / FOLDER, anew)
+    return None if anew and not cache.is_writable else cache
 
 
 def _require_options_of(backend: str, given: Mapping[str, object]) -> None:
@@ -286,7 +297,7 @@ def _described_earlier(graph: ModelProto, source: Path, place: Workspace) -> Mod
 
 
 def _command(
-    place: Workspace, model: Path | None, precisions: Sequence[str], given: Mapping[str, object], targets: list[str]
+    place: Workspace, model: Path | None, precisions: Sequence[str], given: Mapping[str, object], targets: Sequence[str]
 ) -> str:
     """The command line that makes this engine again."""
     words: list[object] = [*([model] if model else []), *(f"--{precision}" for precision in precisions)]
@@ -304,6 +315,18 @@ def _require_onnx_name(source: Path, place: Workspace) -> None:
         )
     if source.suffix == ".engine":
         raise UserError(str(source), "is an engine already", "give the ONNX file that it was built from")
+
+
+def _require_ours(engine: Path) -> None:
+    """Raise UserError where what is to be replaced is no engine that this program made."""
+    from dlv3deploy.core.errors import UserError
+    from dlv3deploy.core.workspace import manifest_path
+    from dlv3deploy.engines.manifest import format_of
+
+    manifest = manifest_path(engine)
+    if format_of(engine) is None and (found := [path for path in (engine, manifest) if path.exists()]):
+        rule = f"{found[0]} is there, and was not made by build-engine"
+        raise UserError(f"--to {engine}", rule, "name another file, or remove it")
 
 
 def _require_float(graph: ModelProto, source: Path) -> None:

@@ -6,11 +6,14 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from dlv3deploy.engines.manifest import Manifest
+    from dlv3deploy.engines.plans.devices import Device
 
 
-def report_tuning(manifest: Manifest) -> None:
-    """A line for each candidate, the kept one marked."""
+def report_tuning(manifest: Manifest, device: Device | None) -> None:
+    """A line for each candidate, the kept one marked; and where the device that it was estimated for runs no such engine."""
     from dlv3deploy.core.progress import say
+    from dlv3deploy.engines.dialect import TENSORRT_RTX, load_dialect, runs_on
+    from dlv3deploy.engines.rewrites.rewrite import BY_CHANGE
 
     kept = next(trial for trial in manifest.tuning if trial.is_kept)
     first = manifest.tuning[0]
@@ -21,6 +24,12 @@ def report_tuning(manifest: Manifest) -> None:
         say(f"{'*' if trial.is_kept else ' '} {what}: {figures}, {first.p50_ms / trial.p50_ms:.2f}× as fast as the first")
     if kept is first:
         say("kept the first: no other is faster beyond noise")
+    if device is not None and not runs_on(TENSORRT_RTX, load_dialect(TENSORRT_RTX), device.capability):
+        rewrites = ",".join(BY_CHANGE[change] for change in kept.rewrites) or "none"
+        say(
+            f"{TENSORRT_RTX.name} does not run on {device.title}: this engine says what to ask TensorRT for there, "
+            f"--{kept.precision} --rewrites {rewrites}"
+        )
 
 
 def report_speed(manifest: Manifest) -> None:
@@ -30,7 +39,8 @@ def report_speed(manifest: Manifest) -> None:
 
     gate, timing = manifest.gate, manifest.timing
     if timing is not None:
-        say(f"latency {timing.p50_ms:.1f} ms (median of {timing.runs})")
+        together = f" for {manifest.images} images" if manifest.images > 1 else ""
+        say(f"latency {timing.p50_ms:.1f} ms{together} (median of {timing.runs})")
     else:
         gpu, builder = find_gpu(), manifest.builder.name
         why = f"{builder} does not run on this {gpu.name}" if gpu else "it needs a GPU, and this machine has none"

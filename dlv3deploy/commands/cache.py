@@ -21,7 +21,7 @@ def cache(
     ] = None,
     json_output: JsonOption = False,
 ) -> None:
-    """List the engines that were built before, or remove those that are damaged or were not used for long.
+    """List the engines that were built before, or remove those that are damaged, of another version, or long unused.
 
     `build-engine` keeps every engine in ~/.cache/dlv3deploy/engines (DLV3DEPLOY_CACHE), by everything that decides what it
     makes: the same build again takes it from there. Engines in workspaces are copies and stay.
@@ -49,7 +49,7 @@ def cache(
         )
         return
     waiting = f"; {len(held)} are being built and stay" if held else ""
-    print(f"removed {len(removed)} engines, {freed / 1e6:.1f} MB, from {kept.folder}{waiting}")
+    print(f"removed {_engines(len(removed))}, {freed / 1e6:.1f} MB, from {kept.folder}{waiting}")
 
 
 def _facts(entry: Entry) -> dict[str, Any]:
@@ -81,14 +81,19 @@ def _print(folder: str, entries: list[Entry]) -> None:
     now, records = time.time(), []
     for entry in entries:
         facts, days = _facts(entry), (now - entry.used) / 86400
-        about = ("damaged", "–", "–", "–", "–", "–")
+        about = ("older" if entry.is_older else "damaged", "–", "–", "–", "–", "–")
         if entry.manifest is not None:
             latency = f"{facts['p50_ms']:.1f} ms" if facts["p50_ms"] is not None else "–"
             size = "×".join(map(str, facts["size"]))
-            where = [facts["builder"], facts["device"], *filter(None, [facts["compute_capability"]])]
+            device = "any GPU" if facts["device"].startswith("any GPU") else facts["device"]
+            where = [facts["builder"], device, *filter(None, [facts["compute_capability"]])]
             rewrites = ", ".join(facts["rewrites"]) or "–"
             about = (facts["precision"], size, ", ".join(where), rewrites, latency, facts["onnx"])
         records.append((entry.key[:12], *about, f"{entry.bytes / 1e6:.1f} MB", "today" if days < 1 else f"{days:.0f} days ago"))
     total = sum(entry.bytes for entry in entries) / 1e6
     header = ("key", "precision", "input", "built by, for", "rewrites", "latency", "built from", "file", "used")
-    print_records(f"{folder}: {len(entries)} engines, {total:.1f} MB", header, records)
+    print_records(f"{folder}: {_engines(len(entries))}, {total:.1f} MB", header, records)
+
+
+def _engines(count: int) -> str:
+    return f"{count} engine{'s' * (count != 1)}"

@@ -21,12 +21,12 @@ from dlv3deploy.commands.options import (
     given_options,
     parse_size,
 )
-from dlv3deploy.core.workspace import DEFAULT_ROOT, Workspace
+from dlv3deploy.core.workspace import DEFAULT_ROOT, Workspace, by_building
 
 MOST_NAMED = 4  # tensors in one line
 OF_GRAPHS = ("size", "every", "rewrites", "images", "dla", "classes", "ignore_index", "mean", "std", "output")
 OF_PLANS = ("device", "fp16", "bf16", "picture")
-NOT_OF_PLANS = ("rewrites", "images", "dla", "classes", "ignore_index", "mean", "std", "output")
+NOT_OF_PLANS = ("images", "dla", "classes", "ignore_index", "mean", "std", "output")
 
 
 def inspect(
@@ -56,7 +56,11 @@ def inspect(
     ] = None,
     rewrites: Annotated[
         bool,
-        typer.Option("--rewrites", help="Say what exact rewrites save at the ONNX file's size, and prove that they are exact."),
+        typer.Option(
+            "--rewrites",
+            help="Say what exact rewrites save at the ONNX file's size, and prove that they are exact. "
+            "With --plan: compile the graph after those that TensorRT's engines get by default.",
+        ),
     ] = False,
     images: Annotated[
         Path | None, typer.Option(help="With --rewrites: prove them on some pictures of this folder too.")
@@ -87,7 +91,8 @@ def inspect(
         rule = "one is inspected at a time, and two plans are compared"
         raise UserError(f"{len(paths)} artefacts", rule, "give one, or two and --plan")
     for path in paths:
-        require_file(path, f"make one with: {place.command('train', 'DATA')}, then {place.command('export')}")
+        first = f"make one with: {place.command('train', 'DATA')}, then {place.command('export')}"
+        require_file(path, by_building(path) if path.suffix == ".engine" else first)
         _require_graph(path, given, plan)
     if plan:
         from dlv3deploy.commands.inspect_plan import PlanRequest, show_plans
@@ -95,7 +100,7 @@ def inspect(
         if fp16 and bf16:
             raise UserError("--fp16 and --bf16", "exclude each other", "give one precision")
         precision = "fp16" if fp16 else "bf16" if bf16 else None
-        show_plans(paths, PlanRequest(size, device, precision, picture), every, json_output)
+        show_plans(paths, PlanRequest(size, device, precision, picture, rewrites), every, json_output)
         return
     if images is not None and not rewrites:
         raise UserError("--images", "is what rewrites are proved on", "add --rewrites")
@@ -138,11 +143,18 @@ def _facts(path: Path, description: Any, size: str | None, rewrites: bool, image
         checkpoint = checkpoint_facts(path)
         return {"kind": "checkpoint", **common, "numbers": checkpoint.numbers, "spec": checkpoint.spec.to_json()}
     if path.suffix == ".engine":
+        from dlv3deploy.engines.fresh import first_change
         from dlv3deploy.engines.manifest import Manifest
 
         manifest = Manifest.read(path)
         rest = {k: v for k, v in asdict(manifest).items() if k != "spec"}
-        return {"kind": "engine", **common, "spec": manifest.spec.to_json(), "manifest": rest}
+        return {
+            "kind": "engine",
+            **common,
+            "stale": first_change(path, manifest),
+            "spec": manifest.spec.to_json(),
+            "manifest": rest,
+        }
     if path.suffix != ".onnx":
         raise UserError(str(path), "is no artefact", "give a .safetensors, .onnx or .engine file")
     model = load_onnx(path)
@@ -227,6 +239,8 @@ def _details(facts: dict[str, Any]) -> Iterable[tuple[str, str]]:
     if "numbers" in facts:
         yield "stores", f"{facts['numbers'] / 1e6:.2f} M numbers"
     if "manifest" in facts:
+        if facts["stale"]:
+            yield "STALE", f"{facts['stale']}; run and evaluate refuse it"
         yield from _manifest(facts["manifest"])
 
 
@@ -248,6 +262,9 @@ def _manifest(manifest: dict[str, Any]) -> Iterable[tuple[str, str]]:
     yield "built by", f"{builder['name']} {builder['version']}"
     yield "for", ", ".join(v for v in (target["device"], target["compute_capability"], target["driver"]) if v)
     yield "from", f"{manifest['onnx']}, sha256 begins with {manifest['onnx_sha256'][:12]}"
+    together = f" for {manifest['images']} images" if manifest["images"] > 1 else ""
+    if together:
+        yield "batch", f"1 to {manifest['images']} images"
     if manifest["rewrites"]:
         yield "rewritten", ", ".join(manifest["rewrites"])
     if layout := manifest["builder"]["flags"].get("layout"):
@@ -259,7 +276,10 @@ def _manifest(manifest: dict[str, Any]) -> Iterable[tuple[str, str]]:
         how = "estimated" if tuning[0]["is_estimate"] else "timed"
         yield "tuned", f"the fastest of {len(tuning)} candidates, {how}; the first of them {tuning[0]['p50_ms']:.2f} ms"
     if timing:
-        yield "latency", f"{timing['p50_ms']:.1f} ms median, {timing['p90_ms']:.1f} ms 90th percentile, {timing['runs']} runs"
+        yield (
+            "latency",
+            f"{timing['p50_ms']:.1f} ms median, {timing['p90_ms']:.1f} ms 90th percentile, {timing['runs']} runs{together}",
+        )
 
 
 def _print_convolutions(found: list[dict[str, Any]], every: bool, is_quantized: bool) -> None:

@@ -26,6 +26,7 @@ class PlanRequest:
     device: str | None
     precision: str | None
     picture: Path | None
+    rewritten: bool = False
 
 
 def show_plans(paths: Sequence[Path], request: PlanRequest, every: bool, json_output: bool) -> None:
@@ -75,9 +76,11 @@ def _plan(path: Path, request: PlanRequest, device: Device | None) -> _Compiled:
     """Of an ONNX file what TensorRT-RTX compiles, of an engine what is in it."""
     from dlv3deploy.core.errors import UserError
     from dlv3deploy.core.graph import fix_input, load_onnx, simplified
+    from dlv3deploy.core.spec import OutputSpec
     from dlv3deploy.engines.dialect import TENSORRT_RTX, nearest_capability
     from dlv3deploy.engines.open import checked_manifest, plan_of
     from dlv3deploy.engines.precision import NARROWED, is_quantized
+    from dlv3deploy.engines.rewrites.certified import BY_DEFAULT, certified
     from dlv3deploy.engines.tensorrt_backend import OF_A_PLAN, TensorRTBackend
     from dlv3deploy.engines.tensorrt_options import TensorRTOptions
 
@@ -88,6 +91,8 @@ def _plan(path: Path, request: PlanRequest, device: Device | None) -> _Compiled:
         raise UserError(str(path), "has no plan", "give an .onnx or .engine file")
     model = load_onnx(path)
     graph = fix_input(model, (1, 3, *_size(model, path, request.size)))
+    if request.rewritten:
+        graph = certified(graph, BY_DEFAULT, OutputSpec("logits"), str(path)).model
     narrowed = None if request.precision is None or is_quantized(graph) else NARROWED[request.precision]
     typed = graph if narrowed is None else narrowed(simplified(graph))
     capability = nearest_capability(TENSORRT_RTX, device.capability if device else OF_A_PLAN)

@@ -36,7 +36,7 @@ def rewrite_facts(
     changes, certificate = done.changes, certificate_of(plain, spec.output, done, pictures)
     verdict = {"is_exact": certificate.is_exact, "is_proved": is_proved(certificate, is_quantized(plain))}
     macs = sum(entry["macs"] for entry in convolutions)
-    usual = apply(plain, BY_DEFAULT, spec.output).changes
+    usual = apply(plain, (*BY_DEFAULT, HEAD), spec.output).changes
     return {
         "changes": [asdict(change) for change in changes],
         "by_default": sorted({change.rewrite for change in usual}),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -67,10 +68,16 @@ def _open_checkpoint(path: Path, output_stride: int | None) -> Engine:
 class _Candidate:
     path: Path
     latency_ms: float
+    images: int
+
+    def takes_ms(self, together: int) -> float:
+        """For so many images."""
+        return math.ceil(together / self.images) * self.latency_ms
 
 
-def best_artefact(workspace: Workspace, output_stride: int | None = None) -> Path:
-    """The fastest engine that is valid here, else the ONNX file, else the checkpoint; what is passed over is said.
+def best_artefact(workspace: Workspace, output_stride: int | None = None, together: int = 1) -> Path:
+    """The engine that is valid here and fastest for so many images at once, else the ONNX file, else the checkpoint; what is
+    passed over is said.
 
     With an `output_stride` the checkpoint, where there is one: nothing else can be opened at another than its own.
     """
@@ -78,7 +85,7 @@ def best_artefact(workspace: Workspace, output_stride: int | None = None) -> Pat
         return _chosen(workspace.checkpoint)
     valid = [c for path in workspace.engines() if (c := _candidate(path, workspace)) is not None]
     if valid:
-        return _chosen(min(valid, key=lambda candidate: candidate.latency_ms).path)
+        return _chosen(min(valid, key=lambda candidate: candidate.takes_ms(together)).path)
     if workspace.onnx.exists():
         check_export_is_current(workspace)
         return _chosen(workspace.onnx)
@@ -115,7 +122,7 @@ def _candidate(path: Path, workspace: Workspace) -> _Candidate | None:
     if not backend_for(manifest).runs_here():
         say(f"passed over: {path} needs a GPU that {manifest.builder.name} runs on")
         return None
-    return _Candidate(path, manifest.timing.p50_ms if manifest.timing else float("inf"))
+    return _Candidate(path, manifest.timing.p50_ms if manifest.timing else float("inf"), manifest.images)
 
 
 def check_export_is_current(workspace: Workspace) -> None:

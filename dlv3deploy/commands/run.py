@@ -80,9 +80,8 @@ def run(
     from dataclasses import asdict
 
     from dlv3deploy.commands.models import best_artefact, open_model
-    from dlv3deploy.commands.run_outputs import open_streams, sink_texts, with_page
+    from dlv3deploy.commands.run_outputs import check_pictures, open_streams, sink_texts, with_page
     from dlv3deploy.core.errors import UserError
-    from dlv3deploy.core.interrupts import termination_as_interrupt
     from dlv3deploy.core.progress import say
     from dlv3deploy.core.segmenter import Segmenter
     from dlv3deploy.core.steadiness import Steadiness
@@ -96,7 +95,7 @@ def run(
     addresses = [parse_source(text) for text in (*(f"camera {number}" for number in camera or ()), *(source or ()))]
     place = Workspace(workspace)
     texts = sink_texts(sink or (), addresses, place, serve=serve is not None)
-    chosen = model or best_artefact(place)
+    chosen = model or best_artefact(place, together=len(addresses))
     with open_model(chosen, describe(classes, ignore_index, mean, std, output)) as engine, ExitStack() as opened:
         steadiness = None if steady is None else Steadiness(steady)
         segmenter = Segmenter(engine, parse_size(size) if size else None, strategy, steadiness)
@@ -105,6 +104,7 @@ def run(
             sources = [ThinnedSource(each, every) for each in sources]
         known, overlay = engine.spec.classes, Overlay(engine.spec.classes, opacity)
         titles = [address.text for address in addresses]
+        check_pictures(texts, sources, max_frames)
         streams = open_streams(sources, texts, known, titles)
         if serve is not None:
             about = {"model": str(chosen), "engine": engine.name, "views": str(strategy), "source": ", ".join(titles)}
@@ -116,8 +116,7 @@ def run(
             raise UserError("--opacity", rule, "add --sink window or --sink FILE.mp4, or leave it out")
         meter = Meter()
         try:
-            with termination_as_interrupt():
-                runs = run_streams(streams, segmenter, overlay, max_frames=max_frames, max_fps=max_fps, on_frame=meter)
+            runs = run_streams(streams, segmenter, overlay, max_frames=max_frames, max_fps=max_fps, on_frame=meter)
         finally:
             meter.close()
         for address, facts, names in zip(addresses, runs, texts, strict=True):

@@ -37,6 +37,18 @@ def sink_texts(given: Sequence[str], addresses: Sequence[SourceAddress], place: 
     return texts if given else defaults
 
 
+def check_pictures(texts: Sequence[Sequence[str]], sources: Sequence[Source], most: int | None) -> None:
+    """Raise UserError, before anything is replaced, where a picture is asked for of a source that has more than one frame."""
+    from dlv3deploy.video.sinks import is_picture
+
+    for of_source, source in zip(texts, sources, strict=True):
+        for text in of_source:
+            if most != 1 and source.frame_count != 1 and is_picture(text):
+                rule = "a picture holds one frame, and the source has more"
+                works = "end the name in .mp4 for a video, name a folder for masks, or take one frame: --max-frames 1"
+                raise UserError(f"--sink {text}", rule, works)
+
+
 def open_streams(
     sources: Sequence[Source], texts: Sequence[Sequence[str]], classes: Classes, titles: Sequence[str]
 ) -> list[Stream]:

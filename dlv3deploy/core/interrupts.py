@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+ENDING = (signal.SIGTERM, *((signal.SIGHUP,) if hasattr(signal, "SIGHUP") else ()))
 INTERRUPTED = 130
 LOOK_EVERY_S = 0.05
 
@@ -48,16 +49,21 @@ def interrupts_noted() -> Iterator[Noted]:
 
 @contextmanager
 def termination_as_interrupt() -> Iterator[None]:
-    """Let SIGTERM, which service managers send, end the block as Ctrl-C does: by KeyboardInterrupt."""
+    """Let SIGTERM, which service managers send, and SIGHUP, of a terminal that closes, end the block as Ctrl-C does: by
+    KeyboardInterrupt."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
-    previous = signal.signal(signal.SIGTERM, _interrupt)
+    found = {number: signal.getsignal(number) for number in ENDING}
+    previous = {number: handler for number, handler in found.items() if handler not in (None, signal.SIG_IGN)}  # as under nohup
+    for number in previous:
+        signal.signal(number, _interrupt)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 @contextmanager

@@ -36,7 +36,8 @@ def draw_plans(path: Path, plans: Sequence[tuple[str, Sequence[Bar]]]) -> None:
     for axes, (title, bars) in zip(panels, plans, strict=True):
         _draw(axes, title, bars)
     panels[-1].set_xlabel("kernel, in the order in which they run", color=TEXT)
-    _legend(panels[0], {bar.type for _, bars in plans for bar in bars})
+    shown = [bar for _, bars in plans for bar in bars]
+    _legend(panels[0], {bar.type for bar in shown}, any(bar.is_changed for bar in shown))
     with replacing(path) as partial:
         figure.savefig(partial, dpi=160, format=path.suffix[1:])
 
@@ -61,13 +62,13 @@ def _draw(axes: Axes, title: str, bars: Sequence[Bar]) -> None:
     axes.spines[["left", "bottom"]].set_color(OTHER)
 
 
-def _legend(axes: Axes, types: Collection[str]) -> None:
+def _legend(axes: Axes, types: Collection[str], has_changes: bool) -> None:
     from matplotlib.patches import Patch
 
     known = [Patch(color=colour, label=name) for name, colour in COLOURS.items() if name in types]
     further = [Patch(color=OTHER, label="other types")] if set(types) - set(COLOURS) else []
     hatched = Patch(facecolor=OTHER, hatch="////", edgecolor="white", linewidth=0, label="no convolution")
-    changed = Patch(color=MARK, label="differs")
+    changed = [Patch(color=MARK, label="differs from the other plan")] if has_changes else []
     axes.legend(
-        handles=[*known, *further, hatched, changed], frameon=False, labelcolor=TEXT, ncols=5, fontsize=8, loc="upper right"
+        handles=[*known, *further, hatched, *changed], frameon=False, labelcolor=TEXT, ncols=5, fontsize=8, loc="upper right"
     )

@@ -26,6 +26,12 @@ WORKS = (
 )
 
 
+def is_picture(text: str) -> bool:
+    """Whether a sink of this name is a picture of one frame."""
+    path = Path(text.strip())
+    return "://" not in text and path.suffix.lower() in PICTURE_SUFFIXES and path.stem != "*" and not path.is_dir()
+
+
 def open_sink(text: str, classes: Classes, source: Source, read: Sequence[Path] = (), title: str = TITLE) -> Sink:
     """The sink that `text` names, for the frames of `source`: its rate, and whether it is live, decide how a video plays.
 

@@ -12,24 +12,25 @@ from dlv3deploy.core.graph import ports, simplified
 from dlv3deploy.core.progress import say
 from dlv3deploy.core.spec import OutputSpec
 from dlv3deploy.engines.precision import is_quantized
-from dlv3deploy.engines.rewrites.certificate import Certificate, certify, noise
+from dlv3deploy.engines.rewrites.certificate import ALIKE, Certificate, certify, noise
 from dlv3deploy.engines.rewrites.rewrite import NAMES, Rewritten, apply
 
 if TYPE_CHECKING:
     from onnx import ModelProto
 
 BY_DEFAULT = ("dead-taps", "image-pooling")  # fewer products and fewer bytes in every plan of benchmarks/results/rewrites.md
-ALIKE = 0.99  # of positions in an INT8 graph, where a sum in another order may round to the next step
 
 
 def named(text: str) -> tuple[str, ...]:
     """The rewrites that a command line names: `none`, or names joined by commas. Raises UserError."""
     if text == "none":
         return ()
-    names = [name.strip() for name in text.split(",")]
+    names, known = [name.strip() for name in text.split(",")], f"use none alone, or some of {', '.join(NAMES)}"
+    if "none" in names:
+        raise UserError(f"--rewrites {text}", "none goes with no other", known)
     if unknown := [name for name in names if name not in NAMES]:
-        known = ", ".join(NAMES)
-        raise UserError(f"--rewrites {text}", f"{unknown[0] or 'nothing'} is unknown", f"use none, or some of {known}")
+        rule = f"{unknown[0]} is unknown" if unknown[0] else "there is an empty name"
+        raise UserError(f"--rewrites {text!r}" if not text.strip() else f"--rewrites {text}", rule, known)
     return tuple(name for name in NAMES if name in names)
 
 

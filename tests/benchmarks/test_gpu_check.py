@@ -23,6 +23,10 @@ case "$*" in
     *"import torch"*) echo "2.6.0 with CUDA 12.4 finds 1 GPUs" ;;
     *pytest*) echo "3 passed, 1 skipped in 2.0s" ;;
     *throughput.py*) echo "ours / plain: a ratio" ;;
+    *latency.py*)
+        echo "wrote the table" >&2
+        while [ "$1" != --to ]; do shift; done
+        printf '# Latency\\n\\nits rows\\n' >"$2" ;;
     *camvid.py*)
         echo "wrote it; 12 of 12 rows measured" >&2
         while [ "$1" != --to ]; do shift; done
@@ -66,6 +70,7 @@ def test_parts_that_fail_or_are_left_out_are_named_in_the_table(tmp_path: Path) 
         ["tests marked gpu", "FAILED, exit code 7", "nothing works \\| here"],
         ["training throughput, resnet50", "FAILED, exit code 7", "nothing works \\| here"],
         ["training throughput, resnet101", "FAILED, exit code 7", "nothing works \\| here"],
+        ["latency of engines", "FAILED, exit code 7", "nothing works \\| here"],
         ["CamVid", "left out", "needs CAMVID and WEIGHTS, see the top of benchmarks/gpu_check.sh"],
     ]
 
@@ -79,12 +84,14 @@ def test_a_page_has_the_machine_every_part_and_its_output_below(tmp_path: Path) 
         ["tests marked gpu", "passed", "3 passed, 1 skipped in 2.0s"],
         ["training throughput, resnet50", "passed", "ours / plain: a ratio"],
         ["training throughput, resnet101", "passed", "ours / plain: a ratio"],
+        ["latency of engines", "passed", "wrote the table"],
         ["CamVid, mobilenet_v2,resnet50,resnet101", "passed", "wrote it; 12 of 12 rows measured"],
     ]
     for section in (
         "## Tests\n",
         "## Training throughput, resnet50\n",
         "## Training throughput, resnet101\n",
+        "## Latency of engines\n\nits rows",
         "## CamVid\n\nits table",
     ):
         assert section in page

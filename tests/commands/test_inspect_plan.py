@@ -151,3 +151,11 @@ def test_a_picture_that_cannot_be_written_is_refused_and_an_older_one_stays(work
     write_tiny(work / "model.onnx")
     (tmp_path / "folder.png").mkdir()
     assert "is a folder" in refused(work / "model.onnx", "--plan", "--picture", tmp_path / "folder.png")
+
+
+@pytest.mark.usefixtures("compiler")
+def test_a_plan_may_be_of_the_graph_as_engines_get_it(work: Path) -> None:
+    asked = ("--plan", "--json"), ("--plan", "--json", "--rewrites")
+    plain, built = (json.loads(inspect(work / "model.onnx", *options).stdout) for options in asked)
+    names = [{node for kernel in plan["kernels"] for node in kernel["nodes"]} for plan in (plain, built)]
+    assert names[0] != names[1] and built["bytes_moved"] < plain["bytes_moved"]

@@ -121,7 +121,7 @@ def test_an_engine_of_an_older_calibration_is_refused(tmp_path: Path, images: Pa
     [
         (("--backend", "tensorrt"), "tensorrt"),
         (("--backend", "tensorrt-rtx", "--dla", "0"), "--dla: tensorrt-rtx"),
-        (("--backend", "tensorrt-rtx", "--version-compatible"), "--version-compatible: engines of tensorrt-rtx run on"),
+        (("--backend", "tensorrt-rtx", "--version-compatible"), "--version-compatible: tensorrt-rtx has no such engines"),
         (("--tune", "--fp16", "--backend", "onnxruntime"), "--fp16 with ONNX Runtime: needs a GPU"),
         (("--backend", "tensorrt-rtx", "--target", "sm_999"), "compute capability 'sm_999'"),
         (("--backend", "tensorrt-rtx", "--tune", "--device", "gtx1080"), "device 'gtx1080'"),

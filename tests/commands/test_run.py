@@ -120,3 +120,14 @@ def test_what_one_source_reads_is_no_sink_of_another(work: Path, picture: Path, 
 def test_the_number_of_a_single_source_is_0(work: Path, picture: Path, tmp_path: Path) -> None:
     assert run(work, picture, "--sink", str(tmp_path / "out-{stream}.png")).exit_code == 0
     assert (tmp_path / "out-0.png").is_file()
+
+
+def test_a_picture_is_not_replaced_where_it_cannot_hold_what_comes(work: Path, tmp_path: Path) -> None:
+    kept = tmp_path / "keep.png"
+    write_frame(kept, np.full((40, 50, 3), 200, np.uint8))
+    before = kept.read_bytes()
+    done = run(work, "test://1?seconds=1&size=48x64", "--sink", str(kept))
+    assert done.exit_code == 1 and "a picture holds one frame, and the source has more" in done.stderr
+    assert kept.read_bytes() == before
+    assert run(work, "test://1?seconds=1&size=48x64", "--sink", str(kept), "--max-frames", "1").exit_code == 0
+    assert kept.read_bytes() != before

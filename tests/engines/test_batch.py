@@ -27,7 +27,7 @@ from dlv3deploy.engines.open_batch import with_open_batch
 from dlv3deploy.engines.pipelines.triton import write_triton
 from dlv3deploy.engines.prepare import prepared
 from dlv3deploy.engines.request import EngineRequest, default_rewrites, target_label
-from dlv3deploy.engines.rewrites.certificate import require_several_images
+from dlv3deploy.engines.rewrites.certificate import _are_alike, require_several_images
 from dlv3deploy.engines.tensorrt_backend import TensorRTBackend
 from dlv3deploy.engines.tensorrt_options import TensorRTOptions
 
@@ -228,3 +228,13 @@ def test_sizes_that_are_not_of_images_stay() -> None:
     graph = onnx.helper.make_graph(nodes, "sizes", tensors[:1], tensors[1:], weights)
     model = onnx.helper.make_model(graph)
     assert with_open_batch(model) == model
+
+
+@pytest.mark.parametrize(("flipped", "int8", "alike"), [(3, True, True), (3, False, False), (30, True, False)])
+def test_an_int8_graph_may_round_some_positions_otherwise(flipped: int, int8: bool, alike: bool) -> None:
+    """Of 1024; where classes change in more of them, an image is not alone."""
+    scores = np.random.default_rng(0).standard_normal((1, 4, 32, 32)).astype(np.float32)
+    other = scores * (1.01 if int8 else 1)
+    for place in range(flipped):
+        other[0, :, 0, place] = -other[0, :, 0, place]
+    assert _are_alike(other, scores, int8) == alike
