@@ -156,7 +156,6 @@ class _Lane:
 
     def execute(self) -> None:
         if not self.context.execute_async_v3(self.stream.handle):
-            self.stream.synchronize()  # what was queued before reads memory that the next batch is written to
             raise CheckFailed(f"{self._loaded.name} failed to run; its log says why")
 
     def close(self) -> None:
@@ -203,9 +202,11 @@ class TensorRTEngine(ClosingEngine):
         lane.stream.synchronize()
         np.copyto(lane.given.exchange.values[: len(batch)], batch, casting="same_kind")
         lane.given.exchange.send(lane.stream)
-        lane.execute()
-        lane.made.exchange.fetch(lane.stream)
-        lane.stream.synchronize()
+        try:
+            lane.execute()
+            lane.made.exchange.fetch(lane.stream)
+        finally:
+            lane.stream.synchronize()  # also of what was queued before it failed, which reads memory that is written to next
         values = lane.made.exchange.values[: len(batch)]
         return values.astype(np.float32) if values.dtype.kind == "f" else np.array(values)
 
@@ -223,10 +224,14 @@ class TensorRTEngine(ClosingEngine):
         """Lanes are opened as far as memory goes; one where shapes are open, for which TensorRT 8 has one context a profile."""
         while len(self._lanes) < batches and not self._lanes[0].is_open:
             try:
-                self._lanes.append(self._lane())
+                lane = self._lane()
             except CheckFailed as error:
                 say(f"frames are worked on one after the other: {error}")
                 break
+            if lane.frames is None:  # which was said
+                lane.close()
+                break
+            self._lanes.append(lane)
         return len(self._lanes)
 
     def queue_frames(self, frames: Sequence[Frame], given: InputSpec) -> int:

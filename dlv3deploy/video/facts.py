@@ -15,7 +15,8 @@ from dlv3deploy.video.timing import Percentiles, Times
 
 @dataclass(frozen=True)
 class RunFacts:
-    """What a run did. `latency_ms` is inference alone; the percentiles are None when no frame was worked on.
+    """What a run did. `latency_ms` is inference alone; the percentiles are None when no frame was worked on. Where a device has
+    the next frame before the mask of the one before is read, times are what the run waited, not what the device worked.
 
     Times are of all views of a frame together; preprocessing and inference are of the whole batch that it was in. `delay_ms`,
     for live sources only, is from the capture of a frame until its mask was ready, `glass_ms` the same from the time code that

@@ -23,6 +23,7 @@ from dlv3deploy.video.sink import Segmented, Sink
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+GOODBYE_S = 0.5  # what those who look on have to be told of the end
 WORKS = "write it as 8080, 127.0.0.1:8080 or 0.0.0.0:8080"
 ADDRESS = re.compile(r"(?:(?P<host>[\w.-]+|\[[0-9A-Fa-f:.]+\]):)?(?P<port>\d{1,5})")
 
@@ -89,6 +90,7 @@ class LivePage:
             sink.newest.end()
         server, self._server = self._server, None
         if server is not None:
+            server.see_off(GOODBYE_S)
             server.shutdown()
             server.server_close()
             self._thread.join()

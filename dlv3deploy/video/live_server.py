@@ -48,6 +48,12 @@ class Server(ThreadingHTTPServer):
         self._free = threading.BoundedSemaphore(MOST_CONNECTIONS)
         super().__init__((host, port), Handler)
 
+    def see_off(self, limit_s: float) -> None:
+        """Wait until those who look on were told that it is over."""
+        deadline_s = time.monotonic() + limit_s
+        for _ in range(MOST_CLIENTS):
+            self.watching.acquire(timeout=max(0.0, deadline_s - time.monotonic()))
+
     def process_request(self, request: Any, client_address: Any) -> None:
         if self._free.acquire(blocking=False):
             super().process_request(request, client_address)
@@ -136,11 +142,11 @@ class Handler(BaseHTTPRequestHandler):
         self._begin("text/event-stream")
         for _, result in _results(stream):
             if result is None:
-                self.wfile.write(b": no frame yet\n\n")
+                self.wfile.write(f"event: quiet\ndata: {json.dumps(stream.quiet_s())}\n\n".encode())
                 continue
             event = json.dumps(stream.figures(result, len(self.server.about["classes"])))
             self.wfile.write(f"data: {event}\n\n".encode())
-            time.sleep(FIGURES_EVERY_S)
+            stream.rest(FIGURES_EVERY_S)
         self.wfile.write(b"event: ended\ndata: {}\n\n")
 
 

@@ -23,7 +23,7 @@ class NewestResult:
     """Put by one thread, read by any."""
 
     def __init__(self, overlay: Overlay) -> None:
-        self.ended = False
+        self._over = threading.Event()
         self._changed = threading.Condition()
         self._encoding = threading.Lock()
         self._overlay = overlay
@@ -45,10 +45,23 @@ class NewestResult:
                 self._took.collect(sum(result.work.stages_s.values()))
             self._changed.notify_all()
 
+    @property
+    def ended(self) -> bool:
+        return self._over.is_set()
+
     def end(self) -> None:
         with self._changed:
-            self.ended = True
+            self._over.set()
             self._changed.notify_all()
+
+    def rest(self, seconds: float) -> None:
+        """Come back then, or when it ends."""
+        self._over.wait(seconds)
+
+    def quiet_s(self) -> float | None:
+        """For how long no frame has come; None where none ever did."""
+        with self._changed:
+            return time.monotonic() - self._times_s[-1] if self._times_s else None
 
     def after(self, count: int) -> tuple[int, Segmented | None]:
         """The count and the result of the newest frame once it is later than `count`, or of none after a while."""

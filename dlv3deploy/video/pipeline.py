@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 from dlv3deploy.core.errors import UserError
@@ -19,7 +20,7 @@ from dlv3deploy.video.feeds import Feeds
 from dlv3deploy.video.frames import Source
 from dlv3deploy.video.overlay import Overlay
 from dlv3deploy.video.pace import Pace
-from dlv3deploy.video.sink import Sink
+from dlv3deploy.video.sink import Segmented, Sink
 from dlv3deploy.video.work import OnFrame, Work
 from dlv3deploy.video.writer import Writer, writer_for
 
@@ -68,9 +69,9 @@ def run_streams(
     Live sources give their newest frame, others every frame, and no more than `max_fps` a second of each. In every round each
     stream has one frame at most, so that no source holds up another: the round begins with the first frame that is there, waits
     for those of the others until `within_s` later, and infers all in batches as large as the engine takes. Inference happens in
-    the calling thread; a device is given the next batch before the one before is read, unless a source is live, whose frame
-    would grow old meanwhile. A sink that is slower than its stream holds up that stream alone, unless it wants the calling
-    thread, as a window does.
+    the calling thread; a device is given the next batch before the one before is read, unless `max_fps` is given or a source
+    is live, whose frame would grow old meanwhile. A sink that is slower than its stream holds up that stream alone, unless it
+    wants the calling thread, as a window does.
 
     Sources and sinks are closed in every case, with all results so far written; the first error of any thread is then raised,
     UserError for options that do not go together. Ctrl-C and SIGTERM are no error: the facts say `interrupted`. When the work
@@ -85,20 +86,38 @@ def run_streams(
         changed = threading.Condition()
         writers = [opened.enter_context(writer_for(stream.sink, overlay, changed)) for stream in streams]
         _check(segmenter, len(streams), max_frames)
+        opened.callback(_begin_to_finish, writers)
         try:
-            with last_resort(STUCK_AFTER_S, lambda: _leave(writers)), Feeds([s.source for s in streams], changed) as feeds:
-                ahead = 0 if any(stream.source.live for stream in streams) else segmenter.overlap(2) - 1
+            with (
+                last_resort(STUCK_AFTER_S, lambda: _leave(writers)),
+                Feeds([s.source for s in streams], changed, partial(_check_writers, writers)) as feeds,
+            ):
+                is_late = max_fps is not None or any(stream.source.live for stream in streams)
                 paints = [overlay.paint if stream.sink.wants_overlay else None for stream in streams]
+                ahead = 0 if is_late else segmenter.overlap(2) - 1
                 work = Work(segmenter, feeds, tallies, on_frame, max_frames, ahead, paints)
+
+                def write(results: Iterable[tuple[int, Segmented]]) -> bool:
+                    """Whether the user of no sink has asked for the end."""
+                    for index, result in results:
+                        if not streams[index].sink.stopped:
+                            writers[index].write(result)
+                    return not any(stream.sink.stopped for stream in streams)
+
+                def has_room(index: int) -> bool:
+                    return writers[index].room > work.begun_of(index)
+
                 pace.wait()  # before a frame is asked for, so that a live one is new
-                while there := feeds.read(within_s, lambda index: writers[index].has_room):
-                    for index, result in work.on(there):
-                        writers[index].write(result)
-                    if any(stream.sink.stopped for stream in streams):
-                        break
-                    pace.wait()
-                for index, result in work.rest():
-                    writers[index].write(result)
+                goes_on = True
+                try:
+                    while goes_on and (there := feeds.read(within_s, has_room, at_once=work.has_begun)) is not None:
+                        goes_on = write(work.on(there) if there else work.rest())
+                        pace.wait()
+                except Exception:
+                    with suppress(Exception):  # the first error is what is told
+                        write(work.rest())
+                    raise
+                write(work.rest())
         except KeyboardInterrupt:
             interrupted = True
             for writer in writers:
@@ -113,6 +132,17 @@ def _check(segmenter: Segmenter, streams: int, max_frames: int | None) -> None:
         raise UserError(f"{max_frames} frames", "a run has at least one", "give 1 or more, or leave the limit out")
     if streams > 1 and segmenter.steady is not None:
         raise UserError(f"steadiness with {streams} sources", "looks back in one of them", "leave out one of the two")
+
+
+def _check_writers(writers: Sequence[Writer]) -> None:
+    for writer in writers:
+        writer.check()
+
+
+def _begin_to_finish(writers: Sequence[Writer]) -> None:
+    """All of them, before any is waited for: what stuck ones are given does not add up."""
+    for writer in writers:
+        writer.begin_to_finish()
 
 
 def _leave(writers: Sequence[Writer]) -> None:

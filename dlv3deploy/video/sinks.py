@@ -28,8 +28,10 @@ WORKS = (
 
 def is_picture(text: str) -> bool:
     """Whether a sink of this name is a picture of one frame."""
-    path = Path(text.strip())
-    return "://" not in text and path.suffix.lower() in PICTURE_SUFFIXES and path.stem != "*" and not path.is_dir()
+    text = text.strip()
+    path = Path(text).expanduser()
+    is_other = text.lower().startswith("gst:") or "://" in text or text.endswith("/") or path.stem == "*" or path.is_dir()
+    return path.suffix.lower() in PICTURE_SUFFIXES and not is_other
 
 
 def open_sink(text: str, classes: Classes, source: Source, read: Sequence[Path] = (), title: str = TITLE) -> Sink:

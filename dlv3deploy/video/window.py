@@ -37,6 +37,8 @@ class Window(Sink):
     def write(self, result: Segmented) -> None:
         import cv2
 
+        if self.stopped:
+            return
         picture = result.shown()
         if not self._open:
             self._open = True

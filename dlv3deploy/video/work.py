@@ -30,9 +30,9 @@ class Begun:
 
 
 class Work:
-    """Segments the frames of a round, `ahead` batches before the one whose results are read, and keeps a tally of how long each
-    step took: what was spent on it, so that the work of a device while another batch is read counts for neither. `paints` are
-    for the streams whose sinks show pictures."""
+    """Segments the frames of a round, `ahead` batches before the one whose results are read, and keeps a tally of how long this
+    thread spent on each step: what a device does meanwhile is inference only as far as it is waited for. `paints` are for the
+    streams whose sinks show pictures."""
 
     def __init__(
         self,
@@ -59,6 +59,14 @@ class Work:
             self._begun.append(self._begin(turns[at : at + self._at_once]))
             if len(self._begun) > self._ahead:
                 yield from self._end(self._begun.popleft())
+
+    @property
+    def has_begun(self) -> bool:
+        return bool(self._begun)
+
+    def begun_of(self, index: int) -> int:
+        """How many results of this stream are still to come."""
+        return sum(stream == index for batch in self._begun for stream, _ in batch.part)
 
     def rest(self) -> Iterator[tuple[int, Segmented]]:
         """The results that are still to come."""

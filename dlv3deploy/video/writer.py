@@ -30,10 +30,10 @@ class Writer(ABC):
     """Hands results to a sink, and at the end of its `with` block writes what waits and closes the sink, whatever went wrong.
 
     An error met in doing so is raised, unless the block itself ended with one. `interrupted` says that Ctrl-C came meanwhile;
-    `hurried` is set by whoever was interrupted before. `has_room`: `write` would not wait, or would raise.
+    `hurried` is set by whoever was interrupted before.
     """
 
-    has_room = True
+    room: int = 1_000_000  # results that `write` takes without waiting
 
     def __init__(self, sink: Sink, overlay: Overlay) -> None:
         self.interrupted = self.hurried = False
@@ -42,6 +42,12 @@ class Writer(ABC):
     @abstractmethod
     def write(self, result: Segmented) -> None:
         """Take a result without a picture. Raises what an earlier or this write to the sink raised."""
+
+    def check(self) -> None:  # noqa: B027 (most have nothing to tell)
+        """Raise what writing has met since, and UserError for a sink that is stuck."""
+
+    def begin_to_finish(self) -> None:  # noqa: B027 (as above)
+        """Let it write what waits and close the sink, without waiting for that."""
 
     @abstractmethod
     def finish(self, noted: Noted) -> None:
@@ -90,7 +96,8 @@ class QueuedWriter(Writer):
         self._results: deque[Segmented] = deque()
         self._changed = changed or threading.Condition()
         self._error: Exception | None = None
-        self._finishing = self._closing = False
+        self._finishing = self._closing = self._is_busy = False
+        self._asked_s: float | None = None  # when it was to finish
         self._took_s = time.monotonic()  # when the sink was last ready for a result
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._run, name="writer", daemon=True)  # it may be stuck for good
@@ -100,9 +107,21 @@ class QueuedWriter(Writer):
         return self
 
     @property
-    def has_room(self) -> bool:  # type: ignore[override]  # of the writers this one alone has to look
+    def room(self) -> int:  # type: ignore[override]  # of the writers this one alone has to look
         """Asked with `changed` held."""
-        return self._error is not None or len(self._results) < RESULTS_WAITING or self._left_s() <= 0
+        return RESULTS_WAITING - len(self._results)
+
+    def check(self) -> None:
+        with self._changed:
+            if self._error is not None:
+                raise self._error
+            if self._is_busy and self._left_s() <= 0:
+                self._give_up()
+
+    def _give_up(self) -> None:
+        self._finishing = self.hurried = True
+        self._results.clear()
+        raise _stuck(WRITE_LIMIT_S)
 
     def _left_s(self) -> float:
         """Until a sink that is busy counts as stuck."""
@@ -112,9 +131,7 @@ class QueuedWriter(Writer):
         with self._changed:
             limit_s = max(0.0, self._left_s())
             if not self._changed.wait_for(lambda: self._error or len(self._results) < RESULTS_WAITING, limit_s):
-                self._finishing = self.hurried = True
-                self._results.clear()
-                raise _stuck(WRITE_LIMIT_S)
+                self._give_up()
             if self._error is not None:
                 raise self._error
             if not self._results:
@@ -122,12 +139,15 @@ class QueuedWriter(Writer):
             self._results.append(result)
             self._changed.notify_all()
 
-    def finish(self, noted: Noted) -> None:
+    def begin_to_finish(self) -> None:
         with self._changed:
-            self._finishing = True
+            self._finishing, self._asked_s = True, self._asked_s or time.monotonic()
             self._changed.notify_all()
+
+    def finish(self, noted: Noted) -> None:
+        self.begin_to_finish()
         said_at: int | None = None  # how many signals had come
-        started_s = time.monotonic()
+        started_s = self._asked_s or time.monotonic()
         while not self._done.wait(LOOK_EVERY_S):
             if noted.count > 1:
                 with self._changed:
@@ -150,7 +170,7 @@ class QueuedWriter(Writer):
             try:
                 while (result := self._next()) is not None:
                     self._deliver(result)
-                    self._took_s = time.monotonic()
+                    self._took_s, self._is_busy = time.monotonic(), False
             finally:
                 self._closing = True
                 self._sink.close()
@@ -166,6 +186,7 @@ class QueuedWriter(Writer):
             self._changed.wait_for(lambda: self._results or self._finishing)
             self._took_s = time.monotonic()
             result = self._results.popleft() if self._results else None
+            self._is_busy = result is not None
             self._changed.notify_all()
             return result
 

@@ -13,6 +13,7 @@ from dlv3deploy.engines.cuda.device import Argument, Device, Exchange, Stream, a
 from dlv3deploy.engines.cuda.port import THREADS, Port, blocks, integers
 from dlv3deploy.engines.cuda.source import FRAMES
 
+MOST_SHAPES = 4  # whose memory is kept, for each place in the batch
 PIXELS = {"bgr": 0, "rgb": 1, "nv12": 2, "yuyv": 3}  # as the enumeration in the source
 
 
@@ -22,7 +23,8 @@ class FramePreparation:
     def __init__(self, device: Device, into: Port) -> None:
         self._device, self._into = device, into
         self._kernel = device.kernels(FRAMES)["prepare"]
-        self._frames: dict[int, Exchange] = {}  # by place in the batch
+        self._frames: dict[tuple[int, tuple[int, ...]], Exchange] = {}  # by place in the batch and shape, the last used last
+        self._loaded: dict[int, Exchange] = {}
 
     def put(self, index: int, frame: NDArray[np.uint8], given: InputSpec, stream: Stream, pixels: str = "bgr") -> Geometry:
         """`load` and `queue`."""
@@ -31,11 +33,14 @@ class FramePreparation:
 
     def gives_up(self, index: int, frame: NDArray[np.uint8]) -> bool:
         """Whether `load` is to give back memory that was used before."""
-        return index in self._frames and self._frames[index].values.shape != frame.shape
+        return (index, frame.shape) not in self._frames and self._count(index) == MOST_SHAPES
+
+    def _count(self, index: int) -> int:
+        return sum(place == index for place, _ in self._frames)
 
     def exchange_of(self, index: int) -> Exchange:
         """The frame that was loaded for image `index`."""
-        return self._frames[index]
+        return self._loaded[index]
 
     def load(self, index: int, frame: NDArray[np.uint8]) -> None:
         """Copy image `index` of the batch to where `queue` sends it from.
@@ -43,14 +48,16 @@ class FramePreparation:
         `frame` is H×W×3 of "bgr" or "rgb", H×W×2 of "yuyv", or H·3/2×W of "nv12", uint8; W, and the H of NV12, are even there.
         """
         if self.gives_up(index, frame):
-            self._frames.pop(index).close()  # before another is asked for, which may fail
-        if index not in self._frames:
-            self._frames[index] = self._device.exchange(frame.shape, np.dtype(np.uint8), is_read_once=True)
-        np.copyto(self._frames[index].values, frame)
+            oldest = next(key for key in self._frames if key[0] == index)
+            self._frames.pop(oldest).close()  # before another is asked for, which may fail
+        key = index, frame.shape
+        known = self._frames.pop(key, None) or self._device.exchange(frame.shape, np.dtype(np.uint8), is_read_once=True)
+        self._frames[key] = self._loaded[index] = known
+        np.copyto(known.values, frame)
 
     def queue(self, index: int, given: InputSpec, stream: Stream, pixels: str = "bgr") -> Geometry:
         """Queue what makes the network's input of image `index`. Returns where its pixels lie in the input."""
-        exchange = self._frames[index]
+        exchange = self._loaded[index]
         shape = exchange.values.shape
         height, width = shape[0] * 2 // 3 if pixels == "nv12" else shape[0], shape[1]
         exchange.send(stream)
@@ -74,3 +81,4 @@ class FramePreparation:
         for exchange in self._frames.values():
             exchange.close()
         self._frames.clear()
+        self._loaded.clear()

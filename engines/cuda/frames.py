@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from dlv3deploy.core.errors import CheckFailed
 from dlv3deploy.core.frame_engine import Paint
 from dlv3deploy.core.images import Frame, Mask
 from dlv3deploy.core.preprocess import Geometry
@@ -53,10 +54,14 @@ class FramesOnDevice:
                 self._frames.queue(index, given, self._stream)
             self._execute()
 
-        if self._fixed:
-            self._repeated.queue((given, tuple(frame.shape for frame in frames)), work)
-        else:
-            work()
+        try:
+            if self._fixed:
+                self._repeated.queue((given, tuple(frame.shape for frame in frames)), work)
+            else:
+                work()
+        except CheckFailed:
+            self._stream.synchronize()  # what was queued before reads memory that the next batch is written to
+            raise
 
     def take(self, index: int, geometry: Geometry, paint: Paint | None = None) -> tuple[Mask, Frame | None]:
         """As `MaskMaker.take` does; where a paint is given, with the frame under the colours of the mask, of its size."""

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -16,10 +16,11 @@ from dlv3deploy.core.frame_engine import Paint
 from dlv3deploy.core.images import Frame, Mask
 from dlv3deploy.core.preprocess import Geometry
 from dlv3deploy.core.spec import OutputSpec
-from dlv3deploy.engines.cuda.device import Argument, Device, Exchange, Kernel, Stream, address_of
+from dlv3deploy.engines.cuda.device import Argument, Device, Exchange, Kernel, Memory, Stream, address_of
 from dlv3deploy.engines.cuda.port import THREADS, Port, blocks, integers
 from dlv3deploy.engines.cuda.source import MASKS
 
+M = TypeVar("M", bound=Memory)
 MOST_GEOMETRIES = 8  # whose tables are kept
 
 
@@ -38,10 +39,20 @@ class MaskMaker:
         self._device, self._scores, self._output, self._name = device, scores, output, name
         self._kernels: Mapping[str, Kernel] = device.kernels(MASKS)
         positions = math.prod(scores.shape[2:])
-        self._leading, self._lead, self._largest = (device.memory(positions * size) for size in (1, 4, 4))
-        self._broken = device.exchange((1,), np.dtype(np.int32))
+        with ExitStack() as opened:
+            self._leading, self._lead, self._largest = (
+                self._kept(opened, device.memory(positions * size)) for size in (1, 4, 4)
+            )
+            self._broken = self._kept(opened, device.exchange((1,), np.dtype(np.int32)))
+            opened.pop_all()
         self._places: dict[Geometry, _Place] = {}
         self._painted: tuple[Paint, Exchange] | None = None
+
+    @staticmethod
+    def _kept(opened: ExitStack, memory: M) -> M:
+        """Closed when what comes behind it cannot be had."""
+        opened.callback(memory.close)
+        return memory
 
     def take(self, index: int, geometry: Geometry, stream: Stream) -> Mask:
         """The mask H×W, uint8, of image `index` of the batch, for a frame of this geometry; waits for the stream.

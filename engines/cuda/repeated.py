@@ -8,7 +8,7 @@ from dlv3deploy.core.errors import CheckFailed
 from dlv3deploy.core.progress import say
 from dlv3deploy.engines.cuda.device import Graph, Stream
 
-MOST = 16  # kinds of work that are known at once
+MOST = 128  # kinds of work that are known at once
 
 
 class Repeated:
@@ -29,7 +29,7 @@ class Repeated:
             graph.launch(self._stream)
             return
         if len(self._graphs) >= MOST and key not in self._graphs:
-            self.forget()
+            self._drop(next(iter(self._graphs)))
         self._graphs.setdefault(key, None)
         work()
 
@@ -42,6 +42,12 @@ class Repeated:
         self._captures = graph is not None
         self._graphs[key] = graph
         return graph
+
+    def _drop(self, key: Hashable) -> None:
+        graph = self._graphs.pop(key)
+        if graph is not None:
+            self._stream.synchronize()  # it may be running
+            graph.close()
 
     def forget(self) -> None:
         """Drop what is known, for addresses are about to change; waits for the stream."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ctypes
 import shutil
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,10 +16,11 @@ import pytest
 from conformance import EngineConformance
 from host_cuda import HostDevice, HostGraph, HostStream
 from tiny_models import HEIGHT, WIDTH, tiny_spec, write_tiny
+from video_stand_ins import HANG_LIMIT_S, ListSink, ScriptedSource
 
 from dlv3deploy.core.classes import Classes
 from dlv3deploy.core.errors import CheckFailed, UserError
-from dlv3deploy.core.segmenter import Segmenter
+from dlv3deploy.core.segmenter import Answer, Segmenter
 from dlv3deploy.core.spec import ModelSpec
 from dlv3deploy.core.steadiness import Steadiness
 from dlv3deploy.core.strategy import Strategy
@@ -27,6 +29,8 @@ from dlv3deploy.engines.cuda.source import FRAMES, MASKS
 from dlv3deploy.engines.dialect import TENSORRT
 from dlv3deploy.engines.tensorrt_engine import TensorRTEngine
 from dlv3deploy.engines.tensorrt_options import TensorRTOptions
+from dlv3deploy.video import Overlay, Segmented, Sink, Stream, run_pipeline, run_streams
+from dlv3deploy.video.writer import RESULTS_WAITING
 
 onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("cv2")
@@ -323,11 +327,6 @@ def test_without_memory_for_a_second_lane_there_is_one(
 
 
 def test_a_run_of_a_video_begins_a_frame_before_the_one_before_is_read(opened: Open, tmp_path: Path) -> None:
-    from video_stand_ins import ScriptedSource
-
-    from dlv3deploy.core.segmenter import Answer
-    from dlv3deploy.video import Overlay, Segmented, Sink, run_pipeline
-
     class Kept(Sink):
         def __init__(self) -> None:
             self.results: list[Segmented] = []
@@ -364,8 +363,6 @@ def test_a_run_of_a_video_begins_a_frame_before_the_one_before_is_read(opened: O
 
 
 def test_pictures_are_painted_where_the_masks_are_made(opened: Open, tmp_path: Path, device: HostDevice) -> None:
-    from dlv3deploy.video.overlay import Overlay
-
     with opened() as engine:
         segmenter = Segmenter(engine)
         for overlay in (Overlay(tiny_spec().classes, 0.5), Overlay(tiny_spec().classes, 0.8)):
@@ -383,10 +380,6 @@ def test_pictures_are_painted_where_the_masks_are_made(opened: Open, tmp_path: P
 
 
 def test_a_video_of_pictures_shows_what_the_device_painted(opened: Open) -> None:
-    from video_stand_ins import ScriptedSource
-
-    from dlv3deploy.video import Overlay, Segmented, Sink, run_pipeline
-
     class Shown(Sink):
         wants_overlay = True
 
@@ -408,3 +401,88 @@ def test_a_video_of_pictures_shows_what_the_device_painted(opened: Open) -> None
     assert len(sink.pictures) == 5
     for shown, wanted in sink.pictures:
         assert np.abs(shown.astype(int) - wanted).max() <= 1
+
+
+class Held(ListSink):
+    """Takes a result only when it may."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.may = threading.Event()
+
+    def write(self, result: Any) -> None:
+        assert self.may.wait(HANG_LIMIT_S)
+        super().write(result)
+
+
+@pytest.mark.parametrize("order", ["hf", "fh", "ffh"])
+def test_a_slow_sink_holds_up_its_own_stream_alone_in_lanes_too(opened: Open, order: str) -> None:
+    """A frame that was begun is a result to come, and its sink must have room for that, too."""
+    count, held = 5 * RESULTS_WAITING, Held()
+
+    class Freeing(ListSink):
+        def write(self, result: Any) -> None:
+            super().write(result)
+            if all(len(sink.results) == count for sink in free):
+                held.may.set()
+
+    free = [Freeing() for letter in order if letter == "f"]
+    left = iter(free)
+    streams = [Stream(ScriptedSource(count, live=False), held if letter == "h" else next(left)) for letter in order]
+    with opened() as engine:
+        facts = run_streams(streams, Segmenter(engine), Overlay(tiny_spec().classes))
+    assert [each.frames for each in facts] == [count] * len(order)
+    assert all(len(sink.results) == count for sink in (held, *free))
+
+
+def test_what_was_begun_is_written_though_the_source_fails(opened: Open) -> None:
+    sink, source = ListSink(), ScriptedSource(5, live=False, error=UserError("the camera", "burned", "buy one"))
+    with opened() as engine, pytest.raises(UserError, match="the camera: burned"):
+        run_streams([Stream(source, sink)], Segmenter(engine), Overlay(tiny_spec().classes))
+    assert [result.frame.index for result in sink.results] == list(range(5))
+
+
+def test_streams_of_several_sizes_keep_their_memory_and_their_graphs(opened: Open, tmp_path: Path, device: HostDevice) -> None:
+    """Lanes and places in a batch see the sizes in turns."""
+    with opened() as engine:
+        segmenter, pairs = Segmenter(engine), list(zip(frames(), plain_masks(tmp_path), strict=True))
+        segmenter.overlap(2)
+        for turn in range(12):
+            if turn == 8:
+                made, before = len(device.made), HostGraph.launched
+            for frame, wanted in pairs:
+                np.testing.assert_array_equal(segmenter(frame), wanted)
+        assert len(device.made) == made, "memory was asked for again"
+        assert HostGraph.launched - before == 2 * 4 * len(pairs)  # the network and the mask of every frame
+
+
+def test_a_lane_that_has_no_kernels_is_none(opened: Open, tmp_path: Path, device: HostDevice) -> None:
+    """As where there is memory for a context and none for what frames need."""
+    with opened() as engine:
+        kernels, segmenter = device.kernels, Segmenter(engine)
+
+        def refuse(_source: Any) -> Any:
+            raise CheckFailed("CUDA call failed: cudaErrorMemoryAllocation")
+
+        device.kernels = refuse  # type: ignore[method-assign]  # no memory is left
+        assert segmenter.overlap(2) == 1
+        device.kernels = kernels  # type: ignore[method-assign]  # as it was
+        np.testing.assert_array_equal(segmenter(frames()[0]), plain_masks(tmp_path)[0])
+    assert not any(made.is_open for made in device.made)
+
+
+def test_a_network_that_fails_while_it_is_captured_says_so(
+    opened: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def execute(self: PlayedContext, stream: int) -> bool:
+        there = HostStream.by_handle[stream]
+        if there._captured is not None:
+            return False
+        there.queue(self._execute)
+        return True
+
+    monkeypatch.setattr(PlayedContext, "execute_async_v3", execute)
+    with opened() as engine:
+        for _ in range(4):
+            np.testing.assert_array_equal(Segmenter(engine)(frames()[0]), plain_masks(tmp_path)[0])
+    assert "kernel by kernel: TensorRT 0, a processor that plays a GPU failed to run" in capsys.readouterr().err

@@ -191,6 +191,26 @@ def test_an_error_of_one_ends_all_with_what_was_done_kept() -> None:
     assert all(stream.source.closed.is_set() for stream in streams)  # type: ignore[attr-defined]  # a ScriptedSource
 
 
+def test_an_error_of_a_sink_ends_all_though_its_own_source_has_ended() -> None:
+    """And the other one sends nothing, as a camera that is away."""
+    away = GatedSource()
+    failing = ListSink(fails_at=2, error=UserError("out.mp4", "the disk is full", "make room"))
+    streams = [Stream(Shade(10, 3), failing), Stream(away, ListSink())]
+    with pytest.raises(UserError, match="the disk is full"):
+        run_streams(streams, brightness_segmenter(), OVERLAY)
+
+
+def test_frames_of_one_are_not_lost_by_the_error_of_another() -> None:
+    """Also those that were read in the round in which the other one failed."""
+    kept = ListSink()
+    failing = Shade(200, 3, error=UserError("the camera", "burned", "buy one"))
+    with pytest.raises(UserError, match="burned"):
+        run_streams(
+            [Stream(Shade(10, 4), kept), Stream(failing, ListSink())], brightness_segmenter(), OVERLAY, within_s=HANG_LIMIT_S
+        )
+    assert [result.frame.index for result in kept.results] == list(range(4))
+
+
 def test_one_that_hangs_is_named_though_the_others_go_on() -> None:
     hanging = ScriptedSource(frames=0, blocks=True)
     hanging.silence_s = 0.2

@@ -17,6 +17,7 @@ from dlv3deploy.core.errors import UserError
 from dlv3deploy.core.images import read_frame, read_label, write_frame
 from dlv3deploy.video import Sink, Tee, open_sink, open_sinks, open_source, parse_source
 from dlv3deploy.video.sink import FrameWork
+from dlv3deploy.video.sinks import is_picture
 
 
 class TestJsonLines(SinkContract):
@@ -187,3 +188,20 @@ def test_several_sinks_are_written_together(tmp_path: Path) -> None:
             sink.write(result_of(i))
     assert len(frames_of(tmp_path / "a.mp4")) == 3
     assert len(list((tmp_path / "masks").iterdir())) == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "is_one"),
+    [
+        ("shot.png", True),
+        (" shot.JPG ", True),
+        ("gst:jpegenc ! multifilesink location=out-%05d.jpg", False),
+        ("frames.png/", False),
+        ("out/*.jpg", False),
+        ("rtsp://host/a.png", False),
+        ("out.mp4", False),
+        ("none", False),
+    ],
+)
+def test_what_holds_one_frame_is_told_from_all_else(text: str, is_one: bool) -> None:
+    assert is_picture(text) == is_one

@@ -6,10 +6,10 @@ from collections import deque
 
 import cv2
 import pytest
-from video_stand_ins import CLASSES, ScriptedSource, result_of
+from video_stand_ins import CLASSES, ListSink, ScriptedSource, brightness_segmenter, result_of
 
 from dlv3deploy.core.errors import UserError
-from dlv3deploy.video import open_sink
+from dlv3deploy.video import Overlay, Stream, open_sink, run_streams
 from dlv3deploy.video.window import SlideShow, Window, check_screen
 
 
@@ -107,3 +107,14 @@ def test_a_window_is_written_to_from_the_calling_thread_and_wants_the_overlay(sc
         assert window.wants_calling_thread
         assert window.wants_overlay
         assert not isinstance(window, SlideShow)
+
+
+def test_nothing_is_shown_once_the_end_is_asked_for(screen: Screen) -> None:
+    """Not even what another stream of the same round has: a slide show would wait for a key again."""
+    screen.keys.append(ord("q"))
+    sources = [ScriptedSource(frames=3, live=False) for _ in range(2)]
+    show = SlideShow("0: pictures")
+    run_streams(
+        [Stream(sources[0], show), Stream(sources[1], ListSink())], brightness_segmenter(), Overlay(CLASSES), within_s=60
+    )
+    assert screen.shown == 1
