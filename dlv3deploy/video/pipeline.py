@@ -100,8 +100,7 @@ def run_streams(
                 def write(results: Iterable[tuple[int, Segmented]]) -> bool:
                     """Whether the user of no sink has asked for the end."""
                     for index, result in results:
-                        if not streams[index].sink.stopped:
-                            writers[index].write(result)
+                        writers[index].write(result)
                     return not any(stream.sink.stopped for stream in streams)
 
                 def has_room(index: int) -> bool:

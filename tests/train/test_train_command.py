@@ -198,9 +198,9 @@ def test_a_file_that_spoils_after_the_check_is_exit_1_and_named(
     [
         (
             torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate"),
-            "--batch-size, or spread the batch with --accumulate",
+            "in training a smaller --crop or --batch-size, or --accumulate",
         ),
-        (MemoryError(), "this needs more memory than there is; use a smaller --size, --crop or --batch-size, or spread"),
+        (MemoryError(), "this needs more memory than there is; use a smaller --size or --batch, in training"),
         (TorchRuntimeError("no C++ compiler\nwas found"), "cannot be compiled here (no C++ compiler); leave --compile out"),
         (CppCompileError(["g++"], "killed"), "cannot be compiled here (C++ compile error); leave --compile out"),
     ],
