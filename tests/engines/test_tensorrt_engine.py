@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import ctypes
 import shutil
-import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +15,7 @@ import pytest
 from conformance import EngineConformance
 from host_cuda import HostDevice, HostGraph, HostStream
 from tiny_models import HEIGHT, WIDTH, tiny_spec, write_tiny
-from video_stand_ins import HANG_LIMIT_S, ListSink, ScriptedSource
+from video_stand_ins import HeldSink, ListSink, ScriptedSource
 
 from dlv3deploy.core.classes import Classes
 from dlv3deploy.core.errors import CheckFailed, UserError
@@ -403,22 +402,10 @@ def test_a_video_of_pictures_shows_what_the_device_painted(opened: Open) -> None
         assert np.abs(shown.astype(int) - wanted).max() <= 1
 
 
-class Held(ListSink):
-    """Takes a result only when it may."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.may = threading.Event()
-
-    def write(self, result: Any) -> None:
-        assert self.may.wait(HANG_LIMIT_S)
-        super().write(result)
-
-
 @pytest.mark.parametrize("order", ["hf", "fh", "ffh"])
 def test_a_slow_sink_holds_up_its_own_stream_alone_in_lanes_too(opened: Open, order: str) -> None:
     """A frame that was begun is a result to come, and its sink must have room for that, too."""
-    count, held = 5 * RESULTS_WAITING, Held()
+    count, held = 5 * RESULTS_WAITING, HeldSink()
 
     class Freeing(ListSink):
         def write(self, result: Any) -> None:

@@ -12,6 +12,7 @@ from video_stand_ins import (
     HANG_LIMIT_S,
     BrightnessEngine,
     GatedSource,
+    HeldSink,
     ListSink,
     ScriptedSource,
     brightness_segmenter,
@@ -128,20 +129,8 @@ def test_one_that_sends_nothing_does_not_hold_up_the_others() -> None:
     assert len(results_of(gated_stream)) == 1
 
 
-class Held(ListSink):
-    """Takes a result only when it may."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.may = threading.Event()
-
-    def write(self, result: Any) -> None:
-        assert self.may.wait(HANG_LIMIT_S)
-        super().write(result)
-
-
 def test_a_sink_that_is_slow_holds_up_its_own_stream_alone() -> None:
-    held = Held()
+    held = HeldSink()
     count = 5 * RESULTS_WAITING
 
     class Freeing(ListSink):
@@ -160,7 +149,7 @@ def test_a_sink_that_is_slow_holds_up_its_own_stream_alone() -> None:
 
 
 def test_a_live_source_whose_sink_is_slow_gives_its_newest_frame_when_there_is_room() -> None:
-    held = Held()
+    held = HeldSink()
     source = GatedSource()
     run: list[Any] = []
     thread = threading.Thread(target=lambda: run.extend(run_streams([Stream(source, held)], brightness_segmenter(), OVERLAY)))

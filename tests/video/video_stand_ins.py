@@ -168,6 +168,18 @@ class ListSink(Sink):
         self.closes += 1
 
 
+class HeldSink(ListSink):
+    """Takes a result only when it may."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.may = threading.Event()
+
+    def write(self, result: Segmented) -> None:
+        assert self.may.wait(HANG_LIMIT_S)
+        super().write(result)
+
+
 class MjpegServer:
     """A real HTTP server: `/camera` sends `frames` JPEG pictures and ends, `/stall` falls silent after ten without an end.
 
