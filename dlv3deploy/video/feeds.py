@@ -42,8 +42,8 @@ class Feeds:
         """The next frame of each source that has one `within_s` seconds after the first of them; None when all have ended.
 
         A source without room for what its frame leads to, which is asked with `changed` held, is not read from meanwhile. When
-        no frame is there and it is to be `at_once`, there is none. Raises what a source raised, and UserError for one that is
-        stuck.
+        no frame is there within that time and it is to be `at_once`, there is none. Raises what a source raised, and UserError
+        for one that is stuck.
         """
         found = list[tuple[int, CapturedFrame]]()
         while self._left and not found:
@@ -52,6 +52,7 @@ class Feeds:
                 raise self._error
             with self._changed:
                 self._changed.wait_for(lambda: self._due(has_room), 0 if at_once else min(LOOK_EVERY_S, self._patience_s()))
+                # also where it is to be at once: the next frame is mostly about to come
                 self._changed.wait_for(lambda: len(self._due(has_room)) == sum(map(has_room, self._left)), within_s)
                 ready, held = self._due(has_room), {index for index in self._left if not has_room(index)}
             now_s = time.monotonic()

@@ -15,7 +15,7 @@ import pytest
 from conformance import EngineConformance
 from host_cuda import HostDevice, HostGraph, HostStream
 from tiny_models import HEIGHT, WIDTH, tiny_spec, write_tiny
-from video_stand_ins import HeldSink, ListSink, ScriptedSource
+from video_stand_ins import HANG_LIMIT_S, HeldSink, ListSink, ScriptedSource
 
 from dlv3deploy.core.classes import Classes
 from dlv3deploy.core.errors import CheckFailed, UserError
@@ -350,7 +350,8 @@ def test_a_run_of_a_video_begins_a_frame_before_the_one_before_is_read(opened: O
         def ran(source: ScriptedSource, most: int | None = None) -> str:
             order.clear()
             sink = Kept()
-            facts = run_pipeline(source, Noted(engine), sink, Overlay(tiny_spec().classes), max_frames=most)
+            streams, overlay = [Stream(source, sink)], Overlay(tiny_spec().classes)
+            (facts,) = run_streams(streams, Noted(engine), overlay, max_frames=most, within_s=HANG_LIMIT_S)
             assert facts.frames == order.count("finish") == len(sink.results)
             for result in sink.results:
                 np.testing.assert_array_equal(result.mask, Segmenter(engine)(result.frame.pixels))
