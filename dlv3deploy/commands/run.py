@@ -114,6 +114,9 @@ def run(
                 stream.sink.close()
             rule = "is of the class colours over the picture, and no sink here shows one"
             raise UserError("--opacity", rule, "add --sink window or --sink FILE.mp4, or leave it out")
+        for each, address in zip(sources, addresses, strict=True):
+            if each.truth_classes not in (None, known):
+                say(f"{address.text}: not scored, for the model's classes are not those of its true masks")
         meter = Meter()
         try:
             runs = run_streams(streams, segmenter, overlay, max_frames=max_frames, max_fps=max_fps, on_frame=meter)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dlv3deploy.core.errors import UserError
@@ -21,12 +22,15 @@ def sink_texts(given: Sequence[str], addresses: Sequence[SourceAddress], place: 
 
     Raises UserError where several sources would write to one file, or ask for what shows one source only.
     """
+    if doubled := next((text for text in given if text != "none" and given.count(text) > 1), None):
+        raise UserError(f"--sink {doubled}", "is given twice", "give it once")
     if len(addresses) == 1:
         return [[text.replace(NUMBER, "0") for text in given] or ([] if serve else [_default_sink(addresses[0], place)])]
     for text in given:
         if text not in ("none", "window") and NUMBER not in text:
             rule = f"is one name for {len(addresses)} sources"
-            raise UserError(f"--sink {text}", rule, f"put their number into it: --sink out-{NUMBER}.mp4")
+            path = Path(text)
+            raise UserError(f"--sink {text}", rule, f"put their number into it: --sink {path.stem}-{NUMBER}{path.suffix}")
     texts = [[text.replace(NUMBER, str(n)) for text in given] for n in range(len(addresses))]
     if serve:
         return texts

@@ -15,8 +15,9 @@ from dlv3deploy.video.timing import Percentiles, Times
 
 @dataclass(frozen=True)
 class RunFacts:
-    """What a run did. `latency_ms` is inference alone; the percentiles are None when no frame was worked on. Where a device has
-    the next frame before the mask of the one before is read, times are what the run waited, not what the device worked.
+    """What a run did, of several sources each until its last frame. `latency_ms` is inference alone; the percentiles are None
+    when no frame was worked on. Where a device has the next frame before the mask of the one before is read, times are what
+    the run waited, not what the device worked.
 
     Times are of all views of a frame together; preprocessing and inference are of the whole batch that it was in. `delay_ms`,
     for live sources only, is from the capture of a frame until its mask was ready, `glass_ms` the same from the time code that
@@ -61,6 +62,7 @@ class Tally:
 
     def __init__(self, source: Source, classes: Classes) -> None:
         self.frames = self.dropped = self.late = 0
+        self.last_s: float | None = None  # `time.monotonic()` when its last mask was ready
         self._source = source
         self._stages = {name: Times() for name in STAGES}
         self._delay, self._glass = Times(), Times()
@@ -68,6 +70,7 @@ class Tally:
 
     def collect(self, frame: CapturedFrame, mask: Mask, work: FrameWork) -> None:
         self.frames += 1
+        self.last_s = work.ended_s
         self.dropped = work.dropped
         for name, seconds in work.stages_s.items():
             self._stages[name].collect(seconds)

@@ -123,7 +123,9 @@ def run_streams(
                 writer.hurried = True
     seconds = time.monotonic() - started_s
     interrupted = interrupted or any(writer.interrupted for writer in writers)
-    return [tally.facts(seconds, interrupted) for tally in tallies]
+    if len(streams) == 1:
+        return [tallies[0].facts(seconds, interrupted)]
+    return [tally.facts(tally.last_s - started_s if tally.last_s else seconds, interrupted) for tally in tallies]
 
 
 def _check(segmenter: Segmenter, streams: int, max_frames: int | None) -> None:

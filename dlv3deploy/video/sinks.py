@@ -56,6 +56,8 @@ def open_sink(text: str, classes: Classes, source: Source, read: Sequence[Path] 
     path = Path(text).expanduser()
     suffix = path.suffix.lower()
     is_overlays = path.stem == "*" and suffix in PICTURE_SUFFIXES
+    if suffix in (*CODECS, *SUFFIXES, *PICTURE_SUFFIXES) and path.is_dir() and not text.endswith("/"):
+        raise UserError(text, "is a folder", f"end it in / for masks in it: {text}/, or name another file")
     if is_overlays or text.endswith("/") or path.is_dir() or not suffix:
         folder = path.parent if is_overlays else path
         if folder.resolve() in {path.parent for path in taken}:

@@ -15,7 +15,7 @@ TITLE, ENDS = "dlv3deploy", "q or Esc ends"
 END_KEYS = {ord("q"), ord("Q"), 27}
 LONGEST_SIDE_AT_FIRST = 1280
 PROBE_LIMIT_S = 20.0
-REMEDY = "write a file instead: --sink FILE.mp4"
+REMEDY = "write a file instead: --sink FILE.mp4, or look with a browser: --serve 8080"
 
 
 class Window(Sink):

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import re
 import socket
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from tiny_models import tiny_deeplab, tiny_spec
 from typer.testing import CliRunner, Result
 
 from dlv3deploy.cli import app
+from dlv3deploy.core.graph import embed_spec
 from dlv3deploy.core.images import read_frame, write_frame
 
 pytest.importorskip("onnxruntime")
@@ -87,6 +90,7 @@ def test_several_sources_have_defaults_of_their_own(work: Path, picture: Path, t
     ("arguments", "said"),
     [
         (("--sink", "out.mp4"), "is one name for 2 sources; put their number into it: --sink out-{stream}.mp4"),
+        (("--sink", "all.jsonl"), "put their number into it: --sink all-{stream}.jsonl"),
         ((), "would be labelled in one file"),
         (("--steady", "0.5", "--sink", "none"), "looks back in one of them"),
     ],
@@ -131,3 +135,24 @@ def test_a_picture_is_not_replaced_where_it_cannot_hold_what_comes(work: Path, t
     assert kept.read_bytes() == before
     assert run(work, "test://1?seconds=1&size=48x64", "--sink", str(kept), "--max-frames", "1").exit_code == 0
     assert kept.read_bytes() != before
+
+
+def test_a_sink_that_is_given_twice_and_a_file_that_is_a_folder_are_refused(work: Path, picture: Path, tmp_path: Path) -> None:
+    done = run(work, picture, "--sink", "a.mp4", "--sink", "a.mp4")
+    assert done.exit_code == 1 and "--sink a.mp4: is given twice" in done.stderr
+    (tmp_path / "is.mp4").mkdir()
+    done = run(work, picture, "--sink", str(tmp_path / "is.mp4"))
+    assert done.exit_code == 1 and "is a folder; end it in / for masks in it" in done.stderr
+    assert run(work, picture, "--sink", f"{tmp_path / 'is.mp4'}/").exit_code == 0
+
+
+def test_true_masks_of_other_classes_score_nothing_and_that_is_said(work: Path, tmp_path: Path) -> None:
+    asked = ("--sink", "none", "--max-frames", "1")
+    assert "not scored" not in run(work, "test://1?size=48x64", *asked).stderr
+    other = tmp_path / "other.onnx"
+    model = tiny_deeplab()
+    classes = tiny_spec().classes
+    embed_spec(model, replace(tiny_spec(), classes=replace(classes, names=tuple(f"other {name}" for name in classes.names))))
+    other.write_bytes(model.SerializeToString())
+    done = CliRunner().invoke(app, ["run", str(other), "--source", "test://1?size=48x64", *asked])
+    assert done.exit_code == 0 and "not scored, for the model's classes are not those of its true masks" in done.stderr

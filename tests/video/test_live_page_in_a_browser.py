@@ -95,7 +95,8 @@ def test_of_several_streams_one_is_shown_in_full_and_any_can_be_chosen(browser: 
         for source in sources:
             source.close()
         run.join(HANG_LIMIT_S)
-        until(lambda: state() == "this stream has ended")
+        until(lambda: state() == "the run has ended")
+        assert not any(button.is_enabled() for button in buttons)
         sent = [entry for entry in browser.get_log("browser") if "thumbnail" not in entry["message"]]
         assert sent == []  # but for small pictures that were asked for when the server had gone
     finally:

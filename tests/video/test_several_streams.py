@@ -162,6 +162,13 @@ def test_a_live_source_whose_sink_is_slow_gives_its_newest_frame_when_there_is_r
     assert held.results[-1].frame.index == 3 * RESULTS_WAITING - 1
 
 
+def test_the_rate_of_one_is_until_its_last_frame() -> None:
+    """Not until the last of another, which comes long after."""
+    streams = [Stream(Shade(10, 2), ListSink()), Stream(Shade(200, 12, every_s=0.1), ListSink())]
+    short, long = run_streams(streams, brightness_segmenter(), OVERLAY)
+    assert short.seconds < long.seconds and short.frames_per_second > short.frames / long.seconds
+
+
 def test_each_has_its_limit_and_its_own_figures() -> None:
     streams = streams_of(Shade(40, 100), Shade(215, 4))
     streams[1].source.failed = 7
