@@ -41,7 +41,7 @@ def build(request: EngineRequest, engine: Path, cache: EngineCache | None = None
     check(request)
     sha256 = _files_of(request)
     key = key_of(_facts(request, sha256))
-    work = _Build(_settled(request), sha256, cache, None if cache is None else engine)
+    work = _Build(request, sha256, cache, None if cache is None else engine)
     if cache is None:
         return release(engine, lambda fresh: work.made(fresh, engine))
     with cache.slot(key) as slot:
@@ -105,7 +105,7 @@ def _version(distribution: str) -> str | None:
 
 @dataclass(frozen=True)
 class _Build:
-    """A settled request; `earlier` is where an engine may lie that takes new weights, None where everything is to be built."""
+    """A request; `earlier` is where an engine may lie that takes new weights, None where everything is to be built."""
 
     request: EngineRequest
     sha256: Mapping[Path, str]
@@ -117,7 +117,8 @@ class _Build:
 
         Raises CheckFailed when a file that it is made from is no longer the one whose `sha256` was taken.
         """
-        request, backend = self.request, backend_of(self.request)
+        request = _settled(self.request)
+        backend = backend_of(request)
         spec = replace(request.spec, input=replace(request.spec.input, dynamic_size=False, dynamic_batch=request.batch > 1))
         done, graph = prepared(request), ""
         model, spec = done.model, replace(spec, output=done.output)

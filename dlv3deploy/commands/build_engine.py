@@ -25,12 +25,6 @@ from dlv3deploy.commands.options import (
 from dlv3deploy.core.workspace import DEFAULT_ROOT, Workspace
 
 FALLING_BACK_TO = ("fp32", "bf16", "fp16", "int8")  # tuning keeps the earlier one unless a later one is faster
-OF_TENSORRT = (
-    *("--target", "--workspace-mb", "--version-compatible", "--hardware-compatible"),
-    *("--refittable", "--strip-plan", "--dla"),
-)
-
-NOT_OF = {"tensorrt": {"--target"}, "tensorrt-rtx": {"--version-compatible", "--hardware-compatible", "--dla"}}
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -119,6 +113,13 @@ def build_engine(
     output: OutputOption = None,
 ) -> None:
     """Build an engine, with a manifest that says what it was made from and for."""
+    from dlv3deploy.commands.build_refusals import (
+        require_float,
+        require_onnx_name,
+        require_options_of,
+        require_ours,
+        with_head,
+    )
     from dlv3deploy.commands.build_report import report_speed, report_tuning
     from dlv3deploy.commands.export_pipeline import PIPELINES, check_pipeline, export_pipeline
     from dlv3deploy.commands.models import check_export_is_current, sized
@@ -167,11 +168,11 @@ def build_engine(
     place, source = Workspace(workspace), model or Workspace(workspace).onnx
     if to is not None and to.suffix != ".engine":
         raise UserError(str(to), "is no engine's name", "end it in .engine")
-    _require_onnx_name(source, place)
+    require_onnx_name(source, place)
     if to is not None:
-        _require_ours(to)
+        require_ours(to)
     graph = load_onnx(source)
-    _require_float(graph, source)
+    require_float(graph, source)
     if model is None:
         check_export_is_current(place)
     precisions_ = wanted or [default_precision(chosen)]
@@ -212,13 +213,13 @@ def build_engine(
     command = _command(place, model, precisions_, given, targets)
     applied = default_rewrites(chosen, spec.output) if rewrites is None else named(rewrites)
     if pipeline is not None:
-        applied = _with_head(applied, rewrites, pipeline)
+        applied = with_head(applied, rewrites, pipeline)
     options = TensorRTOptions(
         *(targets, workspace_mb, version_compatible, hardware_compatible, dla),
         refittable=refittable,
         stripped=strip_plan,
     )
-    _require_options_of(chosen, {**given, "--target": target})
+    require_options_of(chosen, {**given, "--target": target})
     running = parse_choice(provider, "--provider", BY_NAME) if provider else None
     if tune_:
         from dlv3deploy.engines.plans.devices import device_named
@@ -265,31 +266,6 @@ def _cache(anew: bool) -> EngineCache | None:
     return None if anew and not cache.is_writable else cache
 
 
-def _require_options_of(backend: str, given: Mapping[str, object]) -> None:
-    from dlv3deploy.core.errors import UserError
-    from dlv3deploy.engines.dialect import DIALECTS
-    from dlv3deploy.engines.onnxruntime_engine import NAME
-
-    if backend != NAME and given["--provider"] is not None:
-        raise UserError("--provider", "is for ONNX Runtime", "leave it out, or choose --backend onnxruntime")
-    if backend == NAME and (idle := [name for name in OF_TENSORRT if given[name] is not None and given[name] is not False]):
-        takers = [name for name in DIALECTS if not set(idle) & NOT_OF[name]]
-        instead = f", or choose --backend {' or '.join(takers)}" if takers else ""
-        raise UserError(", ".join(idle), "is for TensorRT", f"leave it out{instead}")
-
-
-def _with_head(applied: tuple[str, ...], asked: str | None, pipeline: str) -> tuple[str, ...]:
-    """The rewrites that leave what the graph returns as it is, for whoever reads that."""
-    from dlv3deploy.core.errors import UserError
-    from dlv3deploy.engines.rewrites.rewrite import HEAD
-
-    if asked is not None and HEAD in applied:
-        raise UserError(
-            f"--rewrites {HEAD} with --export {pipeline}", "has the model return scores to be upsampled", f"leave {HEAD} out"
-        )
-    return tuple(name for name in applied if name != HEAD)
-
-
 def _described_earlier(graph: ModelProto, source: Path, place: Workspace) -> ModelSpec | None:
     from dlv3deploy.calibration.earlier import described_earlier
 
@@ -304,41 +280,6 @@ def _command(
     for option, value in (*given.items(), *(("--target", text) for text in targets)):
         words += [] if value is None or value is False else [option] if value is True else [option, value]
     return place.command("build-engine", *words)
-
-
-def _require_onnx_name(source: Path, place: Workspace) -> None:
-    from dlv3deploy.core.errors import UserError
-
-    if source.suffix == ".safetensors":
-        raise UserError(
-            str(source), "is a checkpoint, engines are built from ONNX", f"first: {place.command('export', source)}"
-        )
-    if source.suffix == ".engine":
-        raise UserError(str(source), "is an engine already", "give the ONNX file that it was built from")
-
-
-def _require_ours(engine: Path) -> None:
-    """Raise UserError where what is to be replaced is no engine that this program made."""
-    from dlv3deploy.core.errors import UserError
-    from dlv3deploy.core.workspace import manifest_path
-    from dlv3deploy.engines.manifest import format_of
-
-    manifest = manifest_path(engine)
-    if format_of(engine) is None and (found := [path for path in (engine, manifest) if path.exists()]):
-        rule = f"{found[0]} is there, and was not made by build-engine"
-        raise UserError(f"--to {engine}", rule, "name another file, or remove it")
-
-
-def _require_float(graph: ModelProto, source: Path) -> None:
-    from dlv3deploy.core.errors import UserError
-    from dlv3deploy.engines.precision import is_quantized
-
-    if is_quantized(graph):
-        raise UserError(
-            str(source),
-            "is quantised already, and engines are built from the floating-point file",
-            "give that one with --int8, which takes what `calibrate` made of it; `evaluate` and `run` take this one",
-        )
 
 
 def _calibrated(
